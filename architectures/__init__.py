@@ -1,0 +1,8 @@
+"""Backbones and embedding heads; a new file that registers a class is all it takes to add one."""
+
+from utilities.registry import import_siblings
+from architectures.base import BACKBONES
+
+import_siblings(__name__, list(__path__))
+
+__all__ = ["BACKBONES"]

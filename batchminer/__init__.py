@@ -1,0 +1,8 @@
+"""Miners; a new file that registers a class is all it takes to add one."""
+
+from utilities.registry import import_siblings
+from batchminer.base import MINERS
+
+import_siblings(__name__, list(__path__))
+
+__all__ = ["MINERS"]

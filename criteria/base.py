@@ -1,0 +1,9 @@
+"""The registry of this folder."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from utilities.registry import Registry
+
+CRITERIA: Registry[nn.Module] = Registry("criterion")

@@ -1,0 +1,104 @@
+"""What every data set is: one split of one archive, as a table of names and labels and a way to read a row."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from utilities.batch import Batch
+from utilities.errors import DatasetError
+from utilities.registry import Registry
+
+SPLITS = ("train", "val", "test")
+
+
+class RetrievalDataset(Dataset[Batch]):
+    """One split. Subclasses fill the attributes in `__init__` and implement `read`.
+
+    names        (N,) numpy unicode array: stable, unique name of each image, as the archive spells it
+    labels       (N, L) numpy bool
+    label_names  the L label names in column order
+    bands        band names in channel order, e.g. ("R", "G", "B") or ("B01", ..., "B12")
+    band_sides   side in pixels of each band as stored; equal for RGB, 20 / 60 / 120 for Sentinel-2
+    mean, std    per band, in stored units (0..255 for uint8, digital numbers for uint16)
+    dtype        numpy dtype of the pixels
+
+    An item of equal band sides is (C, S, S); of unequal sides (P,), the bands flattened one behind the other
+    (`datasets.transforms` puts them together on the device). numpy arrays instead of lists of strings: forked
+    workers share them without copying.
+    """
+
+    bands: tuple[str, ...]
+    band_sides: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dtype: np.dtype
+    label_names: tuple[str, ...]
+    names: np.ndarray
+    labels: np.ndarray
+
+    title: ClassVar[str] = ""  # what to call it in a report
+
+    def __init__(self, *, source_path: Path, split: str) -> None:
+        if split not in SPLITS:
+            raise DatasetError(f"unknown split {split!r}; choices: {', '.join(SPLITS)}")
+        if not source_path.is_dir():
+            raise DatasetError(f"--source_path {source_path} is not a folder; give the folder that holds {self.title}")
+        self.source_path = source_path
+        self.split = split
+        self.skip_broken = False
+
+    def read(self, row: int) -> np.ndarray:
+        """Pixels of one image, `item_shape` and `dtype`. Raises `DatasetError` naming the file."""
+        raise NotImplementedError
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        """(side, side, 3) uint8 for people's eyes."""
+        raise NotImplementedError
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        if len(set(self.band_sides)) == 1:
+            return (len(self.bands), self.band_sides[0], self.band_sides[0])
+        return (sum(side * side for side in self.band_sides),)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitems__(self, rows: Sequence[int]) -> Batch:
+        """The rows as one batch; with `skip_broken`, unreadable images are warned about and left out."""
+        images = np.empty((len(rows), *self.item_shape), self.dtype)
+        kept = []
+        for row in rows:
+            try:
+                images[len(kept)] = self.read(row)
+            except DatasetError as error:
+                if not self.skip_broken:
+                    raise
+                warnings.warn(f"skipped: {error}", stacklevel=1)
+                continue
+            kept.append(row)
+        indices = np.asarray(kept, np.int64)
+        return Batch(
+            images=torch.from_numpy(images[: len(kept)]),
+            labels=torch.from_numpy(self.labels[indices]),
+            indices=torch.from_numpy(indices),
+        )
+
+    def fingerprint(self) -> str:
+        """sha256 over the sorted lines `name:label,label` (labels sorted): equal data, equal fingerprint."""
+        names = np.asarray(self.label_names)
+        lines = sorted(
+            f"{name}:{','.join(sorted(names[row]))}\n" for name, row in zip(self.names, self.labels, strict=True)
+        )
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+DATASETS: Registry[RetrievalDataset] = Registry("data set")

@@ -1,0 +1,43 @@
+"""The two records that flow through a training step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Images of one step with their labels.
+
+    images       (B, C, H, W) uint8 / uint16 as stored, float32 once `datasets.transforms` has run;
+                 Sentinel-2 patches travel as (B, P) uint16, every band at its own resolution.
+    labels       (B, L) bool, multi-hot.
+    indices      (B,) int64, row in the split: memory banks, clusters, gathering over ranks.
+    second_view  as images, an independently augmented copy; None unless the method asks for it.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    second_view: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Move every tensor; asynchronous from pinned memory."""
+        return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self))  # type: ignore[arg-type]
+
+
+class Triplets(NamedTuple):
+    """Index triplets into a batch, each (T,) int64 on the embeddings' device; T may be 0.
+
+    cls is the class through which a triplet was formed, or -1 where it was formed through whole label sets.
+    """
+
+    anchor: Tensor
+    positive: Tensor
+    negative: Tensor
+    cls: Tensor
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.anchor)

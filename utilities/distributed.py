@@ -1,0 +1,105 @@
+"""Process group helpers that are also valid without a process group (one process, rank 0)."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_active() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if is_active() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_active() else 1
+
+
+def is_main() -> bool:
+    """True on the one process that writes files and prints."""
+    return rank() == 0
+
+
+def start(device: str) -> torch.device:
+    """Join the process group that torchrun describes in the environment; return this process's device.
+
+    device: "auto" (the GPU of LOCAL_RANK when there is one), "cpu", "cuda" or "cuda:N".
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{local_rank}"
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if "RANK" in os.environ and not is_active():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return chosen
+
+
+def stop() -> None:
+    if is_active():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    if is_active():
+        dist.barrier()
+
+
+class _GatherRows(torch.autograd.Function):
+    """All ranks' rows in rank order; the backward pass sums the ranks' gradients and keeps the own rows.
+
+    DDP averages parameter gradients over ranks. Every rank computes the same loss over all rows, so the sum
+    here, averaged there, is the gradient of one process holding the whole batch.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        ctx.count = len(rows)
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient[rank() * ctx.count : (rank() + 1) * ctx.count]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """(B, ...) on every rank -> (world * B, ...) in rank order, with gradient. Every rank holds the same B."""
+    if world_size() == 1:
+        return rows
+    if rows.dtype == torch.bool:  # no backend reduces or moves bool reliably
+        return gather_rows(rows.to(torch.uint8)).bool()
+    return _GatherRows.apply(rows)
+
+
+def gather_uneven(rows: Tensor) -> Tensor:
+    """As `gather_rows` without gradient, for ranks that hold different numbers of rows."""
+    if world_size() == 1:
+        return rows
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    longest = int(max(counts))
+    padded = rows.new_zeros((longest, *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+
+def broadcast(tensor: Tensor) -> Tensor:
+    """Rank 0's values on every rank, in place; what is computed once (clusters) is computed there."""
+    if is_active():
+        dist.broadcast(tensor, 0)
+    return tensor

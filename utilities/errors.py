@@ -1,0 +1,42 @@
+"""One exception for what a user can mend, and the place where it becomes an exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something given is wrong: the message says what was given, what is allowed and what to do.
+
+    `main_guard` turns it into exit code 2 without a traceback.
+    """
+
+
+class DatasetError(UserError):
+    """A data set, an image or a label file on disk is not what it should be; names the file."""
+
+
+class RunFailure(Exception):  # noqa: N818 - named for what the user reads
+    """The run cannot go on although it was asked for rightly (full disk, non-finite loss): exit code 1."""
+
+
+def main_guard(main: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a script's `main`: `UserError` ends with exit code 2, `RunFailure` with 1, Ctrl-C with 130."""
+
+    @functools.wraps(main)
+    def guarded(*args: object, **kwargs: object) -> None:
+        try:
+            main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except RunFailure as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("interrupted: the run folder resumes with --load_from_checkpoint", file=sys.stderr)
+            sys.exit(130)
+
+    return guarded

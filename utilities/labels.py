@@ -1,0 +1,115 @@
+"""Relations between label sets: similarities, and the positive / negative / ignore pairs built on them.
+
+Every function takes multi-hot rows and returns a (M, N) float32 matrix on their device. With n_i the
+number of labels of image i, O = Y Y^T the shared counts and L the number of labels in all:
+
+    overlap O | jaccard O / (n_i + n_j - O) | cosine O / sqrt(n_i n_j) | hamming 1 - (n_i + n_j - 2 O) / L
+    subset [0 < n_j = O] | identical [n_i = n_j = O > 0]
+
+An image without labels is related to nothing: its similarities are 0 (hamming excepted, where two empty
+sets agree in every label). On one-hot labels all but hamming reduce to [y_i == y_j].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Number of shared labels. a (M, L), b (N, L) -> (M, N); exact, since counts stay far below 2**24."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a.float() @ b.float().T
+
+
+def jaccard(a: Tensor, b: Tensor) -> Tensor:
+    """Shared labels over labels of either, in [0, 1]. (M, L), (N, L) -> (M, N)."""
+    shared = overlap(a, b)
+    union = a.sum(1, dtype=torch.float32)[:, None] + b.sum(1, dtype=torch.float32) - shared
+    return shared / union.clamp(min=1)
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of the multi-hot vectors, in [0, 1]. (M, L), (N, L) -> (M, N)."""
+    scale = a.sum(1, dtype=torch.float32)[:, None] * b.sum(1, dtype=torch.float32)
+    return overlap(a, b) / scale.clamp(min=1).sqrt()
+
+
+def hamming(a: Tensor, b: Tensor) -> Tensor:
+    """Share of the L labels on which both agree, in [0, 1]. (M, L), (N, L) -> (M, N)."""
+    differing = a.sum(1, dtype=torch.float32)[:, None] + b.sum(1, dtype=torch.float32) - 2 * overlap(a, b)
+    return 1 - differing / a.shape[1]
+
+
+def subset(a: Tensor, b: Tensor) -> Tensor:
+    """1 where the labels of b are a non-empty subset of those of a. (M, L), (N, L) -> (M, N)."""
+    size = b.sum(1, dtype=torch.float32)
+    return ((overlap(a, b) == size) & (size > 0)).float()
+
+
+def identical(a: Tensor, b: Tensor) -> Tensor:
+    """1 where both carry the same non-empty label set. (M, L), (N, L) -> (M, N)."""
+    shared = overlap(a, b)
+    sizes_a, sizes_b = a.sum(1, dtype=torch.float32)[:, None], b.sum(1, dtype=torch.float32)
+    return ((shared == sizes_a) & (shared == sizes_b) & (shared > 0)).float()
+
+
+SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "overlap": overlap,
+    "jaccard": jaccard,
+    "cosine": cosine,
+    "hamming": hamming,
+    "subset": subset,
+    "identical": identical,
+}
+
+
+class Pairs(NamedTuple):
+    """Two disjoint (B, B) bool masks; what is in neither is ignored. The diagonal is in neither."""
+
+    positive: Tensor
+    negative: Tensor
+
+
+class PairRule(NamedTuple):
+    """Which pairs of images are positive, which negative, and which say nothing.
+
+    relation  "jaccard":   positive from a Jaccard similarity of `positive_threshold` on, negative up to
+                           `negative_threshold` (0: no shared label), the pairs between them ignored
+              "any_share": positive with any shared label, negative without
+              "identical": positive with equal label sets, negative without a shared label
+
+    The same image twice, and an image without labels, form no pair at all. On one-hot labels every relation
+    is the single-label definition.
+    """
+
+    relation: str
+    positive_threshold: float = 0.5
+    negative_threshold: float = 0.0
+
+    def pairs(self, labels: Tensor, indices: Tensor | None = None) -> Pairs:
+        """labels (B, L) bool; indices (B,) int64 rows in the data set, to leave out same-image pairs."""
+        shared = overlap(labels, labels)
+        sizes = shared.diagonal()
+        similarity = shared / (sizes[:, None] + sizes - shared).clamp(min=1)
+        if self.relation == "jaccard":
+            positive = similarity >= self.positive_threshold
+            negative = similarity <= self.negative_threshold
+        elif self.relation == "any_share":
+            positive, negative = shared > 0, shared == 0
+        elif self.relation == "identical":
+            positive, negative = similarity == 1, shared == 0
+        else:
+            raise ValueError(f"label relation {self.relation!r} is unknown; choices: {', '.join(RELATIONS)}")
+        if indices is None:
+            different = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        else:
+            different = indices[:, None] != indices
+        usable = different & (sizes > 0)[:, None] & (sizes > 0)
+        return Pairs(positive & usable, negative & usable)
+
+
+RELATIONS = ("jaccard", "any_share", "identical")
