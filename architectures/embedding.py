@@ -1,0 +1,72 @@
+"""A backbone with named embedding heads: what every method trains and what evaluation embeds with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from architectures.base import BACKBONES
+
+
+class EmbeddingNetwork(nn.Module):
+    """Backbone -> one linear layer a head -> unit rows.
+
+    heads         name -> dimension, in the order of concatenation
+    head_weights  name -> factor at test time: `embed` concatenates the weighted unit rows and normalises again,
+                  so that inner products of embeddings are the weighted mean of the heads' cosines with weight
+                  proportional to factor**2. None: all equal.
+    """
+
+    def __init__(
+        self, *, backbone: nn.Module, heads: Mapping[str, int], head_weights: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict({name: nn.Linear(backbone.features, size) for name, size in heads.items()})  # type: ignore[arg-type]
+        self.head_weights = dict(head_weights) if head_weights else dict.fromkeys(heads, 1.0)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, features) float32, before the heads."""
+        return self.backbone(images).float()
+
+    def raw(self, features: Tensor) -> dict[str, Tensor]:
+        """(B, features) -> name -> (B, d) float32, not normalised."""
+        with torch.autocast(features.device.type, enabled=False):  # 1 % of the work; bf16 would cost neighbours
+            return {name: head(features) for name, head in self.heads.items()}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, C, H, W) -> name -> (B, d) float32 unit rows."""
+        return {name: F.normalize(rows) for name, rows in self.raw(self.features(images)).items()}
+
+    def concatenate(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Unit rows of every head -> (B, D) unit rows of the whole, heads weighted as at test time."""
+        return F.normalize(torch.cat([self.head_weights[name] * outputs[name] for name in self.heads], 1))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D) float32 unit rows: what is searched."""
+        return self.concatenate(self(images))
+
+
+def build_network(
+    *,
+    arch: str,
+    bands: tuple[str, ...],
+    heads: Mapping[str, int],
+    head_weights: Mapping[str, float] | None = None,
+    weights: str = "none",
+    frozen: bool = False,
+    freeze_batch_norm: bool = False,
+) -> EmbeddingNetwork:
+    """The network from plain values: those that `description` returns rebuild it before its weights are loaded."""
+    backbone = BACKBONES[arch](bands=bands, weights=weights, frozen=frozen, freeze_batch_norm=freeze_batch_norm)
+    return EmbeddingNetwork(backbone=backbone, heads=heads, head_weights=head_weights)
+
+
+def description(network: EmbeddingNetwork, *, arch: str, bands: tuple[str, ...]) -> dict[str, Any]:
+    """What `build_network` needs to rebuild the network, in plain Python types for the checkpoint."""
+    heads = {name: head.out_features for name, head in network.heads.items()}
+    return {"arch": arch, "bands": tuple(bands), "heads": heads, "head_weights": dict(network.head_weights)}

@@ -1,0 +1,108 @@
+"""From index batches to batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from datasets.base import RetrievalDataset
+from datasets.transforms import Augmentation, DeviceTransform, draw
+from utilities import distributed, seeding
+from utilities.batch import Batch
+
+
+class _CurrentBatches(Sampler[list[int]]):
+    """Index batches that can be exchanged between epochs, so that workers stay alive."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[np.ndarray] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (batch.tolist() for batch in self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Loader:
+    """Feeds one split. Global index batches in, this rank's augmented batches on the device out.
+
+    `skipped` collects the rows of images that could not be read (only with the data set's `skip_broken`).
+    """
+
+    def __init__(
+        self,
+        dataset: RetrievalDataset,
+        transform: DeviceTransform,
+        *,
+        device: torch.device,
+        num_workers: int,
+    ) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.device = device
+        self.skipped: set[int] = set()
+        self._current = _CurrentBatches()
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=self._current,
+            collate_fn=_as_is,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            prefetch_factor=4 if num_workers else None,
+            pin_memory=device.type == "cuda",
+        )
+
+    def training(
+        self,
+        batches: Sequence[np.ndarray],
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        epoch: int,
+        start: int = 0,
+        second_view: bool = False,
+    ) -> Iterator[Batch]:
+        """This rank's share of each global batch from number `start` on, augmented.
+
+        Augmentation depends on (seed, epoch, number of the batch, place in the global batch) alone.
+        """
+        rank, world = distributed.rank(), distributed.world_size()
+        shares = [batch.reshape(world, -1)[rank] for batch in batches[start:]]
+        for number, (batch, share) in enumerate(self._fetch(shares), start):
+            if not len(batch.indices):
+                continue
+            place = torch.from_numpy(np.isin(share, batch.indices.numpy()))
+            views = []
+            for view in range(1 + second_view):
+                source = seeding.generator("cpu", seed, "augmentation", epoch, number, view)
+                draws = draw(world * len(share), source)[rank * len(share) :][: len(share)][place]
+                views.append(draws)
+            batch = batch.to(self.device)
+            raw = batch.images
+            yield batch._replace(
+                images=self.transform.training(raw, views[0], augmentation),
+                second_view=self.transform.training(raw, views[1], augmentation) if second_view else None,
+            )
+
+    def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """Every given row once, in order, centre-cropped; ranks take turns row by row."""
+        own = rows[distributed.rank() :: distributed.world_size()]
+        shares = [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
+        for batch, _ in self._fetch(shares):
+            batch = batch.to(self.device)
+            yield batch._replace(images=self.transform.evaluation(batch.images))
+
+    def _fetch(self, shares: Sequence[np.ndarray]) -> Iterator[tuple[Batch, np.ndarray]]:
+        self._current.batches = shares
+        for share, batch in zip(shares, self._loader, strict=True):
+            if len(batch.indices) < len(share):
+                self.skipped |= set(share.tolist()) - set(batch.indices.tolist())
+            yield batch, share
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
