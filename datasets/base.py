@@ -1,4 +1,4 @@
-"""What every data set is: one split of one archive, as a table of names and labels and a way to read a row."""
+"""What every data set is: one split of an archive: a table of names and labels, and a way to read a row."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class RetrievalDataset(Dataset[Batch]):
         if split not in SPLITS:
             raise DatasetError(f"unknown split {split!r}; choices: {', '.join(SPLITS)}")
         if not source_path.is_dir():
-            raise DatasetError(f"--source_path {source_path} is not a folder; give the folder that holds {self.title}")
+            raise DatasetError(
+                f"--source_path {source_path} is not a folder; give the folder that holds {self.title}"
+            )
         self.source_path = source_path
         self.split = split
         self.skip_broken = False
@@ -75,7 +77,7 @@ class RetrievalDataset(Dataset[Batch]):
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         """The rows as one batch; with `skip_broken`, unreadable images are warned about and left out."""
         images = np.empty((len(rows), *self.item_shape), self.dtype)
-        kept = []
+        kept: list[int] = []
         for row in rows:
             try:
                 images[len(kept)] = self.read(row)
@@ -93,12 +95,27 @@ class RetrievalDataset(Dataset[Batch]):
         )
 
     def fingerprint(self) -> str:
-        """sha256 over the sorted lines `name:label,label` (labels sorted): equal data, equal fingerprint."""
-        names = np.asarray(self.label_names)
-        lines = sorted(
-            f"{name}:{','.join(sorted(names[row]))}\n" for name, row in zip(self.names, self.labels, strict=True)
-        )
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        """`label_fingerprint` of this split: equal data, equal fingerprint."""
+        return label_fingerprint(self.names, self.labels, self.label_names)
+
+
+def label_fingerprint(names: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> str:
+    """sha256 over the sorted lines `name:label,label\n`, the labels of a line sorted.
+
+    Independent of the order of rows and columns. names (N,) unicode, labels (N, L) bool.
+    """
+    order = np.argsort(np.asarray(label_names))
+    spelled = [label_names[column] for column in order]
+    packed = np.packbits(labels[:, order], axis=1)
+    sets, set_of = np.unique(
+        packed, axis=0, return_inverse=True
+    )  # far fewer than images: spell each set once
+    flags = np.unpackbits(sets, axis=1, count=len(spelled)).astype(bool)
+    tails = [",".join(label for label, carried in zip(spelled, row, strict=True) if carried) for row in flags]
+    lines = sorted(
+        f"{name}:{tails[i]}\n" for name, i in zip(names.tolist(), set_of.ravel().tolist(), strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 DATASETS: Registry[RetrievalDataset] = Registry("data set")

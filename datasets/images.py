@@ -1,0 +1,66 @@
+"""Photographs on disk: decoding to three channels of one size, and finding what is listed but absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from utilities.errors import DatasetError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+# ImageNet's statistics in 0..255: the aerial sets publish none, and pre-trained weights expect these.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def read_rgb(path: Path, side: int) -> np.ndarray:
+    """(side, side, 3) uint8, resized with an antialiased bilinear filter where the size differs.
+
+    Grayscale is repeated, CMYK and palettes converted, an alpha channel dropped. A file that cannot be
+    decoded, is cut off, or holds more than 8 bits a channel is a `DatasetError` that names it.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+            rgb = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"cannot read the image {path}: {error}") from error
+    if rgb.size != (side, side):
+        rgb = rgb.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+def image_files(folder: Path) -> set[str]:
+    """Names of the images that lie in a folder, by suffix; links count as what they are named."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES)}
+    except OSError as error:
+        raise DatasetError(f"cannot list the image folder {folder}: {error.strerror}") from error
+
+
+def refuse_difference(listed: Iterable[str], present: Iterable[str], listing: str, folder: Path) -> None:
+    """Raise `DatasetError` naming what is listed but absent, or present but unlisted; the first five of each.
+
+    listing says in words what lists the images.
+    """
+    listed, present = set(listed), set(present)
+    problems = [
+        f"{len(names):,} {what} ({', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''})"
+        for names, what in (
+            (listed - present, "listed but absent"),
+            (present - listed, "present but unlisted"),
+        )
+        if names
+    ]
+    if problems:
+        raise DatasetError(
+            f"the images in {folder} are not those of {listing}: {'; '.join(problems)}; "
+            "unpack the archive again, or make the two agree"
+        )

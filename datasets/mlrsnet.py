@@ -1,0 +1,123 @@
+"""MLRSNet (Qi et al. 2020): 109,161 aerial photographs, 46 categories, 60 labels, CC BY 4.0.
+
+    <source_path>/Images/<category>/<category>_00001.jpg      nominally 256 x 256, some larger
+    <source_path>/labels/<category>.csv                       image, one 0/1 column a label
+    <source_path>/Categories_names.xlsx                       labels of each category (optional)
+
+1 to 13 labels an image; ten images have none. X. Qi et al., "MLRSNet: A multi-label high spatial resolution
+remote sensing dataset for semantic scene understanding", ISPRS Journal 169, 2020.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from datasets.base import DATASETS, RetrievalDataset
+from datasets.images import IMAGENET_MEAN, IMAGENET_STD, image_files, read_rgb, refuse_difference
+from datasets.label_csv import LabelTable, read_label_table
+from datasets.mlrsnet_labels import CATEGORY_LABELS, LABELS, corrupted_rows, read_workbook, repair
+from datasets.split_files import hashed_split, parse_proportions, rows_of_split
+from utilities.errors import DatasetError, UserError
+
+LABEL_MODES = ("repair", "as_is")
+PROPORTIONS = ("40/10/50", "20/10/70", "30/10/60", "40/30/30")  # the paper's three, and the original system's
+SIDE = 256
+
+
+@DATASETS.register("MLRSNet", prefix="mlrsnet")
+class MLRSNet(RetrievalDataset):
+    """One split of MLRSNet, or of any data set in its layout.
+
+    labels       "repair" undoes the corruption of the label files that are published since 2021 (see
+                 `mlrsnet_labels`), "as_is" takes them as they are; both say what they found
+    proportions  percentages of train/val/test, each category divided on its own; "40/10/50" is the paper's
+
+    Splits follow from the names alone, so they are the same on every machine. Label files whose columns are
+    not MLRSNet's are read too: the labels are then those of their header.
+    """
+
+    title = "MLRSNet (Images/<category>/*.jpg and labels/<category>.csv)"
+    bands = ("R", "G", "B")
+    band_sides = (SIDE, SIDE, SIDE)
+    mean = IMAGENET_MEAN
+    std = IMAGENET_STD
+    dtype = np.dtype(np.uint8)
+    split_seed: ClassVar[int] = 0
+
+    def __init__(self, *, source_path: Path, split: str, labels: str, proportions: str) -> None:
+        super().__init__(source_path=source_path, split=split)
+        table = label_table(source_path, labels)
+        images = source_path / "Images"
+        folders = category_folders(images, table.category_names)
+        for i, (category, folder) in enumerate(zip(table.category_names, folders, strict=True)):
+            listed = table.names[table.categories == i].tolist()
+            refuse_difference(listed, image_files(images / folder), f"labels/{category}.csv", images / folder)
+        part = hashed_split(
+            table.names, table.categories, parse_proportions(proportions), seed=self.split_seed
+        )
+        rows = rows_of_split(part, split)
+        self.names, self.labels, self.label_names = table.names[rows], table.labels[rows], table.label_names
+        self._folder_of = np.asarray(folders)[table.categories[rows]]
+
+    def path(self, row: int) -> Path:
+        return self.source_path / "Images" / str(self._folder_of[row]) / str(self.names[row])
+
+    def read(self, row: int) -> np.ndarray:
+        return read_rgb(self.path(row), SIDE).transpose(2, 0, 1)
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        return read_rgb(self.path(row), side)
+
+
+def label_table(source_path: Path, labels: str) -> LabelTable:
+    """All rows of `<source_path>/labels`, repaired or as they are; warns where rows are corrupted."""
+    if labels not in LABEL_MODES:
+        raise UserError(f"--mlrsnet_labels {labels!r} is unknown; choices: {', '.join(LABEL_MODES)}")
+    folder = source_path / "labels"
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{source_path} holds no folder `labels`; --source_path is the folder of {MLRSNet.title}"
+        )
+    table = read_label_table(folder, LABELS)
+    if table.label_names != LABELS:
+        return table  # another data set in this layout: nothing is known about what its categories may carry
+    workbooks = [
+        path for suffix in (".xlsx", ".xls") if (path := source_path / f"Categories_names{suffix}").exists()
+    ]
+    repaired = repair(table, read_workbook(workbooks[0]) if workbooks else CATEGORY_LABELS)
+    corrupted = corrupted_rows(table, repaired)
+    if not corrupted:
+        return table
+    counts = ", ".join(f"{category} {count:,}" for category, count in corrupted.items())
+    found = f"{sum(corrupted.values()):,} of {len(table.names):,} rows of {folder} are corrupted ({counts})"
+    if labels == "as_is":
+        warnings.warn(f"{found}; kept, because --mlrsnet_labels is as_is", stacklevel=2)
+        return table
+    warnings.warn(
+        f"{found}: labels that the data set does not list for the category were removed, `tanks` and "
+        f"`stadium` put back; label fingerprint {repaired.fingerprint()}; --mlrsnet_labels as_is keeps the rows",
+        stacklevel=2,
+    )
+    return repaired
+
+
+def category_folders(images: Path, categories: Sequence[str]) -> list[str]:
+    """The folder of each category, allowing for another separator (`harbor_port` for `harbor&port`)."""
+    if not images.is_dir():
+        raise DatasetError(
+            f"{images.parent} holds no folder `Images`; --source_path is the folder of {MLRSNet.title}"
+        )
+    present = {entry.name for entry in images.iterdir() if entry.is_dir()}
+    by_letters = {_letters(name): name for name in present}
+    folders = [name if name in present else by_letters.get(_letters(name), name) for name in categories]
+    refuse_difference(folders, present, "the label files, one folder a csv", images)
+    return folders
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())

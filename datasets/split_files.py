@@ -1,0 +1,103 @@
+"""Which image belongs to train, val or test: drawn by hashing names, or read from stored lists."""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.base import SPLITS
+from utilities.errors import DatasetError, UserError
+
+
+def parse_proportions(text: str) -> tuple[int, int, int]:
+    """`40/10/50` -> percentages of train, val and test."""
+    parts = text.split("/")
+    if (
+        len(parts) != 3
+        or not all(part.isdigit() and int(part) > 0 for part in parts)
+        or sum(map(int, parts)) != 100
+    ):
+        raise UserError(
+            f"proportions {text!r} must be train/val/test percentages adding up to 100, e.g. 40/10/50"
+        )
+    train, val, test = map(int, parts)
+    return train, val, test
+
+
+def hashed_split(
+    names: np.ndarray, groups: np.ndarray, proportions: tuple[int, int, int], *, seed: int
+) -> np.ndarray:
+    """0 (train), 1 (val) or 2 (test) for every name, each group divided by the percentages on its own.
+
+    The images of a group are ordered by the sha256 of `seed:name`, so the split is the same on every machine
+    and in any order of the files, and no list needs to be stored. names (N,) unicode, groups (N,) int ->
+    (N,) int64. A group of n images gives `round(n * share)` of them, counted cumulatively.
+    """
+    digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8] for name in names.tolist()]
+    keys = np.frombuffer(b"".join(digests), ">u8")
+    order = np.lexsort((keys, groups))
+    sorted_groups = groups[order]
+    starts = np.searchsorted(sorted_groups, sorted_groups, side="left")
+    sizes = np.searchsorted(sorted_groups, sorted_groups, side="right") - starts
+    position = np.arange(len(names)) - starts
+    train, val, _ = proportions
+    part = np.empty(len(names), np.int64)
+    part[order] = (position >= (sizes * train + 50) // 100).astype(np.int64) + (
+        position >= (sizes * (train + val) + 50) // 100
+    )
+    return part
+
+
+def rows_of_split(part: np.ndarray, split: str) -> np.ndarray:
+    """Rows that `hashed_split` put into a split; none at all is a `DatasetError`."""
+    rows = np.flatnonzero(part == SPLITS.index(split))
+    if not len(rows):
+        raise DatasetError(f"the {split} split of these {len(part)} images is empty; more images are needed")
+    return rows
+
+
+def names_fingerprint(names: Sequence[str]) -> str:
+    """sha256 over the sorted names, a line each: equal splits, equal fingerprint."""
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(names)).encode()).hexdigest()
+
+
+def read_name_list(path: Path) -> np.ndarray:
+    """First column of a csv or text file, plain or .bz2, as a unicode array; blank lines are skipped."""
+    try:
+        text = (bz2.decompress(path.read_bytes()) if path.suffix == ".bz2" else path.read_bytes()).decode(
+            "utf-8-sig"
+        )
+    except (OSError, EOFError, ValueError) as error:
+        raise DatasetError(f"cannot read the list of names {path}: {error}") from error
+    names = [line.partition(",")[0].strip() for line in text.splitlines()]
+    return np.asarray([name for name in names if name], dtype=np.str_)
+
+
+def read_stored_split(folder: Path, split: str) -> np.ndarray:
+    """Names in `<folder>/<split>.txt`, checked against the fingerprint in `<folder>/manifest.json`."""
+    names = read_name_list(folder / f"{split}.txt")
+    expected = json.loads((folder / "manifest.json").read_text())["fingerprints"][split]
+    found = names_fingerprint(names.tolist())
+    if found != expected:
+        raise DatasetError(
+            f"stored split {folder / f'{split}.txt'} was changed: fingerprint {found[:12]} instead of "
+            f"{expected[:12]}; restore the file from the repository"
+        )
+    return names
+
+
+def write_stored_split(folder: Path, names: np.ndarray, part: np.ndarray) -> None:
+    """Write `<split>.txt` for the three splits and the manifest with their fingerprints and sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fingerprints, sizes = {}, {}
+    for i, split in enumerate(SPLITS):
+        chosen = sorted(names[part == i].tolist())
+        (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in chosen))
+        fingerprints[split], sizes[split] = names_fingerprint(chosen), len(chosen)
+    manifest = {"fingerprints": fingerprints, "sizes": sizes}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
