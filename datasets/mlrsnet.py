@@ -100,7 +100,7 @@ def label_table(source_path: Path, labels: str) -> LabelTable:
         return table
     warnings.warn(
         f"{found}: labels that the data set does not list for the category were removed, `tanks` and "
-        f"`stadium` put back; label fingerprint {repaired.fingerprint()}; --mlrsnet_labels as_is keeps the rows",
+        f"`stadium` put back; label fingerprint {repaired.fingerprint()}; --mlrsnet_labels as_is keeps them",
         stacklevel=2,
     )
     return repaired

@@ -8,6 +8,7 @@ airplane_01550.jpg, which keeps a wrong `airport`. Without that one label the fi
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -133,19 +134,17 @@ def read_workbook(path: Path) -> dict[str, frozenset[str]]:
 
 
 def _workbook_rows(path: Path) -> list[tuple[object, ...]]:
+    library = "xlrd" if path.suffix.lower() == ".xls" else "openpyxl"
     try:
-        if path.suffix.lower() == ".xls":
-            import xlrd
-
-            sheet = xlrd.open_workbook(str(path)).sheet_by_name("tags")
-            return [tuple(sheet.row_values(row)) for row in range(sheet.nrows)]
-        import openpyxl
-
-        workbook = openpyxl.load_workbook(path, read_only=True)
-        return list(workbook["tags"].iter_rows(values_only=True))
+        reader = importlib.import_module(library)
     except ImportError as error:
-        raise UserError(f"reading {path} needs {error.name}: pip install {error.name}") from error
-    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"reading {path} needs {library}: pip install {library}") from error
+    try:
+        if library == "xlrd":
+            sheet = reader.open_workbook(str(path)).sheet_by_name("tags")
+            return [tuple(sheet.row_values(row)) for row in range(sheet.nrows)]
+        return list(reader.load_workbook(path, read_only=True)["tags"].iter_rows(values_only=True))
+    except Exception as error:  # each library has its own for a damaged file
         raise DatasetError(f"cannot read the sheet `tags` of the workbook {path}: {error}") from error
 
 

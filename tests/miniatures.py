@@ -1,0 +1,62 @@
+"""Tiny data sets in the exact layouts of the real ones, with their quirks, for tests that need files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.mlrsnet_labels import LABELS
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+"""Where the real data lies when it is at hand; tests skip without it."""
+
+
+def write_photograph(
+    path: Path, rng: np.random.Generator, size: tuple[int, int] = (16, 16), mode: str = "RGB"
+) -> None:
+    """Random pixels, smooth enough for JPEG, in any of Pillow's modes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = rng.integers(0, 256, (4, 4, len(mode) if mode != "L" else 1), dtype=np.uint8)
+    Image.fromarray(coarse.squeeze(), mode).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+def csv_text(names: Sequence[str], labels: np.ndarray, header: Sequence[str], end: str = "\n") -> str:
+    rows = [",".join([name, *map(str, row)]) for name, row in zip(names, labels.astype(int), strict=True)]
+    return end.join([",".join(["image", *header]), *rows, ""])
+
+
+def write_mlrsnet(
+    root: Path,
+    *,
+    images: Mapping[str, int] | None = None,
+    labels: Sequence[str] = LABELS,
+    seed: int = 0,
+) -> Path:
+    """MLRSNet in small: a `&` in a folder, one csv in another column order, one with CRLF and a blank header,
+    an image of another size, one grayscale, one CMYK, one without labels.
+
+    images  category -> number of images; rows carry a label named as the category and a few others, so that
+            every label occurs.
+    """
+    rng = np.random.default_rng(seed)
+    images = images or {"airplane": 10, "harbor&port": 10, "lake": 10, "wetland": 10}
+    (root / "labels").mkdir(parents=True)
+    for number, (category, count) in enumerate(images.items()):
+        names = [f"{category}_{i:05d}.jpg" for i in range(1, count + 1)]
+        flags = rng.random((count, len(labels))) < 3 / len(labels)
+        flags[:, number % len(labels)] = True
+        order = rng.permutation(len(labels)) if number == 1 else np.arange(len(labels))
+        header = [labels[i] for i in order]
+        if number == 2:
+            header[5] = "  "
+        if number == 3:
+            flags[0] = False
+        text = csv_text(names, flags[:, order], header, "\r\n" if number == 2 else "\n")
+        (root / "labels" / f"{category}.csv").write_text(text, newline="")
+        for i, name in enumerate(names):
+            mode = {1: "L", 2: "CMYK"}.get(i, "RGB") if number == 0 else "RGB"
+            write_photograph(root / "Images" / category / name, rng, (24, 16) if i == 3 else (16, 16), mode)
+    return root
