@@ -115,7 +115,7 @@ def read_label_table(folder: Path, known: Sequence[str] = ()) -> LabelTable:
         raise DatasetError(f"no label file `<category>.csv` in {folder}")
     files = [read_label_file(path) for path in paths]
     label_names = _label_names(files, known)
-    columns = [_column_order(file, label_names) for file in files]
+    columns = [column_order(file, label_names) for file in files]
     names = np.concatenate([file.names for file in files])
     categories = np.repeat(np.arange(len(files)), [len(file.names) for file in files])
     category_names = tuple(path.stem for path in paths)
@@ -139,7 +139,7 @@ def _label_names(files: Sequence[LabelFile], known: Sequence[str]) -> tuple[str,
     return tuple(label for label in known if label in usual)
 
 
-def _column_order(file: LabelFile, label_names: tuple[str, ...]) -> list[int]:
+def column_order(file: LabelFile, label_names: tuple[str, ...]) -> list[int]:
     """For every label the file's column that holds it."""
     twice = sorted(column for column, count in Counter(file.header).items() if column and count > 1)
     if twice:

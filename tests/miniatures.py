@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.mlrsnet_labels import LABELS
+from datasets.ucmerced import LABELS as UCMERCED_LABELS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Where the real data lies when it is at hand; tests skip without it."""
@@ -59,4 +60,26 @@ def write_mlrsnet(
         for i, name in enumerate(names):
             mode = {1: "L", 2: "CMYK"}.get(i, "RGB") if number == 0 else "RGB"
             write_photograph(root / "Images" / category / name, rng, (24, 16) if i == 3 else (16, 16), mode)
+    return root
+
+
+def write_ucmerced(
+    root: Path, *, scenes: Mapping[str, int] | None = None, suffix: str = ".tif", seed: int = 0
+) -> Path:
+    """UC Merced in small: tab separated labels with a tab at the end of every CRLF line; two image sizes."""
+    rng = np.random.default_rng(seed)
+    names = [
+        f"{scene}{i:02d}" for scene, n in (scenes or {"beach": 10, "river": 10}).items() for i in range(n)
+    ]
+    flags = rng.random((len(names), len(UCMERCED_LABELS))) < 0.2
+    flags[:, 0] = ~flags.any(1)
+    rows = ["\t".join(["IMAGE\\LABEL", *UCMERCED_LABELS, ""])]
+    rows += [
+        "\t".join([name, *map(str, row), ""]) for name, row in zip(names, flags.astype(int), strict=True)
+    ]
+    for i, name in enumerate(names):
+        write_photograph(
+            root / "Images" / name[:-2] / f"{name}{suffix}", rng, (18, 16) if i == 1 else (16, 16)
+        )
+    (root / "LandUse_Multilabeled.txt").write_text("\r\n".join([*rows, ""]), newline="")
     return root
