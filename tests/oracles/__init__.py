@@ -1,0 +1,1 @@
+"""Slow literal twins of what the package computes fast: definitions as loops over Python sets."""

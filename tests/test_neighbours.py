@@ -1,0 +1,218 @@
+"""Exact neighbours: equal to rational arithmetic, whatever the backend, the block size and the input."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+
+from tests.oracles.metrics import nearest
+from utilities import neighbours
+from utilities.errors import UserError
+from utilities.exact import float32_error, on_grid, squared_distances, squared_lengths
+from utilities.neighbours import resolve_backend, search
+
+CPU = torch.device("cpu")
+
+
+def unit(rows: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(rows.double(), dim=1).float()
+
+
+def awkward(width: int = 6) -> torch.Tensor:
+    """Unit rows with duplicates, near duplicates, one-hot rows (many equal distances) and opposite pairs."""
+    draw = torch.Generator().manual_seed(1)
+    rows = torch.randn(60, width, generator=draw)
+    rows[10:20] = rows[0]
+    rows[20:30] = rows[1] + 1e-7 * torch.randn(10, width, generator=draw)
+    rows[30:42] = torch.eye(width).repeat(2, 1)
+    rows[42:48] = -rows[:6]
+    return unit(rows)
+
+
+def installed(backend: str) -> bool:
+    return backend == "torch" or importlib.util.find_spec("faiss") is not None
+
+
+@pytest.fixture(params=["torch", "faiss"])
+def backend(request: pytest.FixtureRequest) -> str:
+    if not installed(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+def test_equal_to_rational_arithmetic_with_duplicates_and_ties(backend: str) -> None:
+    rows = awkward()
+    grid = on_grid(rows).tolist()
+    own = torch.arange(len(rows))
+    for k in (1, 5, 59):
+        found = search(rows, rows, k, query_rows=own, backend=backend)
+        assert found.indices.tolist() == nearest(grid, grid, k, own.tolist())
+        assert (found.distances.diff(dim=1) >= 0).all()
+
+
+def test_bit_identical_for_every_block_size_and_backend() -> None:
+    draw = torch.Generator().manual_seed(2)
+    rows = unit(torch.randn(700, 32, generator=draw))
+    rows[300:400] = rows[0]  # more duplicates than the margin holds: the exact second search
+    own = torch.arange(700)
+    reference = search(rows, rows, 8, query_rows=own, backend="torch")
+    for backend in filter(installed, ("torch", "faiss")):
+        for block_bytes in (1, 100_000, 2**30):
+            found = search(rows, rows, 8, query_rows=own, backend=backend, block_bytes=block_bytes)
+            assert torch.equal(found.indices, reference.indices)
+            assert torch.equal(found.distances, reference.distances)
+    parts = [search(rows[a : a + 99], rows, 8, query_rows=own[a : a + 99]) for a in range(0, 700, 99)]
+    assert torch.equal(torch.cat([part.indices for part in parts]), reference.indices)
+
+
+def test_self_is_left_out_by_index_not_by_position(backend: str) -> None:
+    rows = unit(torch.randn(40, 8, generator=torch.Generator().manual_seed(3)))
+    rows[:] = rows[0]
+    found = search(rows, rows, 39, query_rows=torch.arange(40), backend=backend)
+    for row, indices in enumerate(found.indices.tolist()):
+        assert indices == [other for other in range(40) if other != row]
+    assert (found.distances == 0).all()
+
+
+def test_queries_outside_the_gallery_find_everything(backend: str) -> None:
+    rows = unit(torch.randn(30, 8, generator=torch.Generator().manual_seed(4)))
+    found = search(rows[:3], rows, 4, backend=backend)
+    assert found.indices[:, 0].tolist() == [0, 1, 2]
+    mixed = search(rows[:3], rows, 4, query_rows=torch.tensor([-1, 1, -1]), backend=backend)
+    assert mixed.indices[:, 0].tolist()[::2] == [0, 2]
+    assert 1 not in mixed.indices[1]
+
+
+def test_collapsed_embedding_is_still_ranked_exactly(backend: str) -> None:
+    draw = torch.Generator().manual_seed(5)
+    rows = unit(torch.ones(1, 64) + 1e-5 * torch.randn(80, 64, generator=draw))
+    own = torch.arange(80)
+    grid = on_grid(rows).tolist()
+    found = search(rows, rows, 5, query_rows=own, backend=backend)
+    assert found.indices.tolist() == nearest(grid, grid, 5, own.tolist())
+
+
+def test_grid_moves_less_than_float32_can_tell() -> None:
+    rows = unit(torch.randn(50, 128, generator=torch.Generator().manual_seed(6)))
+    moved = on_grid(rows)
+    assert (moved - rows).abs().max() <= 2**-25
+    assert torch.equal(on_grid(moved), moved)
+    exact = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    assert (search(rows, rows, 50).distances - exact.sort(dim=1).values).abs().max() < 1e-7
+
+
+def test_float64_adds_the_grid_without_rounding() -> None:
+    rows = on_grid(unit(torch.randn(40, 300, generator=torch.Generator().manual_seed(7))))
+    shuffled = torch.randperm(300, generator=torch.Generator().manual_seed(8))
+    one = squared_distances(rows, rows, squared_lengths(rows), squared_lengths(rows))
+    other = squared_distances(
+        rows[:, shuffled], rows[:, shuffled], squared_lengths(rows), squared_lengths(rows)
+    )
+    literal = (rows.double()[:, None] - rows.double()).square().sum(-1)
+    assert torch.equal(one, other)
+    assert torch.equal(one, literal)
+
+
+def test_float32_error_is_a_bound() -> None:
+    rows = on_grid(unit(torch.randn(400, 512, generator=torch.Generator().manual_seed(9))))
+    lengths = squared_lengths(rows)
+    exact = squared_distances(rows, rows, lengths, lengths)
+    approximate = lengths.float()[:, None] + lengths.float() - 2 * rows @ rows.T
+    longest = float(lengths.max().sqrt())
+    assert (approximate - exact).abs().max() < float32_error(512, longest, longest) < 2e-4
+
+
+def test_a_backend_that_lies_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = awkward()
+    own = torch.arange(len(rows))
+    right = search(rows, rows, 5, query_rows=own, backend="torch")
+
+    def lying(job, part, candidates):  # type: ignore[no-untyped-def]
+        indices = torch.arange(candidates).expand(len(job.queries[part]), -1)
+        return indices, torch.full(indices.shape, 0.5)
+
+    monkeypatch.setattr(neighbours, "_propose_torch", lying)
+    wrong = search(rows, rows, 5, query_rows=own, backend="torch")
+    assert torch.equal(wrong.indices, right.indices)
+
+
+def test_k_is_cut_to_what_can_be_found(backend: str) -> None:
+    rows = awkward()[:12]
+    assert search(rows, rows, 50, query_rows=torch.arange(12), backend=backend).indices.shape == (12, 11)
+    assert search(rows, rows, 50, backend=backend).indices.shape == (12, 12)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (float("nan"), r"2 of 12 gallery embeddings hold NaN.*rows 3, 7"),
+        (float("inf"), r"2 of 12 gallery embeddings hold NaN or infinite.*rows 3, 7"),
+        (0.0, r"2 of 12 gallery embeddings are zero.*rows 3, 7"),
+    ],
+)
+def test_spoilt_embeddings_are_counted_and_named(spoil: float, message: str) -> None:
+    rows = awkward()[:12]
+    bad = rows.clone()
+    bad[[3, 7]] = spoil
+    with pytest.raises(UserError, match=message):
+        search(rows, bad, 3)
+
+
+def test_rows_that_are_not_unit_are_a_programming_error() -> None:
+    rows = awkward()[:12]
+    with pytest.raises(ValueError, match="1 of 12 gallery embeddings are not of unit length"):
+        search(rows, torch.cat([rows[:11], 2 * rows[11:]]), 3)
+
+
+def test_a_gallery_of_one_image_has_no_neighbours() -> None:
+    with pytest.raises(UserError, match="gallery of 1 images, 0 to be found"):
+        search(awkward()[:1], awkward()[:1], 3, query_rows=torch.tensor([0]))
+
+
+def test_unknown_and_missing_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="choices: auto, faiss, faiss-gpu, torch"):
+        resolve_backend("annoy", CPU, 8)
+    monkeypatch.setitem(sys.modules, "faiss", None)  # what Python leaves where an import must fail
+    for backend in ("faiss", "faiss-gpu"):
+        with pytest.raises(UserError, match="pip install faiss"):
+            resolve_backend(backend, CPU, 8)
+    with pytest.warns(UserWarning, match="faiss is not installed"):
+        assert resolve_backend("auto", CPU, 8) == "torch"
+    assert resolve_backend("torch", CPU, 8) == "torch"
+
+
+def test_faiss_gpu_asked_for_and_not_there() -> None:
+    faiss = pytest.importorskip("faiss")
+    if hasattr(faiss, "knn_gpu") and faiss.get_num_gpus():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="faiss sees no GPU"):
+        search(awkward(), awkward(), 3, backend="faiss-gpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_equals_cpu() -> None:
+    rows = awkward()
+    own = torch.arange(len(rows))
+    cpu, gpu = (search(rows.to(d), rows.to(d), 5, query_rows=own, backend="torch") for d in ("cpu", "cuda"))
+    assert torch.equal(cpu.indices, gpu.indices.cpu())
+    assert torch.equal(cpu.distances, gpu.distances.cpu())
+
+
+def test_precision_settings_are_left_as_found() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        search(awkward(), awkward(), 3, backend="torch")
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_progress_counts_every_query() -> None:
+    seen: list[int] = []
+    search(awkward(), awkward(), 3, block_bytes=10_000, backend="torch", progress=seen.append)
+    assert sum(seen) == 60
+    assert len(seen) > 1

@@ -1,0 +1,92 @@
+"""Arithmetic on embeddings whose result does not depend on who computes it.
+
+Embeddings are rounded to multiples of 2**-24 (`on_grid`), which is what float32 resolves just below 1.
+Squares and products of such unit rows are multiples of 2**-48 and their sums stay below 2**5, so float64 adds
+them without any rounding and in any order: a distance is one number, whatever the device, library or block
+size, and duplicates tie exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from utilities.errors import UserError
+
+STEPS = 2.0**24  # grid steps per unit
+UNIT_ROUNDOFF = 2.0**-24  # of float32
+_LENGTH_TOLERANCE = 1e-2  # how far a row may be off unit length; sums stay exact far beyond it
+_CHUNK = 8192  # rows turned into float64 at a time
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """float32 products in float32: no TF32, no bfloat16, no autocast, whatever training allowed."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def on_grid(embeddings: Tensor, what: str = "embeddings") -> Tensor:
+    """Unit rows rounded to multiples of 2**-24, (N, D) float32.
+
+    Rounding moves a component by at most 3e-8, less than a float32 product of two such rows is off. Rows with
+    NaN or infinite values and zero rows are a `UserError` that counts and names them; rows that are not of
+    unit length (1 %) are a ValueError: they were not made by a network's normalised head.
+    """
+    rows = embeddings.detach().float()
+    finite = torch.isfinite(rows).all(1)
+    if not finite.all():
+        raise UserError(_complaint(what, ~finite, "hold NaN or infinite values: the network has diverged"))
+    lengths = torch.linalg.vector_norm(rows, dim=1)
+    if (lengths == 0).any():
+        raise UserError(
+            _complaint(what, lengths == 0, "are zero and have no direction: the network has collapsed")
+        )
+    off = (lengths - 1).abs() > _LENGTH_TOLERANCE
+    if off.any():
+        raise ValueError(_complaint(what, off, "are not of unit length: normalise them first"))
+    return (rows * STEPS).round() / STEPS
+
+
+def _complaint(what: str, bad: Tensor, wrong: str) -> str:
+    rows = bad.nonzero().flatten().tolist()
+    shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    return f"{len(rows)} of {len(bad)} {what} {wrong} (rows {shown})"
+
+
+def squared_lengths(grid: Tensor) -> Tensor:
+    """Rows on the grid (N, D) -> (N,) float64, exact."""
+    return torch.cat([block.double().square().sum(1) for block in grid.split(_CHUNK)])
+
+
+def squared_distances(a: Tensor, b: Tensor, lengths_a: Tensor, lengths_b: Tensor) -> Tensor:
+    """Exact squared Euclidean distances, (M, D) and (N, D) rows on the grid -> (M, N) float64.
+
+    |a|^2 + |b|^2 - 2 <a, b>: cancellation is harmless where nothing was rounded. lengths_* are the squared
+    lengths.
+    """
+    result = torch.empty(len(a), len(b), dtype=torch.float64, device=a.device)
+    left = a.double().mul_(-2)
+    for start in range(0, len(b), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        torch.mm(left, b[part].double().T, out=result[:, part])
+    return result.add_(lengths_a[:, None]).add_(lengths_b)
+
+
+def float32_error(dimension: int, longest_a: float, longest_b: float) -> float:
+    """Rigorous bound on |float32 - exact| of a squared distance, however its sums were ordered.
+
+    An inner product of D terms is off by at most gamma_D |a| |b|, gamma_n = n u / (1 - n u) (Higham, Accuracy
+    and Stability of Numerical Algorithms, section 3.1); so |a|^2 + |b|^2 - 2 <a, b> by gamma_{D+8} (|a| +
+    |b|)^2.
+    """
+    n = dimension + 8
+    return n * UNIT_ROUNDOFF / (1 - n * UNIT_ROUNDOFF) * (longest_a + longest_b) ** 2
