@@ -1,0 +1,340 @@
+"""Measures, chance levels and names: worked examples, literal twins, libraries that define the same."""
+
+from __future__ import annotations
+
+import doctest
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.oracles import metrics as twin
+from utilities import metrics
+from utilities.errors import UserError
+from utilities.label_sets import distinct, gallery_facts, ideal_gain
+from utilities.metrics import RELEVANCE_RULES, TOP_K_MEASURES, Metric, Relevance, expand_metrics, parse_metric
+from utilities.neighbours import search
+from utilities.scoring import score
+
+RULES = [Relevance(rule) for rule in RELEVANCE_RULES] + [Relevance("jaccard", 1 / 3)]
+ALL = [Metric(name, k) for name in TOP_K_MEASURES for k in (1, 3, 8)]
+
+
+def random_labels(count: int, width: int, seed: int, share: float = 0.35) -> Tensor:
+    """Multi-hot rows, some of them empty, some repeated."""
+    labels = torch.rand(count, width, generator=torch.Generator().manual_seed(seed)) < share
+    labels[::11] = False
+    labels[5:9] = labels[1]
+    return labels
+
+
+def sets(labels: Tensor) -> list[frozenset[int]]:
+    return [frozenset(row.nonzero().flatten().tolist()) for row in labels]
+
+
+def orders(count: int, seed: int) -> Tensor:
+    """A random order of the other images for every image: (N, N - 1)."""
+    keys = torch.rand(count, count, generator=torch.Generator().manual_seed(seed))
+    return keys.fill_diagonal_(torch.inf).argsort(1)[:, :-1]
+
+
+def worked_example() -> tuple[Tensor, Tensor, Tensor]:
+    """The query 1100 and its top three 1000, 1110, 0101."""
+    query = torch.tensor([[1, 1, 0, 0]]).bool()
+    gallery = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 0, 1]]).bool()
+    return torch.tensor([[0, 1, 2]]), query, gallery
+
+
+def test_doctests() -> None:
+    result = doctest.testmod(metrics, extraglobs={"torch": torch})
+    assert result.attempted > 10
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("recall@3", 1),
+        ("r_precision@3", 1 / 3),
+        ("map@3", 1 / 3),
+        ("ap_found@3", 1),
+        ("ap@3", 1),
+        ("hit@3", 1),
+        ("precision@3", 1 / 3),
+        ("acg@1", 1),
+        ("acg@2", 1.5),
+        ("acg@3", 4 / 3),
+        ("ndcg@3", 3.392789 / 4.130930),
+        ("wap@3", 1.277778),
+        ("label_precision@3", 0.722222),
+        ("label_recall@3", 0.666667),
+        ("label_jaccard@3", 0.5),
+        ("label_hamming@3", 0.333333),
+        ("label_f1@3", 0.655556),
+    ],
+)
+def test_worked_example(name: str, value: float) -> None:
+    found, query, gallery = worked_example()
+    result = score(
+        found, query, gallery, metrics=[parse_metric(name)], relevance=Relevance(), query_rows=None
+    )
+    assert result.scores[name] == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("inside", [True, False], ids=["query in gallery", "separate gallery"])
+def test_equal_to_literal_twins(rule: Relevance, inside: bool) -> None:
+    gallery = random_labels(50, 7, seed=1)
+    queries = gallery if inside else random_labels(20, 7, seed=2)
+    ranking = orders(50, seed=3)
+    if not inside:
+        ranking = torch.stack(
+            [torch.randperm(50, generator=torch.Generator().manual_seed(i)) for i in range(20)]
+        )
+    rows = torch.arange(50) if inside else None
+    result = score(ranking[:, :8], queries, gallery, metrics=ALL, relevance=rule, query_rows=rows)
+    images = sets(gallery)
+    for metric in ALL:
+        expected = [
+            twin.top_k(
+                metric.name, metric.k or 0, query, [images[i] for i in order], 7, rule.rule, rule.threshold
+            )
+            for query, order in zip(sets(queries), ranking.tolist(), strict=True)
+        ]
+        got = result.per_query[str(metric)]
+        torch.testing.assert_close(got, torch.tensor(expected).double(), rtol=0, atol=1e-12, equal_nan=True)
+        exact = [value for value in expected if not math.isnan(value)]
+        assert result.scores[str(metric)] == pytest.approx(sum(exact) / len(exact), abs=1e-9)
+        assert result.protocol["left_out"][str(metric)] == len(expected) - len(exact)
+
+
+def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, ranking = random_labels(50, 7, seed=1), orders(50, seed=3)[:, :8]
+    arguments = {"metrics": ALL, "relevance": Relevance("share"), "query_rows": torch.arange(50)}
+    whole = score(ranking, labels, labels, **arguments)  # type: ignore[arg-type]
+    monkeypatch.setattr("utilities.scoring._BLOCK_LABELS", 1)
+    monkeypatch.setattr("utilities.label_sets._BLOCK_PAIRS", 1)
+    small = score(ranking, labels, labels, **arguments)  # type: ignore[arg-type]
+    assert small.scores == pytest.approx(whole.scores, abs=1e-12)
+    assert small.chance == pytest.approx(whole.chance, abs=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("name", list(TOP_K_MEASURES))
+def test_chance_is_the_mean_over_every_order(name: str, rule: Relevance) -> None:
+    labels = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]]).bool()
+    for k in (1, 2, 4):
+        metric = Metric(name, k)
+        result = score(
+            orders(6, seed=1), labels, labels, metrics=[metric], relevance=rule, query_rows=torch.arange(6)
+        )
+        images = sets(labels)
+        expected = [
+            twin.expected_top_k(
+                name, k, images[i], images[:i] + images[i + 1 :], 3, rule.rule, rule.threshold
+            )
+            for i in range(6)
+        ]
+        kept = [value for value in expected if not math.isnan(value)]
+        assert result.chance[str(metric)] == pytest.approx(sum(kept) / len(kept), abs=1e-9)
+
+
+def test_chance_of_a_separate_gallery() -> None:
+    queries, gallery = random_labels(9, 5, seed=4), random_labels(40, 5, seed=5)
+    draws = torch.stack(
+        [torch.rand(9, 40, generator=torch.Generator().manual_seed(i)).argsort(1) for i in range(400)]
+    )
+    scores = [
+        score(draw, queries, gallery, metrics=ALL, relevance=Relevance("share"), query_rows=None)
+        for draw in draws
+    ]
+    for name, level in scores[0].chance.items():
+        values = torch.tensor([result.scores[name] for result in scores])
+        assert abs(values.mean() - level) < 5 * values.std() / 20 + 1e-9
+
+
+def test_pytorch_metric_learning_defines_the_same_precision_at_1() -> None:
+    calculator = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    labels = random_labels(60, 6, seed=6)
+    labels[labels.sum(1) == 0, 0] = True
+    rows = torch.nn.functional.normalize(
+        torch.randn(60, 8, generator=torch.Generator().manual_seed(7)), dim=1
+    )
+    theirs = calculator.AccuracyCalculator(
+        include=("precision_at_1",), k=None, device=torch.device("cpu"),
+        label_comparison_fn=lambda a, b: (a * b).sum(-1) > 0,
+    ).get_accuracy(rows, labels.long())  # fmt: skip
+    found = search(rows, rows, 1, query_rows=torch.arange(60)).indices
+    wanted = expand_metrics(["hit", "precision"], [1])
+    ours = score(
+        found, labels, labels, metrics=wanted, relevance=Relevance("share"), query_rows=torch.arange(60)
+    )
+    assert ours.scores["hit@1"] == pytest.approx(theirs["precision_at_1"], abs=1e-9)
+    assert ours.scores["precision@1"] == pytest.approx(theirs["precision_at_1"], abs=1e-9)
+
+
+def test_scikit_learn_defines_the_same_pairs_and_gains() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    labels = random_labels(40, 6, seed=8)
+    order = orders(40, seed=9)
+    wanted = expand_metrics(
+        ["label_precision", "label_recall", "label_f1", "label_jaccard", "label_hamming", "ndcg"], [1, 5]
+    )
+    ours = score(
+        order[:, :5], labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(40)
+    )
+    first = labels[order[:, 0]].numpy()
+    for name, theirs in {
+        "label_precision@1": sklearn.precision_score(labels, first, average="samples", zero_division=0),
+        "label_recall@1": sklearn.recall_score(labels, first, average="samples", zero_division=0),
+        "label_f1@1": sklearn.f1_score(labels, first, average="samples", zero_division=0),
+        "label_jaccard@1": sklearn.jaccard_score(labels, first, average="samples", zero_division=0),
+        "label_hamming@1": sklearn.hamming_loss(labels, first),
+    }.items():
+        assert ours.scores[name] == pytest.approx(theirs, abs=1e-9)
+    gains = 2.0 ** (labels.double() @ labels.double().T) - 1
+    ranks = torch.arange(39, 0, -1).double().numpy()
+    for row in range(40):
+        if labels[row].any():
+            theirs = sklearn.ndcg_score(
+                gains[row, order[row]][None].numpy(), ranks[None], k=5, ignore_ties=True
+            )
+            assert ours.per_query["ndcg@5"][row] == pytest.approx(theirs, abs=1e-9)
+
+
+def test_perfect_order_scores_one_and_recall_never_falls() -> None:
+    labels = random_labels(60, 5, seed=10)
+    labels[labels.sum(1) == 0, 0] = True
+    shared = labels.double() @ labels.double().T
+    best = shared.fill_diagonal_(-1).argsort(dim=1, descending=True)[:, :-1]
+    ks = [1, 2, 4, 8]
+    wanted = expand_metrics(["ndcg", "recall"], ks)
+    result = score(best, labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(60))
+    for k in ks:
+        assert result.scores[f"ndcg@{k}"] == pytest.approx(1, abs=1e-12)
+    values = torch.stack([result.per_query[f"recall@{k}"] for k in ks])
+    assert (values.diff(dim=0) >= 0).all()
+
+
+def test_one_hot_labels_reduce_to_single_label_measures() -> None:
+    labels = torch.nn.functional.one_hot(torch.arange(30) % 4).bool()
+    order = orders(30, seed=11)
+    wanted = expand_metrics(["recall", "hit", "precision", "r_precision", "acg", "label_f1"], [4])
+    for rule in RULES:
+        result = score(
+            order, labels, labels, metrics=wanted, relevance=rule, query_rows=torch.arange(30)
+        ).scores
+        assert result["recall@4"] == result["hit@4"]
+        assert result["precision@4"] == result["r_precision@4"] == result["acg@4"] == result["label_f1@4"]
+
+
+def test_relevance_is_asymmetric_under_subset_only() -> None:
+    few, many = torch.tensor([1]), torch.tensor([2])
+    shared = torch.tensor([1])
+    assert Relevance("subset")(shared, many, few).item()
+    assert not Relevance("subset")(shared, few, many).item()
+    assert Relevance("jaccard", 0.5)(shared, few, many).item()
+    assert Relevance("jaccard", 0.5)(shared, many, few).item()
+    assert not Relevance("identical")(shared, few, many).item()
+    with pytest.raises(UserError, match="choices: subset, share, jaccard, identical"):
+        Relevance("equal")(shared, few, many)
+
+
+def test_queries_without_labels_or_relevant_images() -> None:
+    labels = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]).bool()
+    order = torch.tensor([[1, 2, 3], [2, 3, 0], [3, 0, 1], [2, 0, 1]])
+    wanted = expand_metrics(["recall", "hit", "precision", "ap", "ap_found", "ndcg", "wap", "acg"], [1])
+    result = score(order, labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(4))
+    for name in ("recall@1", "hit@1", "precision@1", "ap_found@1", "acg@1"):
+        assert result.scores[name] == 0.5  # two of four: the others count 0
+        assert result.protocol["left_out"][name] == 0
+    for name in ("ap@1", "ndcg@1", "wap@1"):
+        assert result.scores[name] == 1  # the two that have something to find
+        assert result.protocol["left_out"][name] == 2
+    assert result.protocol["queries_without_labels"] == 1
+    assert result.protocol["queries_without_relevant"]["subset"] == 2
+
+
+def test_nothing_relevant_anywhere_is_not_a_silent_number() -> None:
+    labels = torch.eye(4).bool()
+    wanted = expand_metrics(["ap", "ndcg", "hit"], [2])
+    result = score(
+        orders(4, 1), labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(4)
+    )
+    assert math.isnan(result.scores["ap@2"])
+    assert math.isnan(result.chance["ndcg@2"])
+    assert result.scores["hit@2"] == 0
+    assert result.protocol["left_out"]["ap@2"] == 4
+
+
+def test_all_labels_equal_scores_one_everywhere() -> None:
+    labels = torch.tensor([[1, 0, 1]]).bool().expand(10, 3)
+    names = ["recall", "map", "hit", "ap", "ndcg", "label_f1"]
+    for rule in RULES:
+        result = score(
+            orders(10, 1),
+            labels,
+            labels,
+            metrics=expand_metrics(names, [3]),
+            relevance=rule,
+            query_rows=torch.arange(10),
+        )
+        assert all(value == pytest.approx(1) for value in {**result.scores, **result.chance}.values())
+
+
+def test_k_beyond_the_gallery_is_cut_and_said() -> None:
+    labels = random_labels(4, 3, seed=12)
+    result = score(
+        orders(4, 1), labels, labels, metrics=ALL, relevance=Relevance("share"), query_rows=torch.arange(4)
+    )
+    assert "K = 8 is cut to 3: a query finds no more images" in result.protocol["notes"]
+    assert result.scores["precision@8"] == result.scores["precision@3"]
+    assert result.chance["hit@8"] == result.chance["hit@3"]
+    with pytest.raises(ValueError, match="K = 8 needs 3 neighbours a query, 2 given"):
+        score(
+            orders(4, 1)[:, :2],
+            labels,
+            labels,
+            metrics=ALL,
+            relevance=Relevance(),
+            query_rows=torch.arange(4),
+        )
+
+
+def test_label_sets() -> None:
+    labels = random_labels(50, 13, seed=13)
+    found = distinct(labels)
+    assert torch.equal(found.sets[found.of_image], labels)
+    assert torch.equal(found.of_image.bincount(), found.counts)
+    assert len(found.sets) == len({tuple(row) for row in labels.tolist()})
+
+
+def test_ideal_gain_of_the_whole_gallery() -> None:
+    labels = random_labels(30, 6, seed=14)
+    facts = gallery_facts(labels, labels, torch.ones(30), [])
+    for k in (1, 7, None):
+        ideal = ideal_gain(facts.gains, k)[facts.kind]
+        for row, query in enumerate(sets(labels)):
+            gains = sorted(
+                (len(query & image) for i, image in enumerate(sets(labels)) if i != row), reverse=True
+            )
+            assert ideal[row].item() == pytest.approx(twin.dcg(gains[:k]), abs=1e-9)
+
+
+def test_names() -> None:
+    assert parse_metric("recall@1") == Metric("recall", 1)
+    assert str(Metric("map", 8)) == "map@8"
+    assert [str(metric) for metric in expand_metrics(["recall", "hit@3", "recall@1"], [1, 2])] == [
+        "recall@1",
+        "recall@2",
+        "hit@3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["recal@1", "recall@0", "recall@-1", "recall@x", "recall@", "@1", "", "recall@1.5"]
+)
+def test_unknown_names_list_the_choices(text: str) -> None:
+    with pytest.raises(UserError, match=r"unknown metric .*choices: recall@K, r_precision@K, map@K, hit@K"):
+        parse_metric(text)

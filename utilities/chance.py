@@ -1,0 +1,113 @@
+"""What a random order of the gallery scores, in closed form: the level a measure has to be read against.
+
+M images can be found, R of them are relevant, and the first K of a uniformly random order are looked at.
+Every function returns one float64 value a kind of query (`utilities.label_sets`), NaN where the measure
+leaves it out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from utilities.label_sets import GalleryFacts, ideal_gain
+from utilities.metrics import PAIR_MEASURES, SHARE, Metric, Relevance, rule_of
+
+
+def miss_probability(images: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """P(none of the first k is relevant) = C(M - R, k) / C(M, k), as a product of k factors."""
+    miss = torch.ones_like(relevant)
+    for drawn in range(k):
+        miss = miss * ((images - relevant - drawn) / (images - drawn)).clamp(min=0)
+    return miss
+
+
+def expected_precision_sum(images: Tensor, relevant: Tensor, k: int | Tensor) -> Tensor:
+    """E[sum over j <= k of rel_j * precision@j] = p H_k + p q (k - H_k), H_k the k-th harmonic number.
+
+    rel_j is 1 with p = R / M; given that, each of the j - 1 images before it is with q = (R - 1) / (M - 1):
+    E[rel_j * precision@j] = (p + (j - 1) p q) / j.
+    """
+    p = relevant / images
+    q = (relevant - 1).clamp(min=0) / (images - 1).clamp(min=1)
+    cut = torch.as_tensor(k, dtype=torch.float64)
+    harmonic = torch.digamma(cut + 1) + 0.57721566490153286061
+    return p * harmonic + p * q * (cut - harmonic)
+
+
+def expected_ap_found(images: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """E[ap_found@k]: f of the k are relevant, hypergeometric; given f, any places are equally likely."""
+    found = torch.arange(k + 1, dtype=torch.float64)
+    given = expected_precision_sum(torch.tensor(float(k)).double(), found, k) / found.clamp(min=1)
+    return _hypergeometric(images, relevant, k) @ given
+
+
+def _hypergeometric(images: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """P(f of the first k are relevant), (U,) -> (U, k + 1)."""
+    found = torch.arange(k + 1, dtype=torch.float64)
+    m, r = images[:, None], relevant[:, None]
+    possible = (found <= r) & (k - found <= m - r)
+    log = (
+        _log_choose(r, found)
+        + _log_choose(m - r, k - found)
+        - _log_choose(m, torch.tensor(float(k)).double())
+    )
+    return torch.where(possible, log.exp(), 0.0)
+
+
+def _log_choose(n: Tensor, r: Tensor) -> Tensor:
+    """log C(n, r); callers mask what is impossible."""
+    return torch.lgamma(n + 1) - torch.lgamma(r + 1) - torch.lgamma((n - r).clamp(min=0) + 1)
+
+
+def union_recall(
+    query_labels: Tensor, label_counts: Tensor, inside: Tensor, images: Tensor, k: int
+) -> Tensor:
+    """Chance of recall@K: a label is in the union unless all K miss the images that carry it.
+
+    query_labels (U, L) bool, label_counts (L,) images that carry a label, inside (U,) whether the query is
+    one of them, images (U,) -> (U,).
+    """
+    carried = label_counts.double() - inside.double()[:, None]
+    missed = miss_probability(images[:, None].expand_as(carried), carried.clamp(min=0), k)
+    wanted = query_labels.double()
+    return (wanted * (1 - missed)).sum(1) / wanted.sum(1).clamp(min=1)
+
+
+def chance_level(metric: Metric, facts: GalleryFacts, gallery_labels: Tensor, relevance: Relevance) -> Tensor:
+    """Expected value of a metric, (U,); the facts must count its rule or its pair measure."""
+    found = int(facts.images.min())
+    k = found if metric.k is None else min(metric.k, found)
+    if metric.name in PAIR_MEASURES:
+        return facts.pair_means[metric.name]
+    if metric.name == "recall":
+        inside = len(gallery_labels) - facts.images
+        return union_recall(facts.labels, gallery_labels.sum(0), inside, facts.images, k)
+    if metric.name in ("acg", "ndcg", "wap"):
+        return _graded_chance(metric.name, facts, k)
+    images, relevant = facts.images, facts.relevant[rule_of(metric, relevance)]
+    if metric.name in ("precision", "r_precision"):
+        return relevant / images
+    if metric.name == "hit":
+        return 1 - miss_probability(images, relevant, k)
+    if metric.name == "ap_found":
+        return expected_ap_found(images, relevant, k)
+    expected = expected_precision_sum(images, relevant, k)
+    if metric.name == "map":
+        return expected / k
+    return expected / relevant.clamp(max=k).masked_fill(relevant == 0, torch.nan)  # ap
+
+
+def _graded_chance(name: str, facts: GalleryFacts, k: int) -> Tensor:
+    """acg: mean gain; ndcg: mean 2^r - 1 at every rank; wap: mean gain of a sharing image * E[ap_found]."""
+    levels = torch.arange(facts.gains.shape[1], dtype=torch.float64)
+    if name == "acg":
+        return facts.gains @ levels / facts.images
+    if name == "ndcg":
+        ideal = ideal_gain(facts.gains, k)
+        discount = (1 / torch.log2(1 + torch.arange(1, k + 1, dtype=torch.float64))).sum()
+        mean = facts.gains @ (torch.exp2(levels) - 1) / facts.images
+        return mean * discount / ideal.masked_fill(ideal == 0, torch.nan)
+    sharing = facts.gains[:, 1:].sum(1)
+    mean = facts.gains @ levels / sharing.masked_fill(sharing == 0, torch.nan)
+    return mean * expected_ap_found(facts.images, facts.relevant[SHARE], k)

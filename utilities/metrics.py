@@ -1,0 +1,308 @@
+"""Measures of multi-label retrieval over the top K, as pure functions, and the names they go by.
+
+Letters: Q queries, K ranks, L labels. `shared` is the number of labels a retrieved image has in common with
+the query, `of_query` and `of_image` are the sizes of their label sets, `relevant` says which images count.
+Every measure
+returns one float64 value a query; its mean over the queries is the score. Chance levels: `utilities.chance`.
+Measures of the whole ranking: `utilities.ranking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from utilities.errors import UserError
+
+RELEVANCE_RULES = ("subset", "share", "jaccard", "identical")
+
+
+class Relevance(NamedTuple):
+    """Which retrieved images count as relevant to a query; an image without labels never does.
+
+    rule  "subset": no label the query lacks (the original system's rule; asymmetric)
+          "share": at least one label in common
+          "jaccard": Jaccard similarity of the label sets of at least `threshold`
+          "identical": the same label set
+    """
+
+    rule: str = "subset"
+    threshold: float = 0.5
+
+    def __call__(self, shared: Tensor, of_query: Tensor, of_image: Tensor) -> Tensor:
+        """Counts of equal or broadcastable shape -> bool."""
+        if self.rule == "subset":
+            return (shared == of_image) & (shared > 0)
+        if self.rule == "share":
+            return shared > 0
+        if self.rule == "jaccard":
+            return (jaccard(shared, of_query, of_image) >= self.threshold) & (shared > 0)
+        if self.rule == "identical":
+            return (shared == of_query) & (shared == of_image) & (shared > 0)
+        raise UserError(f"unknown --relevance {self.rule!r}; choices: {', '.join(RELEVANCE_RULES)}")
+
+    def __str__(self) -> str:
+        return f"jaccard>={self.threshold:g}" if self.rule == "jaccard" else self.rule
+
+
+SUBSET = Relevance("subset")
+SHARE = Relevance("share")
+
+
+# --- the original system's three measures, under its names --------------------------------------------------
+
+
+def recall(query_labels: Tensor, retrieved_labels: Tensor) -> Tensor:
+    """recall@K: |L_q & (L_1 | ... | L_K)| / |L_q|, the query's labels found in the union of the K label sets.
+
+    query_labels (Q, L), retrieved_labels (Q, K, L) -> (Q,). Best 1; rises with K; superfluous labels cost
+    nothing, so chance is high (0.72 at K = 8 on MLRSNet). A query without labels counts 0. Not the "Recall@K"
+    of single-label metric learning, which is `hit`.
+
+    >>> query = torch.tensor([[1, 1, 0, 0]])
+    >>> recall(query, torch.tensor([[[1, 0, 0, 0], [1, 0, 1, 0]]])).item()
+    0.5
+    """
+    found = (retrieved_labels.amax(1) * query_labels).sum(1).double()
+    return found / query_labels.sum(1).clamp(min=1)
+
+
+def precision(relevant: Tensor) -> Tensor:
+    """precision@K: share of the K that are relevant. (Q, K) bool -> (Q,). Best 1; chance R / (N - 1).
+
+    Under subset relevance this is what the original system calls r_precision@K (R plays no part in it).
+
+    >>> precision(torch.tensor([[True, False, False]])).item()
+    0.3333333333333333
+    """
+    return relevant.double().mean(1)
+
+
+def precision_sum(relevant: Tensor) -> Tensor:
+    """sum over j <= K of rel_j * precision@j: the numerator of every average precision. (Q, K) -> (Q,)."""
+    hits = relevant.double()
+    ranks = torch.arange(1, hits.shape[1] + 1, dtype=torch.float64, device=hits.device)
+    return (hits * hits.cumsum(1) / ranks).sum(1)
+
+
+def average_precision_over_k(relevant: Tensor) -> Tensor:
+    """(1 / K) sum over j <= K of rel_j * precision@j. (Q, K) -> (Q,). Best 1, only if all K are relevant.
+
+    Under subset relevance the original system's map@K. It divides by K, not by the number of relevant images.
+
+    >>> average_precision_over_k(torch.tensor([[True, False, True]])).item()
+    0.5555555555555555
+    """
+    return precision_sum(relevant) / relevant.shape[1]
+
+
+# --- standard measures under their standard names -----------------------------------------------------------
+
+
+def hit(relevant: Tensor) -> Tensor:
+    """hit@K: 1 if any of the K is relevant ("Recall@K" in metric learning, CMC@K). (Q, K) -> (Q,). Best 1.
+
+    >>> hit(torch.tensor([[False, True], [False, False]])).tolist()
+    [1.0, 0.0]
+    """
+    return relevant.any(1).double()
+
+
+def average_precision(relevant: Tensor, total: Tensor) -> Tensor:
+    """ap@K: sum of rel_j * precision@j over min(R, K). (Q, K), total (Q,) -> (Q,). Best 1.
+
+    total is R, the relevant images of the gallery; NaN where it is 0.
+
+    >>> average_precision(torch.tensor([[True, False, True]]), torch.tensor([2])).item()
+    0.8333333333333333
+    """
+    return precision_sum(relevant) / total.double().clamp(max=relevant.shape[1]).masked_fill(
+        total == 0, torch.nan
+    )
+
+
+def average_precision_found(relevant: Tensor) -> Tensor:
+    """ap_found@K: the same sum over the relevant images among the K (hashing literature); 0 if none.
+
+    Best 1, reached by a single relevant image at rank 1, so it rewards finding little.
+
+    >>> average_precision_found(torch.tensor([[True, False, False]])).item()
+    1.0
+    """
+    return precision_sum(relevant) / relevant.sum(1).clamp(min=1)
+
+
+def average_cumulative_gain(shared: Tensor) -> Tensor:
+    """acg@K: mean number of labels shared with the K (Järvelin, Kekäläinen 2002). (Q, K) -> (Q,).
+
+    >>> average_cumulative_gain(torch.tensor([[1, 2, 1]])).item()
+    1.3333333333333333
+    """
+    return shared.double().mean(1)
+
+
+def discounted_cumulative_gain(shared: Tensor) -> Tensor:
+    """DCG@K: sum over j <= K of (2^r_j - 1) / log2(1 + j), r_j the number of shared labels. (Q, K) -> (Q,).
+
+    >>> round(discounted_cumulative_gain(torch.tensor([[1, 2, 1]])).item(), 6)
+    3.392789
+    """
+    ranks = torch.arange(1, shared.shape[1] + 1, dtype=torch.float64, device=shared.device)
+    return ((torch.exp2(shared.double()) - 1) / torch.log2(1 + ranks)).sum(1)
+
+
+def normalised_gain(shared: Tensor, ideal: Tensor) -> Tensor:
+    """ndcg@K: DCG@K over `ideal` (Q,), that of the best order of the gallery. Best 1; NaN where ideal is 0.
+
+    >>> round(normalised_gain(torch.tensor([[1, 2, 1]]), torch.tensor([4.130930])).item(), 6)
+    0.821314
+    """
+    return discounted_cumulative_gain(shared) / ideal.masked_fill(ideal == 0, torch.nan)
+
+
+def weighted_average_precision(shared: Tensor) -> Tensor:
+    """wap@K: sum over j <= K of [r_j > 0] ACG@j over the number of r_j > 0 among the K; 0 if none.
+
+    Zhao et al. 2015 (deep semantic ranking hashing), as commonly coded. With gains of 0 or 1 it is
+    ap_found@K.
+
+    >>> round(weighted_average_precision(torch.tensor([[1, 2, 1]])).item(), 6)
+    1.277778
+    """
+    gains = shared.double()
+    ranks = torch.arange(1, gains.shape[1] + 1, dtype=torch.float64, device=gains.device)
+    found = gains > 0
+    return (found * gains.cumsum(1) / ranks).sum(1) / found.sum(1).clamp(min=1)
+
+
+# --- label-wise comparison of a query with one image; averaged over the K and over the queries --------------
+
+
+def jaccard(shared: Tensor, of_query: Tensor, of_image: Tensor) -> Tensor:
+    """|L_q & L_j| / |L_q | L_j|; 0 for two empty sets. Counts -> float64."""
+    return shared.double() / (of_query + of_image - shared).clamp(min=1)
+
+
+def _label_precision(shared: Tensor, of_query: Tensor, of_image: Tensor, labels: int) -> Tensor:
+    return shared.double() / of_image.clamp(min=1)
+
+
+def _label_recall(shared: Tensor, of_query: Tensor, of_image: Tensor, labels: int) -> Tensor:
+    return shared.double() / of_query.clamp(min=1)
+
+
+def _label_f1(shared: Tensor, of_query: Tensor, of_image: Tensor, labels: int) -> Tensor:
+    return 2 * shared.double() / (of_query + of_image).clamp(min=1)
+
+
+def _label_jaccard(shared: Tensor, of_query: Tensor, of_image: Tensor, labels: int) -> Tensor:
+    return jaccard(shared, of_query, of_image)
+
+
+def _label_hamming(shared: Tensor, of_query: Tensor, of_image: Tensor, labels: int) -> Tensor:
+    return (of_query + of_image - 2 * shared).double() / labels
+
+
+PairMeasure = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+PAIR_MEASURES: dict[str, PairMeasure] = {
+    "label_precision": _label_precision,
+    "label_recall": _label_recall,
+    "label_f1": _label_f1,
+    "label_jaccard": _label_jaccard,
+    "label_hamming": _label_hamming,
+}
+"""Chaudhuri et al. 2018 style: value of one pair; 0 where the denominator is; hamming is a loss, best 0."""
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+class Measure(NamedTuple):
+    """What a name means.
+
+    uses        what it is computed from: the "union" of labels, "relevance" under the given rule, "subset"
+                relevance whatever rule is given, shared labels as "gain", or label-wise "pairs"
+    normalised  by what the gallery holds: a query without a relevant image has no value and is left out
+    """
+
+    meaning: str
+    uses: str
+    normalised: bool = False
+
+
+TOP_K_MEASURES: dict[str, Measure] = {
+    "recall": Measure("share of the query's labels in the union of the labels of the K nearest", "union"),
+    "r_precision": Measure(
+        "share of the K nearest whose labels are a non-empty subset of the query's", "subset"
+    ),
+    "map": Measure("(1/K) sum over j <= K of rel_j * precision@j, subset relevance", "subset"),
+    "hit": Measure("share of queries with a relevant image among the K nearest", "relevance"),
+    "precision": Measure("share of the K nearest that are relevant", "relevance"),
+    "ap": Measure("sum over j <= K of rel_j * precision@j, over min(R, K)", "relevance", normalised=True),
+    "ap_found": Measure("the same sum over the number of relevant images among the K", "relevance"),
+    "acg": Measure("average cumulative gain: mean number of shared labels", "gain"),
+    "ndcg": Measure(
+        "discounted cumulative gain of shared labels over that of the best order", "gain", normalised=True
+    ),
+    "wap": Measure("weighted average precision of shared labels", "gain", normalised=True),
+    "label_precision": Measure("shared labels over those of the retrieved image, mean of pairs", "pairs"),
+    "label_recall": Measure("shared labels over those of the query, mean of pairs", "pairs"),
+    "label_f1": Measure("F1 of the two label sets, mean of pairs", "pairs"),
+    "label_jaccard": Measure("Jaccard similarity of the two label sets, mean of pairs", "pairs"),
+    "label_hamming": Measure("Hamming loss of the two label sets, mean of pairs; lower is better", "pairs"),
+}
+WHOLE_MEASURES: dict[str, Measure] = {}
+LOWER_IS_BETTER = ("label_hamming",)
+
+
+class Metric(NamedTuple):
+    """A measure and its cut-off; k is None for the whole ranking."""
+
+    name: str
+    k: int | None
+
+    def __str__(self) -> str:
+        return self.name if self.k is None else f"{self.name}@{self.k}"
+
+
+def rule_of(metric: Metric, relevance: Relevance) -> Relevance:
+    """The relevance that a metric goes by: its own where its definition fixes one, else the given one."""
+    if metric.k is not None:
+        return {"subset": SUBSET, "gain": SHARE}.get(TOP_K_MEASURES[metric.name].uses, relevance)
+    return relevance
+
+
+def metric_names() -> list[str]:
+    """Every name that `parse_metric` takes, K standing for a number."""
+    return [f"{name}@K" for name in TOP_K_MEASURES] + list(WHOLE_MEASURES)
+
+
+def parse_metric(text: str) -> Metric:
+    """Metric("recall", 1) from recall@1, Metric("map", None) from map; `UserError` listing the choices."""
+    name, at, cut = text.partition("@")
+    if not at and name in WHOLE_MEASURES:
+        return Metric(name, None)
+    if at and name in TOP_K_MEASURES and cut.isascii() and cut.isdigit() and int(cut) > 0:
+        return Metric(name, int(cut))
+    raise UserError(
+        f"unknown metric {text!r}; choices: {', '.join(metric_names())}, with K a positive number"
+    )
+
+
+def expand_metrics(names: list[str] | tuple[str, ...], ks: list[int] | tuple[int, ...]) -> list[Metric]:
+    """Names with or without cut-off -> metrics, each once, in order.
+
+    A name of a top-K measure without one ("recall"), and NAME@K spelled so, stand for all of ks; "map" and
+    the like, which are measures of the whole ranking too, mean those.
+    """
+    metrics: list[Metric] = []
+    for name in names:
+        bare = name.removesuffix("@K")
+        if bare in TOP_K_MEASURES and (name.endswith("@K") or bare not in WHOLE_MEASURES):
+            metrics += [parse_metric(f"{bare}@{k}") for k in ks]
+        else:
+            metrics.append(parse_metric(name))
+    return list(dict.fromkeys(metrics))

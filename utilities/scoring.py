@@ -1,0 +1,188 @@
+"""From neighbours to scores: every requested metric, its chance level, and the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from utilities import metrics as m
+from utilities.chance import chance_level
+from utilities.label_sets import GalleryFacts, gallery_facts, ideal_gain
+from utilities.metrics import (
+    PAIR_MEASURES,
+    SHARE,
+    SUBSET,
+    TOP_K_MEASURES,
+    Metric,
+    PairMeasure,
+    Relevance,
+    rule_of,
+)
+
+_BLOCK_LABELS = 2**22  # label entries gathered together
+
+
+class Scores(NamedTuple):
+    """scores and chance map a metric's name to its mean over the queries; NaN where no query can be scored.
+
+    per_query (Q,) float64 a metric, NaN where the metric leaves a query out. protocol is plain JSON: what was
+    compared with what, under which rules, and how many queries were left out.
+    """
+
+    scores: dict[str, float]
+    chance: dict[str, float]
+    per_query: dict[str, Tensor]
+    protocol: dict[str, Any]
+
+
+def score(
+    indices: Tensor,
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    *,
+    metrics: Sequence[Metric],
+    relevance: Relevance,
+    query_rows: Tensor | None,
+) -> Scores:
+    """Score the top K of every query.
+
+    indices (Q, K) int64 rows of the gallery as `neighbours.search` returns them, query_labels (Q, L) and
+    gallery_labels (N, L) multi-hot, query_rows (Q,) int64 as given to the search. A cut-off beyond the images
+    found is cut to them, which the protocol notes.
+    """
+    query_labels, gallery_labels, indices = (
+        query_labels.bool().cpu(),
+        gallery_labels.bool().cpu(),
+        indices.cpu(),
+    )
+    inside = torch.zeros(len(query_labels), dtype=torch.bool) if query_rows is None else query_rows.cpu() >= 0
+    _check_width(indices, metrics, len(gallery_labels) - int(inside.any()))
+    names = {metric.name for metric in metrics}
+    rules = dict.fromkeys([SUBSET, SHARE, relevance])
+    facts = gallery_facts(query_labels, gallery_labels, inside, list(rules), names & m.PAIR_MEASURES.keys())
+    per_query = top_k_values(indices, query_labels, gallery_labels, metrics, relevance, facts)
+    chance = {}
+    for metric in metrics:
+        values = chance_level(metric, facts, gallery_labels, relevance)[facts.kind]
+        chance[str(metric)] = _mean(values.masked_fill(per_query[str(metric)].isnan(), torch.nan))
+    protocol = _protocol(indices, query_labels, gallery_labels, inside, metrics, relevance, facts)
+    protocol["left_out"] = {name: int(values.isnan().sum()) for name, values in per_query.items()}
+    return Scores({name: _mean(values) for name, values in per_query.items()}, chance, per_query, protocol)
+
+
+def top_k_values(
+    indices: Tensor,
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    metrics: Sequence[Metric],
+    relevance: Relevance,
+    facts: GalleryFacts,
+) -> dict[str, Tensor]:
+    """Value of every top-K metric for every query, (Q,) float64, in blocks of queries."""
+    values = {metric: torch.empty(len(indices), dtype=torch.float64) for metric in metrics}
+    totals = {rule: count[facts.kind] for rule, count in facts.relevant.items()}
+    ideals = {k: ideal_gain(facts.gains, k)[facts.kind] for name, k in metrics if name == "ndcg"}
+    queries, gallery = query_labels.float(), gallery_labels.float()
+    step = max(1, _BLOCK_LABELS // max(1, indices.shape[1] * queries.shape[1]))
+    for start in range(0, len(indices), step):
+        part = slice(start, start + step)
+        top = _Top(queries[part], gallery[indices[part]])
+        for metric, value in values.items():
+            if TOP_K_MEASURES[metric.name].uses == "union":
+                value[part] = m.recall(top.queries, top.retrieved[:, : metric.k])
+            elif metric.name in PAIR_MEASURES:
+                value[part] = top.pairs(PAIR_MEASURES[metric.name])[:, : metric.k].mean(1)
+            elif metric.name in _GAINS:
+                value[part] = _GAINS[metric.name](top.shared[:, : metric.k])
+            elif metric.name == "ndcg":
+                value[part] = m.normalised_gain(top.shared[:, : metric.k], ideals[metric.k][part])
+            else:
+                rule = rule_of(metric, relevance)
+                relevant = top.relevant(rule)[:, : metric.k]
+                if metric.name == "ap":
+                    value[part] = m.average_precision(relevant, totals[rule][part])
+                else:
+                    value[part] = _HITS[metric.name](relevant)
+    for metric, value in values.items():
+        if TOP_K_MEASURES[metric.name].normalised:
+            value[totals[rule_of(metric, relevance)] == 0] = torch.nan
+    return {str(metric): value for metric, value in values.items()}
+
+
+_GAINS = {"acg": m.average_cumulative_gain, "wap": m.weighted_average_precision}
+_HITS = {
+    "hit": m.hit,
+    "precision": m.precision,
+    "r_precision": m.precision,
+    "map": m.average_precision_over_k,
+    "ap_found": m.average_precision_found,
+}
+
+
+class _Top:
+    """The retrieved images of a block of queries: labels (b, K, L) and counts (b, K) float32."""
+
+    def __init__(self, queries: Tensor, retrieved: Tensor) -> None:
+        self.queries, self.retrieved = queries, retrieved
+        self.shared = torch.bmm(retrieved, queries.unsqueeze(2)).squeeze(2)
+        self.of_query, self.of_image = queries.sum(1, keepdim=True), retrieved.sum(2)
+        self._relevant: dict[Relevance, Tensor] = {}
+
+    def relevant(self, rule: Relevance) -> Tensor:
+        if rule not in self._relevant:
+            self._relevant[rule] = rule(self.shared, self.of_query, self.of_image)
+        return self._relevant[rule]
+
+    def pairs(self, measure: PairMeasure) -> Tensor:
+        return measure(self.shared, self.of_query, self.of_image, self.queries.shape[1])
+
+
+def _check_width(indices: Tensor, metrics: Sequence[Metric], findable: int) -> None:
+    widest = max((k for _, k in metrics if k is not None), default=0)
+    if indices.shape[1] < min(widest, findable):
+        raise ValueError(
+            f"K = {widest} needs {min(widest, findable)} neighbours a query, {indices.shape[1]} given"
+        )
+
+
+def _mean(values: Tensor) -> float:
+    """Mean of what is not NaN; NaN where nothing is left."""
+    return float(values.nanmean())
+
+
+def _protocol(
+    indices: Tensor,
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    inside: Tensor,
+    metrics: Sequence[Metric],
+    relevance: Relevance,
+    facts: GalleryFacts,
+) -> dict[str, Any]:
+    width = indices.shape[1]
+    cut = sorted({k for _, k in metrics if k is not None and k > width})
+    notes = [f"K = {k} is cut to {width}: a query finds no more images" for k in cut]
+    without = int((query_labels.sum(1) == 0).sum())
+    if without:
+        notes.append(
+            f"{without} queries carry no label: 0 in recall@K, precision and hits, left out where normalised"
+        )
+    return {
+        "queries": len(query_labels),
+        "gallery": len(gallery_labels),
+        "labels": query_labels.shape[1],
+        "query_in_gallery": int(inside.sum()),
+        "self_match": "the query's own row is left out by index",
+        "ties": "by (distance, index)",
+        "relevance": str(relevance),
+        "neighbours": width,
+        "queries_without_labels": without,
+        "queries_without_relevant": {
+            str(r): int((c[facts.kind] == 0).sum()) for r, c in facts.relevant.items()
+        },
+        "definitions": {str(metric): TOP_K_MEASURES[metric.name].meaning for metric in metrics},
+        "notes": notes,
+    }
