@@ -47,8 +47,8 @@ def faiss_module() -> ModuleType:
         return importlib.import_module("faiss")
     except ImportError as error:
         raise UserError(
-            f"faiss cannot be imported ({error}): `pip install faiss-gpu` (Linux x86_64, "
-            "also without a GPU) or `pip install faiss-cpu`, or use --backend torch, whose results are the same"
+            f"faiss cannot be imported ({error}): `pip install faiss-gpu` (Linux x86_64, also without "
+            "a GPU) or `pip install faiss-cpu`, or use --backend torch, whose results are the same"
         ) from None
 
 
@@ -146,9 +146,7 @@ class _Job:
 
     def __init__(self, queries: Tensor, rows: Tensor, gallery: Tensor, k: int) -> None:
         self.queries, self.rows, self.gallery, self.k = queries, rows, gallery, k
-        self.query_lengths = (
-            squared_lengths(queries) if len(queries) else queries.new_empty(0, dtype=torch.float64)
-        )
+        self.query_lengths = squared_lengths(queries)
         self.gallery_lengths = squared_lengths(gallery)
         longest = float(self.query_lengths.max().sqrt()) if len(queries) else 0.0
         self.error = float32_error(gallery.shape[1], longest, float(self.gallery_lengths.max().sqrt()))

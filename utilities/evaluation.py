@@ -1,0 +1,140 @@
+"""Embedding a split, and scoring its embeddings: what validation and `evaluate_model.py` share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from utilities.batch import Batch
+from utilities.distributed import gather_uneven, is_active, rank, world_size
+from utilities.errors import UserError
+from utilities.metrics import Relevance, expand_metrics
+from utilities.neighbours import BLOCK_BYTES, Neighbours, search
+from utilities.scoring import Scores, score
+
+
+def embed_split(
+    embed: Callable[[Tensor], Tensor], batches: Iterable[Batch], size: int
+) -> tuple[Tensor, Tensor]:
+    """Embed the images of a split; every rank passes its own share of the batches and gets all embeddings.
+
+    embed takes `Batch.images` and returns (B, D) rows. Returns embeddings (M, D) float32 and their rows in
+    the split (M,) int64, rising, both on the CPU. M < size where broken images were skipped; a row embedded
+    twice or outside [0, size) is a ValueError, since it would count twice in every score.
+    """
+    parts: list[Tensor] = []
+    rows: list[Tensor] = []
+    with torch.inference_mode():
+        for batch in batches:
+            if len(batch.indices):
+                parts.append(embed(batch.images).float())
+                rows.append(batch.indices)
+    embeddings, indices = _gather(parts, rows)
+    if not len(indices):
+        raise UserError(f"none of the {size} images of this split could be embedded")
+    order = indices.argsort()
+    indices = indices[order]
+    if indices[0] < 0 or indices[-1] >= size or (indices[1:] == indices[:-1]).any():
+        raise ValueError(f"rows of a split of {size} images must be given once each and lie inside it")
+    return embeddings[order], indices
+
+
+def _gather(parts: list[Tensor], rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """All ranks' parts on the CPU, in rank order; a rank may have none."""
+    if world_size() == 1:
+        return (
+            (torch.cat(parts).cpu(), torch.cat(rows).cpu())
+            if parts
+            else (torch.empty(0, 0), torch.empty(0).long())
+        )
+    on_gpu = dist.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    width = torch.tensor([parts[0].shape[1] if parts else 0], device=device)
+    dist.all_reduce(width, dist.ReduceOp.MAX)
+    own = torch.cat(parts).to(device) if parts else torch.empty(0, int(width), device=device)
+    own_rows = torch.cat(rows).to(device) if rows else torch.empty(0, dtype=torch.int64, device=device)
+    return gather_uneven(own).cpu(), gather_uneven(own_rows).cpu()
+
+
+class Evaluation(NamedTuple):
+    """Scores of a split with the neighbours they came from; `report()` is what `scores.json` holds."""
+
+    scores: Scores
+    neighbours: Neighbours
+    seconds: dict[str, float]
+
+    def report(self) -> dict[str, Any]:
+        protocol = {**self.scores.protocol, "seconds": self.seconds}
+        return {"scores": self.scores.scores, "chance": self.scores.chance, "protocol": protocol}
+
+
+def evaluate(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    metrics: Sequence[str],
+    ks: Sequence[int],
+    relevance: Relevance,
+    backend: str = "auto",
+    gallery: tuple[Tensor, Tensor] | None = None,
+    device: torch.device | str = "cpu",
+    block_bytes: int = BLOCK_BYTES,
+    progress: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Search every query and score what was found.
+
+    embeddings (Q, D) unit rows and labels (Q, L) of the queries, which are also the gallery unless another
+    one is given as (embeddings, labels); then nothing is left out. metrics are names as
+    `metrics.expand_metrics` takes them, with ks the cut-offs of names without one. The search runs on
+    `device`; with a process group, each rank searches its share of the queries and every rank returns the
+    whole.
+    """
+    wanted = expand_metrics(list(metrics), list(ks))
+    others, other_labels = (embeddings, labels) if gallery is None else gallery
+    rows = torch.arange(len(embeddings)) if gallery is None else None
+    if labels.shape[1] != other_labels.shape[1]:
+        raise UserError(f"queries carry {labels.shape[1]} labels and the gallery {other_labels.shape[1]}")
+    deepest = max((k for _, k in wanted if k is not None), default=1)
+
+    started = time.perf_counter()
+    found = _search_shares(
+        embeddings.to(device), others.to(device), deepest, rows, backend, block_bytes, progress
+    )
+    searched = time.perf_counter()
+    scores = score(found.indices, labels, other_labels, metrics=wanted, relevance=relevance, query_rows=rows)
+    seconds = {"search": searched - started, "score": time.perf_counter() - searched}
+    return Evaluation(scores, found, seconds)
+
+
+def _search_shares(
+    queries: Tensor,
+    gallery: Tensor,
+    k: int,
+    rows: Tensor | None,
+    backend: str,
+    block_bytes: int,
+    progress: Callable[[int], object] | None,
+) -> Neighbours:
+    """`search`, each rank for its consecutive share of the queries; the whole on the CPU."""
+    share = slice(len(queries) * rank() // world_size(), len(queries) * (rank() + 1) // world_size())
+    found = search(
+        queries[share],
+        gallery,
+        k,
+        query_rows=None if rows is None else rows[share],
+        backend=backend,
+        block_bytes=block_bytes,
+        progress=progress,
+    )
+    if not is_active():
+        return Neighbours(found.indices.cpu(), found.distances.cpu())
+    on_gpu = dist.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    return Neighbours(
+        gather_uneven(found.indices.to(device)).cpu(), gather_uneven(found.distances.to(device)).cpu()
+    )
