@@ -1,0 +1,68 @@
+"""Distance-weighted mining."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from batchminer.base import MINERS, Miner, draw, draw_weighted, one_per_anchor
+from utilities.batch import Triplets
+from utilities.distances import pairwise_distances
+from utilities.errors import UserError
+from utilities.labels import PairRule
+
+
+def check_cutoffs(lower_cutoff: float, upper_cutoff: float) -> None:
+    if not 0 < lower_cutoff < upper_cutoff:
+        raise UserError(
+            f"distance cut-offs {lower_cutoff} and {upper_cutoff} do not satisfy 0 < lower < upper;"
+            " Wu et al. use 0.5 and 1.4, and an upper cut-off above 2 cuts nothing off"
+        )
+
+
+def distance_log_weights(distances: Tensor, dim: int, lower_cutoff: float, upper_cutoff: float) -> Tensor:
+    """log 1/q(d), where q is the density of distances between uniform points of the unit sphere in R^dim:
+
+        q(d) ~ d^(dim-2) (1 - d^2/4)^((dim-3)/2)
+
+    with d clamped from below, which bounds the variance of the gradient, and -inf from the upper cut-off on,
+    where the margin loss is zero. distances any shape, float32 -> the same shape, finite or -inf.
+    """
+    # At d = 2 the density is 0 and the logarithm infinite; (1 - d/2)(1 + d/2) does not cancel there.
+    d = distances.clamp(lower_cutoff, 2 - 1e-4)
+    half = d / 2
+    log_weights = (2 - dim) * d.log() - (dim - 3) / 2 * ((1 - half) * (1 + half)).log()
+    return log_weights.masked_fill(distances >= upper_cutoff, -torch.inf)
+
+
+@MINERS.register("distance")
+class DistanceWeighted(Miner):
+    """One triplet per anchor: a uniform positive, and a negative with probability proportional to 1/q(d_an).
+
+    lower_cutoff  distances below count as this one (Wu et al.: 0.5)
+    upper_cutoff  negatives from here on are not drawn (Wu et al.: 1.4); above 2 for none, as in the DiVA
+                  authors' code, where far negatives then beat medium ones: 1/q grows again beyond sqrt(2)
+
+    An anchor whose negatives all lie beyond the upper cut-off is left out, as in pytorch-metric-learning: its
+    negative term in the margin loss would be zero. (The first implementation draws from the whole batch then,
+    positives included.)
+
+    Source: Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, section 4.1.
+    """
+
+    def __init__(self, *, relation: PairRule, lower_cutoff: float, upper_cutoff: float) -> None:
+        check_cutoffs(lower_cutoff, upper_cutoff)
+        self.relation = relation
+        self.lower_cutoff = lower_cutoff
+        self.upper_cutoff = upper_cutoff
+
+    def mine(
+        self, embeddings: Tensor, labels: Tensor, indices: Tensor | None, generator: torch.Generator | None
+    ) -> Triplets:
+        positive, negative = self.relation.pairs(labels, indices)
+        distances = pairwise_distances(embeddings, embeddings)
+        weights = distance_log_weights(distances, embeddings.shape[1], self.lower_cutoff, self.upper_cutoff)
+        weights = weights.where(negative, -torch.inf)
+        other, has_positive = draw(positive, generator)
+        found, has_negative = draw_weighted(weights, generator)
+        return one_per_anchor(has_positive & has_negative, other, found, labels, generator)

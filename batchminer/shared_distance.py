@@ -1,0 +1,58 @@
+"""DiVA's class-shared triplets: three images without a common label."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from batchminer.base import MINERS, Miner, draw, draw_weighted, one_per_anchor_classless
+from batchminer.distance import check_cutoffs, distance_log_weights
+from utilities.batch import Triplets
+from utilities.distances import pairwise_distances
+from utilities.errors import UserError
+from utilities.labels import PairRule
+
+POSITIVES = ("random", "distance")
+
+
+@MINERS.register("shared_distance", prefix="distance")
+class SharedDistance(Miner):
+    """One triplet per anchor whose label sets are pairwise disjoint: whatever makes p closer than n is shared
+    across classes.
+
+    The negative is drawn first, with distance weights among the images disjoint from the anchor; then the
+    positive among those disjoint from both. An anchor left without either is left out.
+
+    lower_cutoff, upper_cutoff  as in `distance`
+    positive                    "random": uniform; "distance": with distance weights as well
+
+    cls is -1, since no class is shared.
+
+    Source: Milbich et al., DiVA, ECCV 2020, eq. 3; `shared_neg_distance` and `shared_full_distance` of the
+    authors' code.
+    """
+
+    def __init__(self, *, lower_cutoff: float, upper_cutoff: float, positive: str) -> None:
+        check_cutoffs(lower_cutoff, upper_cutoff)
+        if positive not in POSITIVES:
+            raise UserError(
+                f"unknown choice of shared positives {positive!r}; choices: {', '.join(POSITIVES)}"
+            )
+        self.lower_cutoff = lower_cutoff
+        self.upper_cutoff = upper_cutoff
+        self.positive = positive
+
+    def mine(
+        self, embeddings: Tensor, labels: Tensor, indices: Tensor | None, generator: torch.Generator | None
+    ) -> Triplets:
+        disjoint = PairRule("any_share").pairs(labels, indices).negative
+        distances = pairwise_distances(embeddings, embeddings)
+        weights = distance_log_weights(distances, embeddings.shape[1], self.lower_cutoff, self.upper_cutoff)
+        weights = weights.where(disjoint, -torch.inf)
+        negative, has_negative = draw_weighted(weights, generator)
+        candidates = disjoint & disjoint[negative]
+        if self.positive == "distance":
+            positive, has_positive = draw_weighted(weights.where(candidates, -torch.inf), generator)
+        else:
+            positive, has_positive = draw(candidates, generator)
+        return one_per_anchor_classless(has_positive & has_negative, positive, negative)

@@ -1,0 +1,44 @@
+"""Soft-hard mining: what the DiVA authors' code calls "semihard"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from batchminer.base import MINERS, Miner, draw, one_per_anchor
+from utilities.batch import Triplets
+from utilities.distances import pairwise_distances
+from utilities.labels import PairRule
+
+
+@MINERS.register("softhard")
+class SoftHard(Miner):
+    """One triplet per anchor a, drawn uniformly from its hard positives and its hard negatives:
+
+        P'(a) = {p : d_ap > min_n d_an}    a positive farther than the nearest negative
+        N'(a) = {n : d_an < max_p d_ap}    a negative nearer than the farthest positive
+
+    P' and N' are empty together; then p and n are drawn from all positives and negatives. An anchor without
+    positive or without negative is left out.
+
+    Source: `semihard.py` of Confusezius/ECCV2020_DiVA_MultiFeature_DML, named "softhardsampling" by the same
+    author earlier. It is not the semi-hard mining of FaceNet, which is `semihard` here.
+    """
+
+    def __init__(self, *, relation: PairRule) -> None:
+        self.relation = relation
+
+    def mine(
+        self, embeddings: Tensor, labels: Tensor, indices: Tensor | None, generator: torch.Generator | None
+    ) -> Triplets:
+        positive, negative = self.relation.pairs(labels, indices)
+        distances = pairwise_distances(embeddings, embeddings)
+        farthest_positive = distances.where(positive, -torch.inf).amax(1, keepdim=True)
+        nearest_negative = distances.where(negative, torch.inf).amin(1, keepdim=True)
+        any_hard = farthest_positive > nearest_negative
+        # Without a hard pair every bound is met: d > -inf, d < inf.
+        hard_positive = positive & (distances > nearest_negative.where(any_hard, -torch.inf))
+        hard_negative = negative & (distances < farthest_positive.where(any_hard, torch.inf))
+        other, has_positive = draw(hard_positive, generator)
+        found, has_negative = draw(hard_negative, generator)
+        return one_per_anchor(has_positive & has_negative, other, found, labels, generator)
