@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 
+from datasets.bigearthnet_tables import BAND_SIDES, LABELS_19, LABELS_43
 from datasets.mlrsnet_labels import LABELS
 from datasets.ucmerced import LABELS as UCMERCED_LABELS
 
@@ -82,4 +85,61 @@ def write_ucmerced(
             root / "Images" / name[:-2] / f"{name}{suffix}", rng, (18, 16) if i == 1 else (16, 16)
         )
     (root / "LandUse_Multilabeled.txt").write_text("\r\n".join([*rows, ""]), newline="")
+    return root
+
+
+def patch_names(count: int) -> list[str]:
+    """Names as the archive spells them; the second lacks the zero of its hour, the third has no time."""
+    stems = ["S2A_MSIL2A_20170613T101031", "S2B_MSIL2A_20170924T93020", "S2B_MSIL2A_20180204T94161"]
+    return [f"{stems[i % 3]}_{i // 9}_{i}" for i in range(count)]
+
+
+def write_patch(folder: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The twelve bands of a patch as the archive stores them: uncompressed, strips of 8 KiB at most."""
+    folder.mkdir(parents=True)
+    bands = {
+        band: rng.integers(0, 10_000, (side, side), dtype=np.uint16) for band, side in BAND_SIDES.items()
+    }
+    for band, pixels in bands.items():
+        rows = min(len(pixels), 4096 // len(pixels))
+        tifffile.imwrite(folder / f"{folder.name}_{band}.tif", pixels, rowsperstrip=rows, metadata=None)
+    return bands
+
+
+def write_labels(folder: Path, labels: Sequence[str]) -> None:
+    text = json.dumps(
+        {"labels": list(labels), "projection": "PROJCS[]", "acquisition_date": "2017-06-13 10:10:31"}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{folder.name}_labels_metadata.json").write_text(text)
+
+
+def write_bigearthnet(root: Path, count: int = 10, *, bands: bool = True, seed: int = 0) -> Path:
+    """BigEarthNet v1 in small: patch i carries label i of the 43 and, every third, another."""
+    rng = np.random.default_rng(seed)
+    for i, name in enumerate(patch_names(count)):
+        if bands:
+            write_patch(root / name, rng)
+        write_labels(root / name, [LABELS_43[i % 43], *([LABELS_43[(i + 20) % 43]] if i % 3 == 0 else [])])
+    return root
+
+
+def write_reben(root: Path, count: int = 12, *, seed: int = 0) -> Path:
+    """BigEarthNet v2 in small: folders by tile; the last patch has snow, the one before cloud."""
+    import pyarrow
+    from pyarrow import parquet
+
+    rng = np.random.default_rng(seed)
+    names = [f"S2A_MSIL2A_20170613T101031_N9999_R022_T33UU{'PQ'[i % 2]}_{i}_{i + 40}" for i in range(count)]
+    for name in names:
+        write_patch(root / "BigEarthNet-S2" / name.rsplit("_", 2)[0] / name, rng)
+    table = {
+        "patch_id": names,
+        "labels": [[LABELS_19[i % 19], LABELS_19[(i + 1) % 19]] for i in range(count)],
+        "split": [("train", "validation", "test")[i % 3] for i in range(count)],
+        "country": ["Austria"] * count,
+        "contains_seasonal_snow": [i == count - 1 for i in range(count)],
+        "contains_cloud_or_shadow": [i == count - 2 for i in range(count)],
+    }
+    parquet.write_table(pyarrow.table(table), root / "metadata.parquet")
     return root

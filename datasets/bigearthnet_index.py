@@ -1,0 +1,211 @@
+"""The label table of a BigEarthNet archive, read once and kept.
+
+Version 1 keeps the labels of a patch in a JSON file beside its bands: 590,326 files that take minutes to read
+from a cold disk. They are read once, in parallel, into one `.npz`; a later start reads that file and lists
+the folder only when its modification time changed. Version 2 brings one parquet table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.bigearthnet_tables import LABELS_19, LABELS_43
+from utilities.errors import DatasetError, UserError
+
+SMALL = 10_000  # patches; below, reading the labels takes less than a second and nothing is kept
+FORMAT = 1
+CHUNK = 500
+READERS = 16  # threads: reading many small files is waiting for the disk
+
+
+class PatchTable(NamedTuple):
+    """names (N,) bytes, sorted; labels (N, L) bool in the order of `label_names`.
+
+    splits (N,) unicode holds the official split of version 2; "" for a patch that is to be left out. None for
+    version 1, whose official split comes in lists.
+    """
+
+    names: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    splits: np.ndarray | None = None
+
+
+def patch_folders(root: Path) -> np.ndarray:
+    """Names of the patch folders under `root`, sorted, as bytes (a third of the memory of unicode)."""
+    with os.scandir(root) as entries:
+        names = [os.fsencode(entry.name) for entry in entries if entry.name[:2] == "S2" and entry.is_dir()]
+    return np.sort(np.asarray(names, dtype=np.bytes_))
+
+
+# Version 1: one JSON file a patch -------------------------------------------------------------------------
+
+
+def read_label_files(root: Path, names: np.ndarray) -> np.ndarray:
+    """Labels (N, 43) bool from `<patch>/<patch>_labels_metadata.json`.
+
+    All unreadable files, files without `labels` and unknown labels end in one `DatasetError` that counts them
+    and names the first five.
+    """
+    column = {label: i for i, label in enumerate(LABELS_43)}
+    problems: list[str] = []
+
+    def read(start: int) -> np.ndarray:
+        flags = np.zeros((min(CHUNK, len(names) - start), len(LABELS_43)), bool)
+        for row in range(len(flags)):
+            name = os.fsdecode(names[start + row])
+            path = f"{root}/{name}/{name}_labels_metadata.json"
+            try:
+                with open(path, "rb") as file:
+                    flags[row, [column[label] for label in json.load(file)["labels"]]] = True
+            except OSError as error:
+                problems.append(f"{path}: {error.strerror}")
+            except KeyError as error:
+                what = "is missing" if error.args == ("labels",) else "is not a label of BigEarthNet"
+                problems.append(f"{path}: {error} {what}")
+            except (ValueError, TypeError) as error:
+                problems.append(f"{path}: {error}")
+        return flags
+
+    starts = range(0, len(names), CHUNK)
+    with ThreadPoolExecutor(READERS) as pool:
+        chunks = tqdm(
+            pool.map(read, starts),
+            "labels, read once",
+            len(starts),
+            unit_scale=CHUNK,
+            disable=len(names) < SMALL,
+        )
+        labels = np.concatenate(list(chunks) or [np.zeros((0, len(LABELS_43)), bool)])
+    if problems:
+        raise DatasetError(
+            f"{len(problems):,} label files of {len(names):,} patches are unusable; the first: "
+            f"{'; '.join(sorted(problems)[:5])}. Unpack the archive again"
+        )
+    return labels
+
+
+def read_version_1(root: Path, index_folder: Path | None) -> PatchTable:
+    """Names and 43 labels of all patches in `root`, through the kept table where there is one.
+
+    index_folder  where the table is kept; None: `.index` under `root`, or the user's cache folder where
+                  `root` is read-only. Patches that were added since are read, others are not read again.
+    """
+    folder = index_folder or default_index_folder(root)
+    path = folder / f"labels-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.npz"
+    kept, stamp = _load(path)
+    changed = root.stat().st_mtime_ns  # before listing, so that nothing that arrives meanwhile is missed
+    if kept is not None and stamp == changed:
+        return kept
+    names = patch_folders(root)
+    if not len(names):
+        raise DatasetError(f"{root} holds no patch folder S2A_MSIL2A_... or S2B_MSIL2A_...")
+    labels = np.zeros((len(names), len(LABELS_43)), bool)
+    known = np.zeros(len(names), bool)
+    if kept is not None and len(kept.names):
+        at = np.searchsorted(kept.names, names).clip(max=len(kept.names) - 1)
+        known = kept.names[at] == names
+        labels[known] = kept.labels[at[known]]
+    labels[~known] = read_label_files(root, names[~known])
+    table = PatchTable(names, labels, LABELS_43)
+    if len(names) >= SMALL:
+        _save(path, table, changed)
+    return table
+
+
+def default_index_folder(root: Path) -> Path:
+    """`.index` under the archive, or the user's cache folder where the archive is read-only."""
+    if os.access(root, os.W_OK) and root.stat().st_mode & 0o222:  # root may write what nobody should
+        return root / ".index"
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "multilabel-rs-retrieval"
+
+
+def _save(path: Path, table: PatchTable, stamp: int) -> None:
+    """Write under a temporary name and rename: two processes that build the same table do not meet."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(
+                file, names=table.names, labels=np.packbits(table.labels, axis=1),
+                label_names=np.asarray(table.label_names), stamp=stamp, format=FORMAT,
+            )  # fmt: skip
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        warnings.warn(f"the label table is not kept, the next start reads it again: {error}", stacklevel=2)
+
+
+def _load(path: Path) -> tuple[PatchTable | None, int]:
+    """The kept table and the folder's modification time when it was made; (None, 0) without a usable one."""
+    if not path.exists():
+        return None, 0
+    try:
+        with np.load(path) as stored:
+            if int(stored["format"]) != FORMAT or tuple(stored["label_names"].tolist()) != LABELS_43:
+                raise ValueError("it was written by another version")
+            labels = np.unpackbits(stored["labels"], axis=1, count=len(LABELS_43)).astype(bool)
+            return PatchTable(stored["names"], labels, LABELS_43), int(stored["stamp"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        warnings.warn(
+            f"the label table {path} cannot be used ({error}); reading all labels again", stacklevel=2
+        )
+        return None, 0
+
+
+# Version 2: one parquet table -----------------------------------------------------------------------------
+
+
+def read_version_2(path: Path) -> PatchTable:
+    """Names, 19 labels and official split of `metadata.parquet`.
+
+    Patches with seasonal snow, cloud or shadow get no split where the table says so in columns of its own.
+    """
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise UserError(f"reading {path} needs pyarrow: pip install pyarrow") from error
+    flags = ("contains_seasonal_snow", "contains_cloud_or_shadow")
+    try:
+        columns = parquet.read_schema(path).names
+        wanted = [c for c in columns if c in ("patch_id", "labels", "split", *flags)]
+        table = parquet.read_table(path, columns=wanted)
+        lists = table["labels"].combine_chunks()
+        names = np.asarray(table["patch_id"].to_pylist(), dtype=np.bytes_)
+        splits = np.asarray(table["split"].to_pylist())
+        left_out = [np.asarray(table[flag].to_pylist(), bool) for flag in flags if flag in columns]
+    except (OSError, KeyError, ArrowException) as error:
+        raise DatasetError(f"cannot read the table of patches {path}: {error}") from error
+    labels = _multi_hot(lists.value_lengths().to_numpy(), lists.flatten().to_pylist(), path)
+    splits[splits == "validation"] = "val"
+    for flag in left_out:
+        splits[flag] = ""
+    order = np.argsort(names)
+    return PatchTable(names[order], labels[order], LABELS_19, splits[order])
+
+
+def _multi_hot(lengths: np.ndarray, values: Iterable[str], path: Path) -> np.ndarray:
+    """Labels of all images one behind the other, and how many each has, -> (N, 19) bool."""
+    column = {label: i for i, label in enumerate(LABELS_19)}
+    labels = np.zeros((len(lengths), len(LABELS_19)), bool)
+    try:
+        labels[np.repeat(np.arange(len(lengths)), lengths), [column[value] for value in values]] = True
+    except KeyError as error:
+        raise DatasetError(
+            f"{path} has the unknown label {error}; allowed: {'; '.join(LABELS_19)}"
+        ) from error
+    return labels
