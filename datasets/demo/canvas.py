@@ -225,10 +225,9 @@ class Canvas:
         """
         fall = self.shadow_drop / self.scale
         volume, step = height.copy(), 1.0
-        while step * fall < height.max():
-            moved = _moved(volume, round(self.sun[1] * step), round(self.sun[0] * step)) - np.float32(
-                step * fall
-            )
+        while step < self.size and step * fall < height.max():
+            moved = _moved(volume, round(self.sun[1] * step), round(self.sun[0] * step))
+            moved -= np.float32(step * fall)
             volume = np.maximum(volume, moved)
             step *= 2
         return volume > height + 0.4
