@@ -1,0 +1,121 @@
+"""Pictures: they are made of whatever comes, hold what they should, and need neither pyplot nor a display."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utilities import figures
+from utilities.density import distance_densities
+from utilities.retrieval_picture import EXTRA, SHARED, Retrieval, retrievals
+
+NAMES = [f"a rather long label name {number}" for number in range(14)]
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def holds(pixels: np.ndarray, colour: str) -> bool:
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return bool((np.abs(pixels - wanted).max(-1) < 4).any())
+
+
+def thumbnail(row: int) -> np.ndarray:
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[..., 2] = 40 * row
+    return image
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    rows = np.zeros((6, 14), bool)
+    rows[0] = rows[1] = rows[2, :3] = True
+    rows[3, 1] = True
+    return rows
+
+
+def test_retrievals_mark_what_is_shared_and_what_is_not(tmp_path: Path, labels: np.ndarray) -> None:
+    path = tmp_path / "new folder" / "retrievals.png"
+    shared = [Retrieval(0, [1], [0.1])]
+    retrievals(path, shared, thumbnail=thumbnail, labels=labels, label_names=NAMES, title="title")
+    few = picture(path)
+    lines = [
+        Retrieval(0, [1, 2, 3], [0.1, 0.2, 0.3], "best", "ndcg@8 0.9"),
+        Retrieval(3, [2, 4]),
+        Retrieval(4, []),
+    ]
+    retrievals(path, lines, thumbnail=thumbnail, labels=labels, label_names=NAMES, title="title")
+    many = picture(path)
+    assert many.shape[0] > few.shape[0]
+    assert many.shape[1] > few.shape[1]
+    assert holds(many, SHARED)
+    assert holds(many, EXTRA)
+    assert holds(many, "#000050")  # the image of row 2
+
+
+def test_retrievals_from_another_gallery(tmp_path: Path, labels: np.ndarray) -> None:
+    asked: list[int] = []
+
+    def gallery(row: int) -> np.ndarray:
+        asked.append(row)
+        return thumbnail(row)
+
+    retrievals(
+        tmp_path / "a.png",
+        [Retrieval(5, [0])],
+        thumbnail=thumbnail,
+        labels=labels,
+        label_names=NAMES,
+        title="",
+        gallery_thumbnail=gallery,
+        gallery_labels=labels[:1],
+    )
+    assert asked == [0]
+    assert picture(tmp_path / "a.png").size
+
+
+def test_nothing_found_is_still_a_picture(tmp_path: Path, labels: np.ndarray) -> None:
+    path = tmp_path / "a.png"
+    retrievals(path, [], thumbnail=thumbnail, labels=labels, label_names=NAMES, title="none")
+    assert picture(tmp_path / "a.png").size
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0], ids=["no labels", "both kinds", "one kind of pair"])
+def test_distance_density(tmp_path: Path, share: float) -> None:
+    draw = torch.Generator().manual_seed(1)
+    rows = torch.nn.functional.normalize(torch.randn(50, 4, generator=draw), dim=1)
+    densities = distance_densities(rows, torch.rand(50, 12, generator=draw) < share)
+    figures.distance_density(tmp_path / "density.png", densities, title="distances")
+    assert holds(picture(tmp_path / "density.png"), figures.INK)
+
+
+def test_curves(tmp_path: Path) -> None:
+    records = [
+        {"epoch": 1, "split": "train", "losses": {"margin": 1.0, "shared": None}},
+        {"epoch": 2, "split": "train", "losses": {"margin": 0.5, "shared": float("nan")}},
+        {"epoch": 2, "split": "val", "scores": {"recall@1": 0.5, "recall@2": 0.7, "map@1": 0.2}},
+        {"epoch": 2, "split": "test", "scores": {"recall@1": 0.4}},
+    ]
+    figures.curves(tmp_path / "figures", records)
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["losses.png", "scores.png"]
+    one, several = picture(tmp_path / "figures" / "losses.png"), picture(tmp_path / "figures" / "scores.png")
+    assert several.shape[1] > one.shape[1]  # shared never had a value; recall and map have a panel each
+
+
+def test_curves_of_a_run_without_records(tmp_path: Path) -> None:
+    figures.curves(tmp_path / "figures", [])
+    assert not (tmp_path / "figures").exists()
+
+
+def test_pyplot_is_never_imported() -> None:
+    code = "import sys; from utilities import retrieval_picture; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0

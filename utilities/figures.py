@@ -1,0 +1,186 @@
+"""Curves and densities, and the only matplotlib import: Figure and Agg, without pyplot, without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from utilities.density import Densities
+
+INK, MUTED, FAINT, PAPER = "#1b1f24", "#6b7280", "#e2e5ea", "#ffffff"
+SERIES = ("#0067a5", "#d9680f", "#0b7a4b", "#8a3f9e", "#b3261e", "#7a6a00", "#2f8fa8", "#555b66")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": FAINT,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+}
+
+
+def save(figure: Figure, path: Path, dots_per_inch: int = 150) -> None:
+    """Write a PNG, making the folder where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=dots_per_inch, facecolor=PAPER)
+
+
+def page(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty page of that many inches, drawn on in inches from its upper left corner."""
+    figure = Figure((width, height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def rectangle(axes: Axes, left: float, top: float, width: float, height: float, **style: Any) -> None:
+    axes.add_patch(Rectangle((left, top), width, height, **style))
+
+
+def styled() -> AbstractContextManager[None]:
+    """The project's fonts and colours, for as long as it lasts."""
+    return mpl.rc_context(STYLE)
+
+
+# --- distances ----------------------------------------------------------------------------------------------
+
+
+def distance_density(path: Path, densities: Densities, *, title: str) -> None:
+    """Densities of intra (a label shared) and inter distances, their overlap, and below by labels shared."""
+    edges = densities.edges.numpy()
+    counts = densities.counts.numpy()
+    with styled():
+        figure = Figure((8, 6.4), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2.4))
+        intra, inter = _density(counts[1:].sum(0), edges), _density(counts[0], edges)
+        middles = (edges[:-1] + edges[1:]) / 2
+        for values, colour, dash, name in (
+            (intra, SERIES[0], "-", "intra: pairs that share a label"),
+            (inter, SERIES[1], (0, (5, 1.5)), "inter: pairs that share none"),
+        ):
+            upper.fill_between(middles, values, color=colour, alpha=0.16, linewidth=0)
+            upper.plot(middles, values, color=colour, linestyle=dash, linewidth=2, label=name)
+        both = np.minimum(intra, inter)
+        overlap = densities.overlap()
+        said = f"overlap {overlap:.3f}" if np.isfinite(overlap) else "no overlap: only one kind of pair"
+        upper.fill_between(middles, both, facecolor="none", edgecolor=MUTED, hatch="////", linewidth=0, label=said)
+        upper.set(title=title, ylabel="density", ylim=(0, None))
+        upper.legend(loc="upper left")
+        _by_shared_labels(lower, counts, edges, densities.means.numpy())
+        save(figure, path)
+
+
+def _density(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    return counts / max(1, counts.sum()) / np.diff(edges)
+
+
+def _by_shared_labels(axes: Axes, counts: np.ndarray, edges: np.ndarray, means: np.ndarray) -> None:
+    """One ridge for every number of shared labels, with a tick at the mean distance."""
+    present = [number for number in range(len(counts)) if counts[number].sum()][:8]
+    middles = (edges[:-1] + edges[1:]) / 2
+    shades = mpl.colormaps["viridis"](np.linspace(0.85, 0.1, max(1, len(present))))
+    for place, number in enumerate(present):
+        density = _density(counts[number], edges)
+        ridge = 0.9 * density / max(density.max(), 1e-12)
+        axes.fill_between(middles, place, place + ridge, color=shades[place], alpha=0.75, linewidth=0, zorder=9 - place)
+        axes.plot(middles, place + ridge, color=INK, linewidth=0.7, zorder=9 - place)
+        axes.plot((means[number],) * 2, (place, place + 0.9), color=PAPER, linewidth=1.6, zorder=9)
+        axes.plot((means[number],) * 2, (place, place + 0.9), color=INK, linewidth=0.8, linestyle=":", zorder=9)
+        said = f"{counts[number].sum():,} pairs"
+        axes.text(
+            0.995,
+            place + 0.16,
+            said,
+            transform=axes.get_yaxis_transform(),
+            ha="right",
+            fontsize=7.5,
+            zorder=10,
+        )
+    axes.set_yticks(range(len(present)), [f"{number}" for number in present])
+    axes.set(xlabel="distance between embeddings (dotted: mean)", ylabel="labels shared")
+    axes.set_xlim(_extent(counts, edges))
+    axes.grid(axis="y", visible=False)
+
+
+def _extent(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
+    used = np.flatnonzero(counts.sum(0))
+    if not len(used):
+        return 0.0, 2.0
+    return max(0.0, edges[used[0]] - 0.05), min(2.0, edges[used[-1] + 1] + 0.05)
+
+
+# --- curves -------------------------------------------------------------------------------------------------
+
+
+def curves(folder: Path, records: Sequence[dict[str, Any]]) -> None:
+    """losses.png and scores.png from a run's `metrics.jsonl` records; without data no picture is made."""
+    for field, name, title in (("losses", "losses.png", "Loss terms"), ("scores", "scores.png", "Scores")):
+        series = _series(records, field)
+        if series:
+            with styled():
+                save(_panels(series, title), folder / name)
+
+
+def _series(records: Sequence[dict[str, Any]], field: str) -> dict[str, list[tuple[float, float]]]:
+    """name -> [(epoch, value)]; names carry the split where more than one was scored."""
+    splits = {record.get("split") for record in records if field in record}
+    series: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        for name, value in (record.get(field) or {}).items():
+            if value is not None and np.isfinite(value):
+                whole = f"{name} ({record['split']})" if len(splits) > 1 else name
+                series.setdefault(whole, []).append((float(record["epoch"]), float(value)))
+    return series
+
+
+def _panels(series: dict[str, list[tuple[float, float]]], title: str) -> Figure:
+    """Small multiples: measures that differ only in K share a panel, every other series has its own."""
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for name, points in series.items():
+        panels.setdefault(name.partition("@")[0], {})[name] = points
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure((3.9 * columns + 0.4, 2.7 * lines + 0.5), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, weight="bold")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes, (name, members) in zip(_cells(grid), panels.items(), strict=False):
+        for number, (member, points) in enumerate(members.items()):
+            epochs, values = zip(*points, strict=True)
+            marker = "o" if len(points) < 25 else None
+            axes.plot(
+                epochs, values, color=SERIES[number % len(SERIES)], linestyle=DASHES[number % len(DASHES)],
+                linewidth=1.8, marker=marker, markersize=3, label=member,
+            )  # fmt: skip
+        axes.set(title=name if len(members) > 1 else next(iter(members)), xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(members) > 1:
+            axes.legend(fontsize=7.5)
+    for axes in list(_cells(grid))[len(panels) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _cells(grid: np.ndarray) -> Iterator[Axes]:
+    return iter(grid.ravel())
