@@ -6,4 +6,11 @@ from torch import nn
 
 from utilities.registry import Registry
 
-BACKBONES: Registry[nn.Module] = Registry("backbone")
+
+class Backbone(nn.Module):
+    """(B, C, H, W) float -> (B, features) float."""
+
+    features: int
+
+
+BACKBONES: Registry[Backbone] = Registry("backbone")

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.base import BACKBONES
+from utilities.settings import Settings
 
 
 class EmbeddingNetwork(nn.Module):
     """Backbone -> one linear layer a head -> unit rows.
 
+    arch, bands, weights, frozen, freeze_batch_norm: see `architectures.resnet.ResNet`.
     heads         name -> dimension, in the order of concatenation
     head_weights  name -> factor at test time: `embed` concatenates the weighted unit rows and normalises again,
                   so that inner products of embeddings are the weighted mean of the heads' cosines with weight
@@ -22,12 +24,38 @@ class EmbeddingNetwork(nn.Module):
     """
 
     def __init__(
-        self, *, backbone: nn.Module, heads: Mapping[str, int], head_weights: Mapping[str, float] | None = None
+        self,
+        *,
+        arch: str,
+        bands: tuple[str, ...],
+        heads: Mapping[str, int],
+        head_weights: Mapping[str, float] | None = None,
+        weights: str = "none",
+        frozen: bool = False,
+        freeze_batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.heads = nn.ModuleDict({name: nn.Linear(backbone.features, size) for name, size in heads.items()})  # type: ignore[arg-type]
+        self.arch, self.bands = arch, tuple(bands)
+        self.backbone = BACKBONES[arch](
+            bands=self.bands, weights=weights, frozen=frozen, freeze_batch_norm=freeze_batch_norm
+        )
+        self.heads = nn.ModuleDict({name: nn.Linear(self.backbone.features, size) for name, size in heads.items()})
         self.head_weights = dict(head_weights) if head_weights else dict.fromkeys(heads, 1.0)
+
+    @classmethod
+    def from_settings(
+        cls, args: Settings, bands: tuple[str, ...], *, heads: Mapping[str, int], **options: Any
+    ) -> EmbeddingNetwork:
+        """As the flags say: --arch, --weights, --frozen, --freeze_batch_norm."""
+        return cls(
+            arch=args.arch,
+            bands=bands,
+            heads=heads,
+            weights=args.weights,
+            frozen=args.frozen,
+            freeze_batch_norm=args.freeze_batch_norm,
+            **options,
+        )
 
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, features) float32, before the heads."""
@@ -50,23 +78,12 @@ class EmbeddingNetwork(nn.Module):
         """(B, C, H, W) -> (B, D) float32 unit rows: what is searched."""
         return self.concatenate(self(images))
 
-
-def build_network(
-    *,
-    arch: str,
-    bands: tuple[str, ...],
-    heads: Mapping[str, int],
-    head_weights: Mapping[str, float] | None = None,
-    weights: str = "none",
-    frozen: bool = False,
-    freeze_batch_norm: bool = False,
-) -> EmbeddingNetwork:
-    """The network from plain values: those that `description` returns rebuild it before its weights are loaded."""
-    backbone = BACKBONES[arch](bands=bands, weights=weights, frozen=frozen, freeze_batch_norm=freeze_batch_norm)
-    return EmbeddingNetwork(backbone=backbone, heads=heads, head_weights=head_weights)
-
-
-def description(network: EmbeddingNetwork, *, arch: str, bands: tuple[str, ...]) -> dict[str, Any]:
-    """What `build_network` needs to rebuild the network, in plain Python types for the checkpoint."""
-    heads = {name: head.out_features for name, head in network.heads.items()}
-    return {"arch": arch, "bands": tuple(bands), "heads": heads, "head_weights": dict(network.head_weights)}
+    def description(self) -> dict[str, Any]:
+        """Plain values for the checkpoint: `EmbeddingNetwork(**description)` takes the saved weights."""
+        heads = {name: head.out_features for name, head in self.heads.items()}
+        return {
+            "arch": self.arch,
+            "bands": self.bands,
+            "heads": heads,
+            "head_weights": dict(self.head_weights),
+        }

@@ -9,13 +9,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from architectures.base import BACKBONES
+from architectures.base import BACKBONES, Backbone
 from utilities.errors import UserError
 
 VISIBLE = {"R": 0, "G": 1, "B": 2, "B04": 0, "B03": 1, "B02": 2}  # band name -> channel of an RGB network
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """A torchvision ResNet without its classifier: (B, C, H, W) float -> (B, features) pooled.
 
     bands              names of the C input channels; R, G, B (or B04, B03, B02) keep their pretrained filters
@@ -30,7 +30,7 @@ class ResNet(nn.Module):
     def __init__(self, *, bands: tuple[str, ...], weights: str, frozen: bool, freeze_batch_norm: bool) -> None:
         super().__init__()
         net = torchvision.models.get_model(self.arch, weights=None)
-        self.features: int = net.fc.in_features
+        self.features = net.fc.in_features
         net.fc = nn.Identity()
         if weights != "none":
             state = pretrained_state(self.arch, weights)
@@ -80,15 +80,17 @@ def pretrained_state(arch: str, weights: str) -> dict[str, Tensor]:
         version = "IMAGENET1K_V1" if weights == "imagenet" else "IMAGENET1K_V2"
         enum = torchvision.models.get_model_weights(arch)
         if version not in enum.__members__:
-            raise UserError(f"--weights {weights}: torchvision has no {version} for {arch}; it has {list(enum.__members__)}")
+            raise UserError(
+                f"--weights {weights}: torchvision has no {version} for {arch}; it has {list(enum.__members__)}"
+            )
         entry = enum[version]
         try:
             state = entry.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as error:
             cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
             raise UserError(
-                f"--weights {weights} could not be had ({error}). Put the file of {entry.url} at {cache}, or give its path "
-                "with --weights PATH, or train from scratch with --weights none"
+                f"--weights {weights} could not be had ({error}). Put the file of {entry.url} at {cache}, or give its "
+                "path with --weights PATH, or train from scratch with --weights none"
             ) from error
     else:
         state = read_state(Path(weights))
@@ -133,7 +135,9 @@ def load_pretrained(net: nn.Module, state: dict[str, Tensor], bands: tuple[str, 
     stem = state.get("conv1.weight")
     if stem is not None and stem.shape[1] != len(bands):
         if stem.shape[1] != 3:
-            raise UserError(f"--weights {source} is for {stem.shape[1]} bands; this run has {len(bands)}: {', '.join(bands)}")
+            raise UserError(
+                f"--weights {source} is for {stem.shape[1]} bands; this run has {len(bands)}: {', '.join(bands)}"
+            )
         state = {**state, "conv1.weight": inflate_stem(stem, bands)}
     if len(bands) != 3:
         net.conv1 = _stem(net.conv1, len(bands))  # type: ignore[arg-type]
@@ -150,7 +154,15 @@ def load_pretrained(net: nn.Module, state: dict[str, Tensor], bands: tuple[str, 
 
 
 def _register_all() -> None:
-    for arch in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2"):
+    for arch in (
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+        "resnext50_32x4d",
+        "wide_resnet50_2",
+    ):
         BACKBONES.register(arch)(type(arch, (ResNet,), {"arch": arch}))
 
 

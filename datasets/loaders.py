@@ -38,18 +38,20 @@ class Loader:
         dataset: RetrievalDataset,
         transform: DeviceTransform,
         *,
+        augmentation: Augmentation,
         device: torch.device,
         num_workers: int,
     ) -> None:
         self.dataset = dataset
         self.transform = transform
+        self.augmentation = augmentation
         self.device = device
         self.skipped: set[int] = set()
         self._current = _CurrentBatches()
         self._loader = DataLoader(
             dataset,
             batch_sampler=self._current,
-            collate_fn=_as_is,
+            collate_fn=_as_is,  # type: ignore[arg-type]  # __getitems__ gives the batch whole
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             prefetch_factor=4 if num_workers else None,
@@ -59,7 +61,6 @@ class Loader:
     def training(
         self,
         batches: Sequence[np.ndarray],
-        augmentation: Augmentation,
         *,
         seed: int,
         epoch: int,
@@ -84,8 +85,8 @@ class Loader:
             batch = batch.to(self.device)
             raw = batch.images
             yield batch._replace(
-                images=self.transform.training(raw, views[0], augmentation),
-                second_view=self.transform.training(raw, views[1], augmentation) if second_view else None,
+                images=self.transform.training(raw, views[0], self.augmentation),
+                second_view=self.transform.training(raw, views[1], self.augmentation) if second_view else None,
             )
 
     def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:

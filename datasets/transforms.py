@@ -97,22 +97,13 @@ class DeviceTransform:
         return F.interpolate(images, size=size, mode="bilinear", antialias=True)
 
     def _moved(self, pixels: Tensor, draws: Tensor, flips: bool) -> Tensor:
-        """Random crop and one of the eight symmetries by gathering whole pixels."""
-        count, channels, side, _ = pixels.shape
-        size, room = self.image_size, side - self.image_size + 1
+        """Random crop by whole pixels, then one of the eight symmetries."""
+        size, room = self.image_size, pixels.shape[-1] - self.image_size + 1
         top, left = (draws[:, 0] * room).long(), (draws[:, 1] * room).long()
-        i = torch.arange(size, device=pixels.device)
-        rows, columns = i.expand(count, size), i.expand(count, size)
-        if flips:
-            rows = torch.where((draws[:, 2] < 0.5)[:, None], size - 1 - rows, rows)
-            columns = torch.where((draws[:, 3] < 0.5)[:, None], size - 1 - columns, columns)
-        rows, columns = rows + top[:, None], columns + left[:, None]
-        flat = rows[:, :, None] * side + columns[:, None, :]
-        if flips:
-            transposed = rows[:, None, :] * side + columns[:, :, None]
-            flat = torch.where((draws[:, 4] < 0.5)[:, None, None], transposed, flat)
-        flat = flat.view(count, 1, size * size).expand(-1, channels, -1)
-        return pixels.flatten(2).gather(2, flat).view(count, channels, size, size)
+        image = torch.arange(len(pixels), device=pixels.device)
+        # A view of every window; indexing it copies whole rows of pixels, one window an image.
+        crops = pixels.unfold(2, size, 1).unfold(3, size, 1)[image, :, top, left]
+        return mirrored(crops, draws[:, 2:5]) if flips else crops
 
     def _resampled(self, pixels: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor:
         """Random square crop of random area, bilinear, with one of the eight symmetries."""
@@ -140,6 +131,14 @@ class DeviceTransform:
         else:
             mean, std = self.mean, self.std
         return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def mirrored(pixels: Tensor, draws: Tensor) -> Tensor:
+    """Each image of (B, C, S, S) under one of the eight symmetries of the square, chosen by three uniform numbers."""
+    upside, sideways, turned = (draws < 0.5).view(-1, 3, 1, 1, 1).unbind(1)
+    pixels = torch.where(upside, pixels.flip(2), pixels)
+    pixels = torch.where(sideways, pixels.flip(3), pixels)
+    return torch.where(turned, pixels.transpose(2, 3), pixels)
 
 
 def assemble(packed: Tensor, band_sides: Sequence[int]) -> Tensor:

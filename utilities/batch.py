@@ -39,5 +39,5 @@ class Triplets(NamedTuple):
     negative: Tensor
     cls: Tensor
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.anchor)

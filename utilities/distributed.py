@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -62,14 +63,14 @@ class _GatherRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.count = len(rows)
         parts = [torch.empty_like(rows) for _ in range(world_size())]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         return gradient[rank() * ctx.count : (rank() + 1) * ctx.count]
@@ -103,3 +104,12 @@ def broadcast(tensor: Tensor) -> Tensor:
     if is_active():
         dist.broadcast(tensor, 0)
     return tensor
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's small picklable value on every rank."""
+    if not is_active():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]

@@ -54,6 +54,10 @@ class Registry(Generic[T]):
         signature = inspect.signature(self[name].__init__)
         return [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
 
+    def flags(self, name: str, wired: set[str]) -> list[str]:
+        """Flags that feed the class, given what is wired by scripts."""
+        return [f"{self._prefixes[name]}_{p}" for p in self.parameters(name) if p not in wired]
+
     def build(self, name: str, settings: Mapping[str, Any], **wiring: Any) -> T:
         """An instance; wiring that the class does not take is left out, a missing flag is a KeyError."""
         wanted = self.parameters(name)

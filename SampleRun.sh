@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Documented recipes. `bash SampleRun.sh` prepares .venv and runs the demo; `bash SampleRun.sh NAME` runs another recipe;
+# `bash SampleRun.sh NAME --print` only shows its commands. `bash SampleRun.sh list` names them all.
+#
+# Folders may be set from outside:  DATA=/archives RESULTS=/scratch/results bash SampleRun.sh mlrsnet
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+DATA=${DATA:-../shared/data}
+RESULTS=${RESULTS:-Training_Results}
+NAME=${1:-demo}
+PRINT_ONLY=no
+[ "${2:-}" = "--print" ] && PRINT_ONLY=yes
+
+# ---- set-up -------------------------------------------------------------------------------------------------------
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-} python3.12 python3.11 python3; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "error: Python 3.11 or 3.12 is needed (set PYTHON=/path/to/python3.12 if it is not on the PATH)" >&2
+  exit 2
+}
+
+# setup [dev]: .venv with the versions of constraints.txt; does nothing when they are already there.
+setup() {
+  local requirements=requirements.txt
+  [ "${1:-}" = dev ] && requirements=requirements-dev.txt
+  local stamp
+  stamp=.venv/installed-${requirements%.txt}-$(cat requirements.txt requirements-dev.txt constraints.txt | sha256sum | cut -c1-16)
+  [ -e "$stamp" ] && return
+  mkdir -p .venv
+  (
+    flock 9 # two callers at once: the second waits, then finds the stamp
+    [ -e "$stamp" ] && exit 0
+    local python
+    python=$(find_python)
+    [ -x .venv/bin/python ] || "$python" -m venv .venv || {
+      echo "error: $python has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2
+      exit 2
+    }
+    echo "installing $requirements into .venv (some 6 GB, a few minutes; once)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt
+    touch "$stamp"
+  ) 9>.venv/lock
+}
+
+# run COMMAND ...: show it and, unless --print was given, do it.
+run() {
+  printf '%s\n' "$*"
+  [ "$PRINT_ONLY" = yes ] || "$@"
+}
+
+train() { run .venv/bin/python "train_$1.py" "${@:2}"; }
+evaluate() { run .venv/bin/python evaluate_model.py "$@"; }
+
+# ---- recipes ------------------------------------------------------------------------------------------------------
+
+# All methods on the embedded scenes, from scratch: under ten minutes on two cores.
+demo() {
+  train baseline --dataset Demo --source_path demo_data --save_path "$RESULTS" --savename baseline --nb_epochs 12 --eval_epoch 4
+  evaluate --load_from_checkpoint "$RESULTS/Demo/baseline" --dataset_type test
+}
+
+# Real images from scratch at 128 pixels: under twenty minutes on two cores.
+ucmerced() {
+  train baseline --dataset UCMerced --source_path "$DATA/UCMerced" --save_path "$RESULTS" --savename baseline --weights none --image_size 128 --nb_epochs 40 --is_log_intra_inter_overlap
+  evaluate --load_from_checkpoint "$RESULTS/UCMerced/baseline" --source_path "$DATA/UCMerced" --dataset_type test
+  evaluate --load_from_checkpoint "$RESULTS/UCMerced/baseline" --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
+}
+
+# The original comparison on MLRSNet; the backbone starts from ImageNet weights.
+mlrsnet() {
+  train baseline --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline --project MLRSNet --group baseline --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120 --is_log_intra_inter_overlap
+  evaluate --load_from_checkpoint "$RESULTS/MLRSNet/baseline" --source_path "$DATA/MLRSNet" --dataset_type test
+}
+
+bigearthnet() {
+  train baseline --dataset BigEarthNet --source_path "$DATA/BigEarthNet" --save_path "$RESULTS" --savename baseline --project BigEarthNet --group baseline --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120
+  evaluate --load_from_checkpoint "$RESULTS/BigEarthNet/baseline" --source_path "$DATA/BigEarthNet" --dataset_type test
+}
+
+# Go on with a run that was stopped or killed, or that should have more epochs.
+resume() {
+  train baseline --load_from_checkpoint "$RESULTS/Demo/baseline" --nb_epochs 14
+}
+
+evaluate_all() {
+  evaluate --load_from_checkpoint "$RESULTS/Demo/baseline" --dataset_type val --is_plot_dist
+}
+
+multi_gpu() {
+  train baseline --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-4gpu --gpu_ids 0 1 2 3 --batch_size 128 --num_samples_per_class 4 --use_npmem
+}
+
+wandb_offline() {
+  train baseline --dataset Demo --source_path demo_data --save_path "$RESULTS" --savename baseline-wandb --nb_epochs 2 --eval_epoch 1 --log_online --wandb_dryrun
+}
+
+RECIPES="demo ucmerced mlrsnet bigearthnet resume evaluate multi_gpu wandb_offline"
+case $NAME in
+  setup) setup "${2:-}" ;;
+  list) echo "setup $RECIPES" ;;
+  *)
+    case " $RECIPES " in
+      *" $NAME "*) ;;
+      *) echo "error: unknown recipe '$NAME'; choices: setup list $RECIPES" >&2; exit 2 ;;
+    esac
+    [ "$PRINT_ONLY" = yes ] || setup
+    [ "$NAME" = evaluate ] && NAME=evaluate_all
+    "$NAME"
+    ;;
+esac

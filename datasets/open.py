@@ -1,0 +1,75 @@
+"""From flags to the loaders of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from datasets.base import DATASETS, RetrievalDataset
+from datasets.loaders import Loader
+from datasets.transforms import Augmentation, DeviceTransform
+from utilities import distributed
+from utilities.errors import UserError
+from utilities.settings import Settings
+
+
+class TrainingData(NamedTuple):
+    """Loaders of a training run and a description of its data in plain values."""
+
+    train: Loader
+    val: Loader
+    description: dict[str, Any]
+
+
+def open_split(args: Settings, split: str) -> RetrievalDataset:
+    """One split of the data set that the flags name. Raises UserError when it is not what it should be."""
+    dataset = DATASETS.build(args.dataset, args, source_path=Path(args.source_path), split=split)
+    dataset.skip_broken = args.skip_broken_images
+    return dataset
+
+
+def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device) -> Loader:
+    """The loader of one split with its device-side transform."""
+    transform = DeviceTransform(
+        band_sides=dataset.band_sides,
+        image_size=args.image_size,
+        resize_to=args.resize_to,
+        mean=dataset.mean,
+        std=dataset.std,
+        per_image=args.per_image_normalisation,
+        device=device,
+    )
+    augmentation = Augmentation(args.crop_area, flips=not args.no_flips, jitter=args.color_jitter)
+    return Loader(dataset, transform, augmentation=augmentation, device=device, num_workers=args.num_workers)
+
+
+def open_data(args: Settings, device: torch.device) -> TrainingData:
+    """Train and val of the run. The main process opens them first: it may have to generate or prepare them."""
+    if not distributed.is_main():
+        distributed.barrier()
+    train, val = open_split(args, "train"), open_split(args, "val")
+    if distributed.is_main():
+        distributed.barrier()
+    whole = args.batch_size * distributed.world_size()
+    if whole > len(train):
+        raise UserError(
+            f"--batch_size {args.batch_size} x {distributed.world_size()} processes is more than the {len(train)} images "
+            f"of the train split of {args.dataset}; lower --batch_size"
+        )
+    if len(val) < 2:
+        raise UserError(f"the val split of {args.dataset} has {len(val)} images; retrieval needs at least two")
+    description = {
+        "dataset": args.dataset,
+        "label_names": list(train.label_names),
+        "bands": list(train.bands),
+        "train_fingerprint": train.fingerprint(),
+        "val_fingerprint": val.fingerprint(),
+        "train_images": len(train),
+        "val_images": len(val),
+        "images_without_label": int((~train.labels.any(1)).sum()),
+        "mean": [float(x) for x in train.mean],
+        "std": [float(x) for x in train.std],
+    }
+    return TrainingData(open_loader(args, train, device), open_loader(args, val, device), description)

@@ -1,0 +1,414 @@
+"""Every flag and every default of the project.
+
+`python parameters.py` prints the table that README shows. `parse(method, argv)` gives the settings of a run:
+defaults, then what follows from the data set and from `--weights`, then (on resume) what the run folder recorded,
+then the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from architectures import BACKBONES
+from batchminer import MINERS
+from criteria import CRITERIA
+from datasets import DATASETS
+from utilities import labels, logger, metrics, optim, precision, run_folder
+from utilities.errors import UserError
+from utilities.settings import Settings
+
+METHODS = ("baseline", "diva", "dac", "bier", "sndl")
+KS = (1, 2, 4, 8)
+AUTO = "auto"  # default that follows from other flags, see `derive`
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag. `default` AUTO: derived; REQUIRED flags have no default."""
+
+    name: str
+    default: Any
+    help: str
+    type: Any = str
+    choices: Sequence[Any] | None = None
+    nargs: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+def yes_no(text: str) -> bool:
+    """`yes` or `no` of a command line."""
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+    return text == "yes"
+
+
+def switch(name: str, help: str, **options: Any) -> Flag:
+    """A flag without value, off by default."""
+    return Flag(name, False, help, type=bool, **options)
+
+
+DATA = [
+    Flag("dataset", "Demo", "data set", choices=DATASETS.names(), aliases=("dataset_name",)),
+    Flag("source_path", "demo_data", "folder of the data set (Demo: generated there when absent)"),
+    Flag("image_size", AUTO, "side of the network's input in pixels; 224 (BigEarthNet 100, Demo 64)", int),
+    Flag("resize_to", AUTO, "side to which whole images are resized before the crop; image_size * 8/7 (BigEarthNet 6/5)", int),
+    Flag("crop_area", None, "range of the random crop's share of the image's area, resampled; default: a plain crop", float, nargs="2"),
+    Flag("color_jitter", 0.0, "RGB: brightness, contrast, saturation times 1 + U(-x, x) in training", float),
+    switch("no_flips", "no mirroring and no right-angle rotations in training"),
+    switch("per_image_normalisation", "standardise each image by its own band statistics instead of the data set's"),
+    switch("use_npmem", "read from a memory-mapped array, prepared once next to the data (--cache_path)"),
+    Flag("cache_path", None, "folder for prepared data; default: inside --source_path"),
+    switch("skip_broken_images", "leave out unreadable images with a warning and a count instead of stopping"),
+    Flag("num_workers", 2, "processes that read images; 0: the training process itself", int),
+    Flag("num_samples_per_class", 2, "images drawn for each class of a balanced batch (m)", int),
+    Flag("batch_size", 120, "images of a training batch on each process", int),
+    Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int),
+]  # fmt: skip
+
+NETWORK = [
+    Flag("arch", "resnet50", "backbone", choices=BACKBONES.names()),
+    Flag("weights", AUTO, "none, imagenet (V1), imagenet_v2, or a .pth / .safetensors file; imagenet (Demo none)"),
+    Flag("sz_embedding", 512, "dimensions of the embedding, all heads together (D)", int),
+    switch("frozen", "freeze the backbone's weights and batch-norm statistics; only heads and criteria train"),
+    Flag("freeze_batch_norm", AUTO, "fix batch-norm statistics while weights train; yes with pretrained weights, else no", yes_no),
+]  # fmt: skip
+
+TRAINING = [
+    Flag("nb_epochs", 120, "epochs of the whole run", int),
+    Flag("optim", AUTO, "optimizer; adam with pretrained weights, adamw from scratch", choices=(*optim.OPTIMIZERS, AUTO)),
+    Flag("lr", AUTO, "learning rate of the heads; 1e-5 with pretrained weights, 1e-3 from scratch", float),
+    Flag("backbone_lr", AUTO, "learning rate of the backbone; as --lr", float),
+    Flag("criterion_lr", 5e-4, "learning rate of a criterion's own parameters, such as beta (Wu et al. 2017)", float),
+    Flag("weight_decay", AUTO, "weight decay; 4e-4 with pretrained weights, 0.05 from scratch", float, aliases=("decay",)),
+    Flag("momentum", 0.9, "momentum of sgd", float),
+    Flag("scheduler", AUTO, "learning-rate schedule; step with pretrained weights, onecycle from scratch", choices=(*optim.SCHEDULES, AUTO)),
+    Flag("tau", [55], "step: epochs at which the rate is multiplied by --gamma", int, nargs="+"),
+    Flag("gamma", 0.3, "step: factor", float),
+    Flag("clip_gradient", 0.0, "largest norm of the gradient; 0: no clipping", float),
+    Flag("random_seed", 0, "seed of everything random", int),
+]  # fmt: skip
+
+RUN = [
+    Flag("save_path", "Training_Results", "parent of <dataset>/<savename>"),
+    Flag("savename", AUTO, "name of the run folder; the method's name"),
+    Flag("load_from_checkpoint", None, "run folder to resume; everything else is read from it"),
+    Flag("eval_epoch", 10, "epochs between validations; the last epoch is always validated", int),
+    Flag("eval_metric", ["recall@1", "recall@8", "r_precision@8", "map@8", "label_jaccard@8"],
+         "measures of a validation; a name without @K stands for K = 1 2 4 8", nargs="+"),
+    Flag("relevance", "subset", "which neighbours count in hit@K, precision@K and kin", choices=metrics.RELEVANCE_RULES),
+    Flag("relevance_threshold", 0.5, "Jaccard similarity from which on --relevance jaccard counts", float),
+    switch("is_log_intra_inter_overlap", "log how far the densities of intra- and inter-group distances overlap"),
+    Flag("save_every_steps", 0, "also write last.pt every so many steps; 0: after epochs only", int),
+    Flag("log_every_steps", 100, "steps between lines of training losses (besides one after each epoch)", int),
+    Flag("backend", AUTO, "neighbour search; auto takes faiss where installed", choices=(AUTO, "faiss", "faiss-gpu", "torch")),
+    Flag("device", AUTO, "device of a process; auto takes a GPU where there is one", choices=(AUTO, "cpu", "cuda")),
+    Flag("gpu_ids", None, "GPUs of one machine; several: one process each", int, nargs="+"),
+    Flag("precision", AUTO, "bf16 autocast or plain float32; auto takes bf16 where the device is fast in it", choices=precision.CHOICES),
+    switch("contiguous", "memory format NCHW instead of channels_last"),
+    switch("compile", "torch.compile the backbone"),
+]  # fmt: skip
+
+WANDB = [
+    switch("log_online", "log to Weights & Biases as well (key: WANDB_API_KEY or --wandb_key)"),
+    switch("wandb_dryrun", "with --log_online: write an offline run for `wandb sync`", aliases=("wandb_dry_run",)),
+    Flag("wandb_key", None, "Weights & Biases key; written nowhere"),
+    Flag("project", "multilabel-rs-retrieval", "Weights & Biases project"),
+    Flag("group", AUTO, "Weights & Biases group; the method's name"),
+]
+
+PAIRS = [
+    Flag("label_relation", "jaccard", "positive pairs: jaccard >= --positive_threshold, any shared label, identical sets", choices=labels.RELATIONS),
+    Flag("positive_threshold", 0.5, "jaccard: similarity from which on a pair is positive", float),
+    Flag("negative_threshold", 0.0, "jaccard: similarity up to which a pair is negative (0: nothing shared)", float),
+]  # fmt: skip
+
+MARGIN = [
+    Flag("margin_gamma", 0.2, "margin loss: half width of the margin around beta (gamma)", float),
+    Flag("margin_beta", 1.2, "margin loss: boundary between positive and negative distances (beta)", float),
+    Flag("margin_nu", 0.0, "margin loss: weight of the regulariser on beta (nu)", float),
+    Flag("margin_per_class", True, "margin loss: one boundary per class", yes_no),
+    Flag("margin_learn_beta", True, "margin loss: boundaries are learned", yes_no),
+    Flag("triplet_margin", 0.0, "triplet loss: how much nearer than the negative the positive must be", float),
+]
+
+MINING = [
+    Flag("semihard_margin", 0.2, "semihard: width of the band behind the positive", float),
+    Flag("distance_lower_cutoff", 0.5, "distance: smaller distances count as this one", float),
+    Flag(
+        "distance_upper_cutoff",
+        1.4,
+        "distance: negatives farther away are not drawn (beyond 2: no cut-off)",
+        float,
+    ),
+    Flag("multilabel_semihard_max_triplets", 20, "multilabel_semihard: triplets kept for an anchor", int),
+    Flag(
+        "multilabel_semihard_coarse_draws",
+        3,
+        "multilabel_semihard: unrelated negatives drawn for a positive (K)",
+        int,
+    ),
+]
+
+BASELINE = [
+    Flag("baseline_loss", "margin", "criterion", choices=CRITERIA.names()),
+    Flag("baseline_batch_miner", "softhard", "miner", choices=MINERS.names()),
+]
+
+EVALUATION = [
+    Flag("load_from_checkpoint", None, "run folders to evaluate; several end with one table", nargs="+"),
+    Flag("source_path", None, "folder of the data set; default: as the run recorded"),
+    Flag("dataset_type", "test", "split to evaluate", choices=("train", "val", "test")),
+    Flag("checkpoint", "best", "best.pt or last.pt", choices=("best", "last")),
+    switch("is_evaluate_initial", "evaluate the network as it was before training"),
+    switch("is_plot_dist", "draw distance_density.png on other splits than val too"),
+    Flag("eval_metric", ["recall", "r_precision", "map", "label_jaccard"],
+         "measures; a name without @K stands for K = 1 2 4 8", nargs="+"),
+    Flag("relevance", "subset", "which neighbours count in hit@K, precision@K and kin", choices=metrics.RELEVANCE_RULES),
+    Flag("relevance_threshold", 0.5, "Jaccard similarity from which on --relevance jaccard counts", float),
+    Flag("retrieval_queries", 6, "queries shown in retrievals.png", int),
+    Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int),
+    Flag("num_workers", 2, "processes that read images; 0: the main process", int),
+    Flag("backend", AUTO, "neighbour search; auto takes faiss where installed", choices=(AUTO, "faiss", "faiss-gpu", "torch")),
+    Flag("device", AUTO, "device; auto takes a GPU where there is one", choices=(AUTO, "cpu", "cuda")),
+    Flag("precision", None, "bf16 or fp32; default: as the run recorded", choices=precision.CHOICES),
+    switch("skip_broken_images", "leave out unreadable images with a warning and a count instead of stopping"),
+]  # fmt: skip
+
+DATASET = [
+    Flag("demo_images_per_category", 75, "Demo: pictures of each of the 22 scene types", int),
+    Flag("demo_side", 96, "Demo: side of the pictures in pixels", int),
+    Flag("demo_seed", 0, "Demo: seed from which they are drawn", int),
+    Flag("mlrsnet_labels", "repair", "MLRSNet: undo the corruption of the label files published since 2021, or not", choices=("repair", "as_is")),
+    Flag("mlrsnet_proportions", "40/10/50", "MLRSNet: percent of train/val/test; 40/10/50, 20/10/70 and 30/10/60 are the paper's"),
+]  # fmt: skip
+
+GROUPS: dict[str, list[Flag]] = {
+    "data": DATA,
+    "one data set": DATASET,
+    "network": NETWORK,
+    "training": TRAINING,
+    "run and evaluation": RUN,
+    "Weights & Biases": WANDB,
+    "pairs of images": PAIRS,
+    "margin and triplet loss": MARGIN,
+    "miners": MINING,
+    "baseline": BASELINE,
+}
+OF_METHOD = {"baseline": ("pairs of images", "margin and triplet loss", "miners", "baseline")}
+SHARED = ("data", "one data set", "network", "training", "run and evaluation", "Weights & Biases")
+
+# What may differ between the parts of a resumed run; everything else is the run's own.
+RESUMABLE = {
+    "nb_epochs", "source_path", "cache_path", "load_from_checkpoint", "num_workers", "eval_batch_size", "backend",
+    "device", "gpu_ids", "log_online", "wandb_dryrun", "wandb_key", "project", "group", "save_every_steps",
+    "log_every_steps", "skip_broken_images", "use_npmem",
+}  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that takes `-` for `_`, no abbreviations, and answers a mistake in one message with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}\n(python {self.prog} --help lists every flag)", file=sys.stderr)
+        sys.exit(2)
+
+
+def underscored(argv: Iterable[str]) -> list[str]:
+    """`--nb-epochs=3` -> `--nb_epochs=3`; values stay as they are."""
+    tokens = []
+    for token in argv:
+        name, equals, value = token.partition("=")
+        tokens.append(("--" + name[2:].replace("-", "_") if name.startswith("--") else name) + equals + value)
+    return tokens
+
+
+def build_parser(prog: str, groups: Mapping[str, Sequence[Flag]], description: str) -> Parser:
+    """A parser that reports only the flags that were given."""
+    parser = Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for title, flags in groups.items():
+        section = parser.add_argument_group(title)
+        for flag in flags:
+            names = [f"--{name}" for name in (flag.name, *flag.aliases)]
+            text = flag.help.replace("%", "%%")
+            if flag.type is bool:
+                section.add_argument(*names, dest=flag.name, action="store_true", help=text)
+                continue
+            options: dict[str, Any] = {"dest": flag.name, "type": flag.type, "metavar": flag.name.upper()}
+            if flag.type is not str:  # AUTO may be given by name as well
+                options["type"] = _or_auto(flag.type) if flag.default == AUTO else flag.type
+            if flag.choices is not None:
+                options["choices"], options["metavar"] = flag.choices, None
+            if flag.nargs is not None:
+                options["nargs"] = int(flag.nargs) if flag.nargs.isdigit() else flag.nargs
+            section.add_argument(*names, help=f"{text} [{_shown(flag.default)}]", **options)
+    return parser
+
+
+def _or_auto(kind: Any) -> Any:
+    def convert(text: str) -> Any:
+        return AUTO if text == AUTO else kind(text)
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def groups_of(method: str) -> dict[str, list[Flag]]:
+    return {title: GROUPS[title] for title in (*SHARED, *OF_METHOD[method])}
+
+
+def parser_of(script: str) -> Parser:
+    """The parser of `train_<script>.py`, or of `evaluate_model.py` for "evaluate"."""
+    if script == "evaluate":
+        return build_parser("evaluate_model.py", {"evaluation": EVALUATION}, "Evaluate saved runs on one split.")
+    about = f"Train {script} for multi-label image retrieval."
+    return build_parser(f"train_{script}.py", groups_of(script), about)
+
+
+def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
+    """Settings of `evaluate_model.py`."""
+    argv = underscored(sys.argv[1:] if argv is None else argv)
+    values = {flag.name: flag.default for flag in EVALUATION} | vars(parser_of("evaluate").parse_args(argv))
+    if not values["load_from_checkpoint"]:
+        raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
+    values["eval_metric"] = [str(m) for m in metrics.expand_metrics(values["eval_metric"], KS)]
+    return Settings(values)
+
+
+def of_run(folder: Path, evaluation: Settings) -> Settings:
+    """Settings of a saved run with what an evaluation may say differently."""
+    recorded = run_folder.read_args(folder)
+    names = ("source_path", "eval_batch_size", "num_workers", "device", "precision", "skip_broken_images")
+    changed = {name: evaluation[name] for name in names if evaluation[name] is not None}
+    return Settings(recorded | changed)
+
+
+def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
+    """Settings of `train_<method>.py`. Raises UserError or exits with code 2 on anything wrong."""
+    groups = groups_of(method)
+    argv = underscored(sys.argv[1:] if argv is None else argv)
+    given = vars(parser_of(method).parse_args(argv))
+    values = {flag.name: flag.default for flags in groups.values() for flag in flags}
+    values |= {"method": method, "savename": method, "group": method}
+    if "load_from_checkpoint" in given:
+        given = _resume(method, Path(given["load_from_checkpoint"]), given)
+    settings = derive(values | given)
+    _check(settings)
+    if settings["wandb_key"]:
+        os.environ["WANDB_API_KEY"] = settings["wandb_key"]
+    logger.check_wandb(settings["wandb_mode"])
+    _launch(settings, argv)
+    return Settings(settings)
+
+
+def _resume(method: str, folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The run's own flags under those of the command line that may differ."""
+    recorded = run_folder.read_args(folder)
+    if recorded["method"] != method:
+        raise UserError(f"{folder} is a run of train_{recorded['method']}.py; resume it with that script")
+    changed = [n for n, v in given.items() if n not in RESUMABLE and n in recorded and recorded[n] != v]
+    if changed:
+        raise UserError(
+            f"a resumed run keeps its flags, but --{', --'.join(changed)} differ from those of {folder}; "
+            f"leave them out (only {', '.join(sorted(RESUMABLE))} may differ) or start a new run"
+        )
+    transient = ("log_online", "wandb_dryrun", "gpu_ids")
+    return {name: value for name, value in recorded.items() if name not in transient} | given
+
+
+def derive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace every AUTO by what follows from the data set and from `--weights`."""
+    settings = dict(values)
+    dataset = settings["dataset"]
+    sentinel = dataset == "BigEarthNet"
+
+    def default(name: str, value: Any) -> None:
+        if settings[name] == AUTO:
+            settings[name] = value
+
+    default("weights", "none" if dataset == "Demo" else "imagenet")
+    scratch = settings["weights"] == "none"
+    default("image_size", {"BigEarthNet": 100, "Demo": 64}.get(dataset, 224))
+    default("resize_to", round(settings["image_size"] * (6 / 5 if sentinel else 8 / 7)))
+    default("freeze_batch_norm", not scratch)
+    default("optim", "adamw" if scratch else "adam")
+    default("lr", 1e-3 if scratch else 1e-5)
+    default("backbone_lr", settings["lr"])
+    default("weight_decay", 0.05 if scratch else 4e-4)
+    default("scheduler", "onecycle" if scratch else "step")
+    settings["channels_last"] = not settings["contiguous"]
+    settings["wandb_mode"] = ("offline" if settings["wandb_dryrun"] else "online") if settings["log_online"] else None
+    settings["eval_metric"] = [str(m) for m in metrics.expand_metrics(settings["eval_metric"], KS)]
+    return settings
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    """Combinations that cannot work, each named with both flags."""
+    positive = ("nb_epochs", "batch_size", "eval_batch_size", "eval_epoch", "image_size", "sz_embedding",
+                "num_samples_per_class", "log_every_steps")  # fmt: skip
+    for name in positive:
+        if settings[name] < 1:
+            raise UserError(f"--{name} {settings[name]} must be at least 1")
+    if settings["resize_to"] < settings["image_size"]:
+        raise UserError(f"--resize_to {settings['resize_to']} is smaller than --image_size {settings['image_size']}")
+    if settings["batch_size"] % settings["num_samples_per_class"]:
+        raise UserError(
+            f"--batch_size {settings['batch_size']} is no multiple of --num_samples_per_class "
+            f"{settings['num_samples_per_class']}; a balanced batch holds whole classes"
+        )
+    area = settings["crop_area"]
+    if area is not None and not 0 < area[0] <= area[1] <= 1:
+        raise UserError(f"--crop_area {area[0]} {area[1]} must be two shares with 0 < LOW <= HIGH <= 1")
+    if settings["wandb_dryrun"] and not settings["log_online"]:
+        raise UserError("--wandb_dryrun writes an offline run of --log_online; give both")
+    if not 0 <= settings.get("negative_threshold", 0) < settings.get("positive_threshold", 1) <= 1:
+        raise UserError(
+            f"--negative_threshold {settings['negative_threshold']} and --positive_threshold "
+            f"{settings['positive_threshold']} must satisfy 0 <= negative < positive <= 1"
+        )
+    if "/" in settings["savename"] or settings["savename"].startswith("."):
+        raise UserError(f"--savename {settings['savename']!r} names one folder: no '/' and no leading '.'")
+
+
+def _launch(settings: Mapping[str, Any], argv: Sequence[str]) -> None:
+    """`--gpu_ids`: make these the visible GPUs; for several, start again as one process each."""
+    chosen = settings["gpu_ids"]
+    if not chosen or "RANK" in os.environ:
+        return
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, chosen))
+    if len(chosen) > 1:
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={len(chosen)}",
+        ]
+        os.execv(sys.executable, [*launcher, sys.argv[0], *argv])
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return " ".join(map(str, default)) if isinstance(default, list) else "-" if default is None else str(default)
+
+
+def table() -> str:
+    """Markdown table of every flag."""
+    lines = ["| flag | default | what |", "| --- | --- | --- |"]
+    for title, flags in GROUPS.items():
+        lines.append(f"| **{title}** | | |")
+        for flag in flags:
+            default = "off" if flag.type is bool else _shown(flag.default)
+            choices = f" ({', '.join(map(str, flag.choices))})" if flag.choices else ""
+            lines.append(f"| `--{flag.name}` | {default} | {flag.help}{choices} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,88 @@
+"""Checkpoints: atomic, plain, and with a way back when the disk or the file fails."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from utilities import checkpoint
+from utilities.errors import RunFailure, UserError
+
+
+def payload(step):
+    return {"step": step, "method": {"weight": torch.full((1000,), float(step))}}
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    assert checkpoint.load(tmp_path) is None
+    checkpoint.save(tmp_path, checkpoint.LAST, payload(1))
+    loaded = checkpoint.load(tmp_path)
+    assert loaded["step"] == 1
+    assert torch.equal(loaded["method"]["weight"], torch.ones(1000))
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"], "no temporary file stays"
+
+
+def test_a_truncated_last_falls_back_to_the_one_before_and_says_so(tmp_path, capsys):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, checkpoint.LAST, payload(step))
+    last = tmp_path / "last.pt"
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    assert checkpoint.load(tmp_path)["step"] == 2
+    said = capsys.readouterr().err
+    assert "last.pt is damaged" in said
+    assert "last.previous.pt (step 2)" in said
+    last.unlink()  # killed between the two renames
+    assert checkpoint.load(tmp_path)["step"] == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04" + b"\0" * 100])
+def test_nothing_readable_is_a_clear_error(tmp_path, content):
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_pickle_with_code_is_refused(tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    (tmp_path / "last.pt").write_bytes(pickle.dumps({"format": 1, "x": Evil()}, protocol=2))
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_checkpoint_of_another_format_is_named(tmp_path):
+    torch.save({"format": 99}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match="format 1"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    """RLIMIT_FSIZE stands in for the full disk: the write fails half-way through the file."""
+    checkpoint.save(tmp_path, checkpoint.LAST, payload(1))
+    code = f"""
+        import resource, torch
+        from pathlib import Path
+        from utilities import checkpoint
+        from utilities.errors import RunFailure
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            checkpoint.save(Path({str(tmp_path)!r}), "last.pt", {{"step": 2, "w": torch.zeros(1_000_000)}})
+        except RunFailure as error:
+            print("RunFailure:", error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert "RunFailure" in done.stdout, done.stderr
+    assert "--load_from_checkpoint" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+    assert checkpoint.load(tmp_path)["step"] == 1
+
+
+def test_an_unwritable_folder_is_a_run_failure(tmp_path):
+    with pytest.raises(RunFailure, match="could not be written"):
+        checkpoint.save(tmp_path / "absent", checkpoint.BEST, payload(1))

@@ -1,0 +1,133 @@
+"""Flags: spelling, defaults that follow from others, resume, and every mistake answered with exit code 2."""
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+import parameters
+from batchminer import MINERS
+from criteria import CRITERIA
+from utilities.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+WIRED = {"relation", "num_classes", "source_path", "split"}
+
+
+def parse(*argv):
+    return parameters.parse("baseline", argv)
+
+
+def test_both_spellings_and_aliases():
+    assert parse("--nb-epochs", "3").nb_epochs == 3
+    assert parse("--nb_epochs=3").nb_epochs == 3
+    assert parse("--dataset-name", "UCMerced").dataset == "UCMerced"
+    assert parse("--log_online", "--wandb-dry-run").wandb_mode == "offline"
+    assert parse("--savename", "a-b_c").savename == "a-b_c", "values keep their dashes"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--nb_epoch", "3"], "unrecognized"),  # no abbreviations
+        (["--nb_epochs", "three"], "invalid int"),
+        (["--dataset", "ImageNet"], "invalid choice"),
+        (["--baseline_batch_miner", "hardest"], "invalid choice"),
+    ],
+)
+def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(*argv)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert len(message.splitlines()) <= 2, "one message, not the whole usage"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--nb_epochs", "0"], "--nb_epochs 0 must be at least 1"),
+        (["--batch_size", "121"], "no multiple of --num_samples_per_class"),
+        (["--image_size", "64", "--resize_to", "32"], "--resize_to 32 is smaller"),
+        (["--crop_area", "0.5", "0.2"], "0 < LOW <= HIGH <= 1"),
+        (["--wandb_dryrun"], "give both"),
+        (["--negative_threshold", "0.6"], "negative < positive"),
+        (["--savename", "a/b"], "names one folder"),
+        (["--eval_metric", "recal@1"], "recal@1"),
+        (["--load_from_checkpoint", "nowhere"], "not a run folder"),
+    ],
+)
+def test_wrong_combinations_name_the_flags(argv, said):
+    with pytest.raises(UserError) as error:
+        parse(*argv)
+    assert said in str(error.value)
+
+
+def test_defaults_follow_from_weights_and_data_set():
+    scratch, tuned = parse("--weights", "none"), parse("--weights", "imagenet")
+    assert (scratch.optim, scratch.scheduler, scratch.freeze_batch_norm) == ("adamw", "onecycle", False)
+    assert (tuned.optim, tuned.scheduler, tuned.freeze_batch_norm) == ("adam", "step", True)
+    assert tuned.lr == 1e-5
+    assert parse("--weights", "none", "--lr", "0.1").backbone_lr == 0.1
+    assert parse("--dataset", "MLRSNet").image_size == 224
+    assert parse("--dataset", "MLRSNet").resize_to == 256
+    assert (parse("--dataset", "BigEarthNet").image_size, parse("--dataset", "BigEarthNet").resize_to) == (
+        100,
+        120,
+    )
+    assert parse("--dataset", "MLRSNet").weights == "imagenet"
+    assert parse("--dataset", "Demo").weights == "none"
+
+
+def test_metric_names_without_a_cut_off_stand_for_all_of_them():
+    assert parse("--eval_metric", "map").eval_metric == ["map@1", "map@2", "map@4", "map@8"]
+
+
+def test_settings_are_read_only_and_keep_no_secret(monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    settings = parse("--wandb_key", "s3cret", "--log_online")
+    with pytest.raises(AttributeError, match="read-only"):
+        settings.lr = 3
+    assert "s3cret" not in json.dumps(settings.recorded)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+def test_every_hyper_parameter_of_a_registered_class_is_a_flag():
+    """`Registry.build` takes them from the settings; a forgotten flag would only show when the class is chosen."""
+    known = {flag.name for flags in parameters.GROUPS.values() for flag in flags}
+    for registry in (MINERS, CRITERIA):
+        for name in registry:
+            missing = [f for f in registry.flags(name, WIRED) if f not in known]
+            assert not missing, f"{registry.kind} {name} needs --{', --'.join(missing)}"
+
+
+def test_registered_classes_have_keyword_only_parameters_without_defaults():
+    for registry in (MINERS, CRITERIA):
+        for name in registry:
+            for p in list(inspect.signature(registry[name].__init__).parameters.values())[1:]:
+                assert p.kind is p.KEYWORD_ONLY, f"{registry.kind} {name}: {p.name}"
+                assert p.default is p.empty, f"{registry.kind} {name}: {p.name}; numbers live in parameters.py"
+
+
+def test_the_readme_shows_the_table():
+    assert parameters.table() in (ROOT / "README.md").read_text(), "run `python parameters.py` and paste it"
+
+
+def test_resume_reads_every_flag_from_the_run_folder(tmp_path):
+    recorded = parse("--nb_epochs", "7", "--lr", "0.25", "--dataset", "UCMerced").recorded
+    (tmp_path / "args.json").write_text(json.dumps(recorded))
+    again = parse("--load_from_checkpoint", str(tmp_path))
+    assert (again.nb_epochs, again.lr, again.dataset) == (7, 0.25, "UCMerced")
+    assert parse("--load_from_checkpoint", str(tmp_path), "--nb_epochs", "9").nb_epochs == 9
+    assert parse("--load_from_checkpoint", str(tmp_path), "--lr", "0.25").lr == 0.25, "saying the same is no change"
+    with pytest.raises(UserError, match="--lr differ"):
+        parse("--load_from_checkpoint", str(tmp_path), "--lr", "0.5")
+
+
+def test_resume_with_another_script_is_refused(tmp_path):
+    recorded = parse().recorded | {"method": "diva"}
+    (tmp_path / "args.json").write_text(json.dumps(recorded))
+    with pytest.raises(UserError, match=r"train_diva\.py"):
+        parse("--load_from_checkpoint", str(tmp_path))

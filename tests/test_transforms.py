@@ -1,0 +1,146 @@
+"""Device-side transforms: exact pixels, the law of the augmentation, independence of ranks and devices."""
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.transforms import DRAWS, Augmentation, DeviceTransform, assemble, draw, jittered, mirrored
+
+
+def transform(side=12, image_size=8, channels=3, **options):
+    options = {"resize_to": side, "mean": [0.0] * channels, "std": [1.0] * channels} | options
+    return DeviceTransform(band_sides=[side] * channels, image_size=image_size, **options)
+
+
+def coded(count, side):
+    """Images whose pixel value names its place, so that every output pixel tells where it came from."""
+    place = torch.arange(side * side, dtype=torch.uint8).view(1, 1, side, side)
+    return place.expand(count, 3, -1, -1).contiguous()
+
+
+def symmetries(window):
+    turned = [np.rot90(window, k) for k in range(4)]
+    return turned + [np.fliplr(w) for w in turned]
+
+
+def test_each_training_crop_is_a_window_under_one_of_the_eight_symmetries():
+    draws = draw(400, torch.Generator().manual_seed(0))
+    crops = transform().training(coded(400, 12), draws, Augmentation())
+    stored = np.arange(144).reshape(12, 12)
+    windows = {
+        w.tobytes(): (top, left, number)
+        for top in range(5)
+        for left in range(5)
+        for number, w in enumerate(symmetries(stored[top : top + 8, left : left + 8].astype(np.float32)))
+    }
+    found = [windows[crop[0].contiguous().numpy().tobytes()] for crop in crops]
+    tops, lefts, kinds = (np.bincount(column) for column in np.array(found).T)
+    assert len(tops) == len(lefts) == 5
+    assert len(kinds) == 8
+    assert (tops > 40).all(), "80 expected in each of the five places, the last included"
+    assert (lefts > 40).all()
+    assert (kinds > 20).all(), "50 expected of each symmetry, the identity included"
+
+
+def test_without_flips_only_the_place_varies():
+    draws = draw(50, torch.Generator().manual_seed(0))
+    crops = transform().training(coded(50, 12), draws, Augmentation(flips=False))
+    assert (crops[:, 0, 0, 1] - crops[:, 0, 0, 0] == 1).all()
+    assert (crops[:, 0, 1, 0] - crops[:, 0, 0, 0] == 12).all()
+
+
+def test_evaluation_is_the_centre_crop_normalised():
+    images = torch.randint(0, 255, (2, 3, 12, 12), dtype=torch.uint8)
+    out = transform(mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0]).evaluation(images)
+    expected = (images[:, :, 2:10, 2:10].numpy() - np.array([1, 2, 3.0]).reshape(3, 1, 1)) / np.array(
+        [2, 4, 8.0]
+    ).reshape(3, 1, 1)
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_per_image_normalisation():
+    images = torch.randint(0, 255, (2, 3, 8, 8), dtype=torch.uint8)
+    out = transform(side=8, per_image=True).evaluation(images)
+    torch.testing.assert_close(out.mean((2, 3)), torch.zeros(2, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.std((2, 3)), torch.ones(2, 3), atol=1e-4, rtol=0)
+    assert torch.isfinite(transform(side=8, per_image=True).evaluation(torch.zeros(1, 3, 8, 8))).all()
+
+
+def test_resampled_crop_of_the_whole_image_is_a_resize():
+    images = torch.rand(4, 3, 16, 16)
+    draws = draw(4, torch.Generator().manual_seed(0))
+    out = transform(side=16, image_size=8).training(images, draws, Augmentation((1.0, 1.0), flips=False))
+    torch.testing.assert_close(out, torch.nn.functional.avg_pool2d(images, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_resampled_crops_lie_inside_the_image():
+    ramp = torch.linspace(0, 1, 16).view(1, 1, 1, 16).expand(200, 3, 16, 16).contiguous()
+    draws = draw(200, torch.Generator().manual_seed(0))
+    out = transform(side=16, image_size=8).training(ramp, draws, Augmentation((0.25, 0.5), flips=False))
+    width = out[:, 0, 0, -1] - out[:, 0, 0, 0]
+    assert width.min() > 0.35, "a quarter of the area is half the side, seen from pixel centres"
+    assert width.max() < 0.75
+    assert out[:, 0, 0, 0].min() < 0.1
+    assert out[:, 0, 0, -1].max() > 0.9
+
+
+def test_resampled_symmetries_are_those_of_plain_crops():
+    images = torch.rand(8, 3, 8, 8)
+    draws = torch.full((8, DRAWS), 0.5)
+    draws[:, 2:5] = torch.cartesian_prod(*[torch.tensor([0.2, 0.8])] * 3)
+    scaled = transform(side=8).training(images, draws, Augmentation((1.0, 1.0)))
+    plain = mirrored(images, draws[:, 2:5])
+    ours = {row.numpy().round(4).tobytes() for row in scaled[:, 0]}
+    assert len(ours) == 8
+    for one, other in zip(scaled, plain, strict=True):
+        candidates = [np.stack([s(c) for c in other.numpy()]) for s in _eight()]
+        assert any(np.allclose(one, c, atol=1e-4) for c in candidates)
+
+
+def _eight():
+    return [lambda w, k=k, f=f: np.rot90(np.fliplr(w) if f else w, k) for k in range(4) for f in (0, 1)]
+
+
+def test_bands_of_unequal_sides_are_repeated_to_the_largest():
+    packed = torch.arange(1 + 4 + 16, dtype=torch.int32).to(torch.uint16)[None]
+    out = assemble(packed, (1, 2, 4))
+    assert out.shape == (1, 3, 4, 4)
+    assert (out[0, 0] == 0).all()
+    expected = torch.tensor([[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]])
+    assert torch.equal(out[0, 1], expected.float())
+    assert torch.equal(out[0, 2].flatten(), torch.arange(5, 21).float())
+
+
+def test_uint16_survives_beyond_the_signed_range():
+    packed = torch.full((1, 5), 60000, dtype=torch.int32).to(torch.uint16)
+    assert (assemble(packed, (1, 2)) == 60000).all()
+
+
+def test_augmentation_of_an_image_depends_on_its_own_draws_only():
+    images = torch.randint(0, 255, (6, 3, 12, 12), dtype=torch.uint8)
+    draws = draw(6, torch.Generator().manual_seed(3))
+    for augmentation in (Augmentation(), Augmentation((0.3, 1.0), jitter=0.3)):
+        whole = transform().training(images, draws, augmentation)
+        parts = [transform().training(images[i : i + 2], draws[i : i + 2], augmentation) for i in (0, 2, 4)]
+        torch.testing.assert_close(whole, torch.cat(parts))
+
+
+def test_jitter_keeps_the_range_and_zero_strength_changes_nothing():
+    pixels = torch.rand(5, 3, 6, 6) * 255
+    draws = torch.rand(5, 3)
+    torch.testing.assert_close(jittered(pixels, draws, 0.0), pixels, atol=1e-3, rtol=1e-5)
+    strong = jittered(pixels, draws, 0.5)
+    assert strong.min() >= 0
+    assert strong.max() <= 255
+    assert not torch.allclose(strong, pixels, atol=1.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_device_does_not_change_the_augmentation():
+    images = torch.randint(0, 255, (6, 3, 12, 12), dtype=torch.uint8)
+    draws = draw(6, torch.Generator().manual_seed(3))
+    on_cpu = transform().training(images, draws, Augmentation())
+    on_gpu = transform(device="cuda").training(images.cuda(), draws, Augmentation())
+    assert torch.equal(on_cpu, on_gpu.cpu())

@@ -1,0 +1,94 @@
+"""Weights & Biases offline: the history is in the run file, `wandb sync` takes it, a resume goes on, no key anywhere."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.scripts import records, run
+from tests.test_scripts import TINY
+from tests.wandb_file import read
+
+pytest.importorskip("wandb")
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def resumed_run(tmp_path_factory):
+    """Two epochs, then one more, both logged offline; the key once as a flag, once in the environment."""
+    tmp_path = tmp_path_factory.mktemp("wandb")
+    online = ("--log_online", "--wandb_dryrun")
+    argv = ["--source_path", tmp_path / "data", "--save_path", tmp_path, *TINY, "--nb_epochs", 2]
+    run("train_baseline", *argv, *online, "--wandb_key", KEY, "--project", "retrieval")
+    folder = tmp_path / "Demo" / "baseline"
+    run(
+        "train_baseline",
+        "--load_from_checkpoint",
+        folder,
+        "--nb_epochs",
+        3,
+        *online,
+        env={"WANDB_API_KEY": KEY},
+    )
+    return folder
+
+
+def pieces(folder: Path) -> list[Path]:
+    return sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.stat().st_mtime)
+
+
+def test_the_history_is_metrics_jsonl_under_one_id_with_growing_steps(resumed_run):
+    ids, steps, logged = set(), [], {}
+    for piece in pieces(resumed_run):
+        run_id, rows = read(piece)
+        ids.add(run_id)
+        steps += [row["_step"] for row in rows]
+        for row in rows:
+            logged.setdefault(row["_step"], {}).update(row)
+    assert len(pieces(resumed_run)) == 2
+    assert len(ids) == 1
+    assert steps == sorted(steps)
+    lines = records(resumed_run)
+    assert {r["step"] for r in lines} == set(logged)
+    for line in lines:
+        for kind in ("losses", "scores"):
+            for name, value in line.get(kind, {}).items():
+                assert logged[line["step"]][f"{line['split']}/{kind}/{name}"] == pytest.approx(value)
+
+
+def test_the_key_is_written_nowhere(resumed_run):
+    files = [p for p in resumed_run.rglob("*") if p.is_file()]
+    assert len(files) > 8
+    assert not [str(p) for p in files if KEY.encode() in p.read_bytes()]
+
+
+def test_wandb_sync_takes_the_run(resumed_run):
+    """As far as it goes without the service: it accepts both pieces and begins to set the run up."""
+    wandb = str(Path(sys.executable).parent / "wandb")
+    folders = [str(p.parent) for p in pieces(resumed_run)]
+    environment = os.environ | {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    listed = subprocess.run([wandb, "sync", "--dry-run", *folders], capture_output=True, text=True, env=environment)
+    assert listed.returncode == 0, listed.stderr
+    assert all(Path(f).name in listed.stdout + listed.stderr for f in folders)
+    log = resumed_run / "sync.log"
+    with log.open("w") as file:
+        process = subprocess.Popen([wandb, "sync", "--verbose", *folders], stdout=file, stderr=file, env=environment)
+        deadline = time.monotonic() + 60
+        run_id = read(pieces(resumed_run)[0])[0]
+        while f"{run_id}] setting up run" not in log.read_text() and time.monotonic() < deadline:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    assert f"{run_id}] setting up run" in log.read_text()
+    assert "error" not in log.read_text().split("setting up run")[0].lower()
+
+
+def test_logging_online_without_a_key_is_misuse(tmp_path):
+    argv = ["--source_path", tmp_path / "data", "--save_path", tmp_path, *TINY, "--log_online"]
+    environment = {"WANDB_API_KEY": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    done = run("train_baseline", *argv, code=2, env=environment)
+    assert "WANDB_API_KEY" in done.stderr

@@ -1,0 +1,81 @@
+"""`last.pt` and `best.pt`: written atomically, read with weights_only=True, with a fallback for a damaged file.
+
+Payloads hold tensors and plain Python types only.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utilities.errors import RunFailure, UserError
+
+FORMAT = 1
+LAST, PREVIOUS, BEST = "last.pt", "last.previous.pt", "best.pt"
+
+
+def save(folder: Path, name: str, payload: dict[str, Any]) -> None:
+    """Write `folder/name` through a temporary file and a rename.
+
+    `last.pt` keeps its predecessor as `last.previous.pt`. Raises RunFailure when it cannot be written (a full disk);
+    what was there before stays.
+    """
+    target = folder / name
+    temporary = folder / f"{name}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **payload}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch's zip writer turns a short write into a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise RunFailure(
+            f"{target} could not be written ({error}); the checkpoints written before are intact. Free some space and "
+            f"go on with --load_from_checkpoint {folder}"
+        ) from error
+    if name == LAST and target.exists():
+        target.replace(folder / PREVIOUS)
+    temporary.replace(target)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    payload = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is not a checkpoint of this version (format {FORMAT}); train again or use the version that wrote it"
+        )
+    return payload
+
+
+def load(folder: Path, name: str = LAST) -> dict[str, Any] | None:
+    """The payload of `folder/name`, on the CPU; None when there is none yet.
+
+    A damaged `last.pt` is reported and its predecessor taken. Raises UserError when nothing readable is left.
+    """
+    candidates = [folder / name] + ([folder / PREVIOUS] if name == LAST else [])
+    present = [path for path in candidates if path.exists()]
+    if not present:
+        return None
+    for path in present:
+        try:
+            payload = _read(path)
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:
+            print(f"warning: {path} is damaged ({type(error).__name__}: {str(error)[:120]})", file=sys.stderr)
+            continue
+        if path != present[0] or path.name != name:
+            print(f"warning: going on from {path} (step {payload.get('step', '?')})", file=sys.stderr)
+        return payload
+    raise UserError(f"no readable checkpoint in {folder}: {', '.join(p.name for p in present)} damaged; train again")

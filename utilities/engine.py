@@ -1,0 +1,406 @@
+"""One loop for every method: epochs, precision, ranks, checkpoints, logs and validation."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from utilities import checkpoint, density, distributed, evaluation, figures, optim, precision, run_folder
+from utilities.batch import Batch
+from utilities.errors import RunFailure, UserError
+from utilities.logger import Logger, read_metrics
+from utilities.method import Method
+from utilities.metrics import Relevance
+from utilities.settings import Settings
+
+
+class Feed(Protocol):
+    """One split as the engine sees it (`datasets.loaders.Loader`)."""
+
+    dataset: Any
+    skipped: set[int]
+
+    def training(
+        self, batches: Sequence[np.ndarray], *, seed: int, epoch: int, start: int, second_view: bool
+    ) -> Iterator[Batch]: ...
+
+    def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]: ...
+
+
+class Data(Protocol):
+    train: Feed
+    val: Feed
+    description: dict[str, Any]  # data set, label names, bands, fingerprints, image sizes: plain values
+
+
+@contextlib.contextmanager
+def session(args: Settings) -> Iterator[torch.device]:
+    """The process group around a run; gives the device of this process."""
+    device = distributed.start(args["device"])
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    try:
+        yield device
+    finally:
+        distributed.stop()
+
+
+def train(method: Method, data: Data, args: Settings, device: torch.device) -> Path:
+    """Train `method` to `--nb_epochs`, from its checkpoint where `--load_from_checkpoint` names one.
+
+    Returns the run folder. Every rank calls this; rank 0 alone writes.
+    """
+    trainer = Trainer(method, data, args, device)
+    try:
+        trainer.fit()
+    finally:
+        trainer.close()
+    return trainer.folder
+
+
+class Trainer:
+    """The state of a run. `epoch` and `batch` say where the next step is, `step` how many were done."""
+
+    def __init__(self, method: Method, data: Data, args: Settings, device: torch.device) -> None:
+        self.method = method.to(device)
+        if args["channels_last"]:
+            method.network.to(memory_format=torch.channels_last)
+        if args["compile"]:
+            method.network.backbone.compile()
+        self.data, self.args, self.device = data, args, device
+        self.precision = precision.resolve(args["precision"], device)
+        self.optimizer = optim.build(method.param_groups(args), args)
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.model: nn.Module = method
+        if distributed.is_active():
+            self.model = DistributedDataParallel(
+                method,
+                device_ids=[device] if device.type == "cuda" else None,
+                find_unused_parameters=method.unused_parameters,
+                broadcast_buffers=False,  # banks and queues are large and written alike on every rank
+            )
+        method.embed_training_set = self.embed_training_set
+        self.epoch = self.batch = self.step = 0
+        self.best = -1.0
+        self.window = LossWindow()
+        self.folder, payload = self._open_folder()
+        if payload is not None:
+            self._restore(payload)
+        self.logger = self._open_logger(resumed=payload is not None) if distributed.is_main() else None
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        epochs = self.args["nb_epochs"]
+        if self.epoch >= epochs:
+            _say(f"{self.folder} has its {self.epoch} epochs; give a larger --nb_epochs to go on")
+            return
+        while self.epoch < epochs:
+            self.train_epoch()
+            if self.epoch % self.args["eval_epoch"] == 0 or self.epoch == epochs:
+                self.validate()
+            self.save()
+
+    def train_epoch(self) -> None:
+        """From `self.batch` to the end of the epoch."""
+        self.method.epoch = self.epoch
+        batches = self.method.epoch_batches(self.epoch)
+        self.model.train()
+        feed = self.data.train.training(
+            batches,
+            seed=self.args["random_seed"],
+            epoch=self.epoch,
+            start=self.batch,
+            second_view=self.method.second_view,
+        )
+        bar = tqdm(
+            feed, f"epoch {self.epoch + 1}/{self.args['nb_epochs']}", len(batches), initial=self.batch, leave=False,
+            disable=None if distributed.is_main() else True,
+        )  # fmt: skip
+        self.window.restart_clock()
+        for batch in bar:
+            progress = self.epoch + self.batch / len(batches)
+            self.train_step(batch, progress)
+            self.batch += 1
+            last = self.batch == len(batches)
+            if self.step % self.args["log_every_steps"] == 0 and not last:
+                bar.set_postfix(self.log_losses())
+            if self.args["save_every_steps"] and self.step % self.args["save_every_steps"] == 0 and not last:
+                self.save()
+        if not self.step:
+            raise UserError("the first epoch held no batch; lower --batch_size or check the data set")
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.log_losses()
+
+    def train_step(self, batch: Batch, progress: float) -> None:
+        """Forward, backward, clip, step. Nothing here waits for the device."""
+        rates = optim.set_rates(self.optimizer, self.base_rates, optim.factor(progress, self.args))
+        self.method.step = self.step
+        with precision.autocast(self.precision, self.device):
+            terms = self.model(batch)
+        total = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        if self.args["clip_gradient"]:
+            nn.utils.clip_grad_norm_(self.method.parameters(), self.args["clip_gradient"])
+        self.optimizer.step()
+        self.method.after_step()
+        self.step += 1
+        self.window.add(self.epoch, self.step, len(batch.indices), terms, rates)
+        if self.device.type == "cpu":
+            self.window.check(self.folder)
+
+    # -- validation ----------------------------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Score the val split; keep the network when its recall@1 is the best so far."""
+        start = time.perf_counter()
+        self.model.eval()
+        feed = self.data.val
+        embeddings, rows = self._embed(feed)
+        embedded = time.perf_counter()
+        scores = self._scores(embeddings, torch.from_numpy(feed.dataset.labels)[rows])
+        done = time.perf_counter()
+        if distributed.is_main():
+            record = {
+                "epoch": self.epoch,
+                "step": self.step,
+                "split": "val",
+                "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},
+                "seconds": round(done - start, 3),
+                "images_per_second": round(len(rows) / (embedded - start), 1),
+            }
+            if feed.skipped:
+                record["skipped_images"] = len(feed.skipped)
+            assert self.logger is not None
+            self.logger.log(record)
+            _say(f"epoch {self.epoch}  val  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+            if scores["recall@1"] > self.best:
+                checkpoint.save(self.folder, checkpoint.BEST, self._network_payload(scores))
+            figures.curves(self.folder / "figures", read_metrics(self.folder))
+        self.best = max(self.best, scores["recall@1"])
+        distributed.barrier()
+
+    def _scores(self, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+        """What --eval_metric asks for, and recall@1, by which best.pt is chosen."""
+        names = list(dict.fromkeys(["recall@1", *self.args["eval_metric"]]))
+        relevance = Relevance(self.args["relevance"], self.args["relevance_threshold"])
+        result = evaluation.evaluate(
+            embeddings,
+            labels,
+            metrics=names,
+            ks=(1,),
+            relevance=relevance,
+            backend=self.args["backend"],
+            device=self.device,
+        )
+        scores = dict(result.scores.scores)
+        if self.args["is_log_intra_inter_overlap"]:
+            scores["intra_inter_overlap"] = density.intra_inter_overlap(embeddings, labels, device=self.device)
+        return scores
+
+    def _embed(self, feed: Feed) -> tuple[Tensor, Tensor]:
+        rows = np.arange(len(feed.dataset))
+        with precision.autocast(self.precision, self.device):
+            batches = feed.evaluation(rows, self.args["eval_batch_size"])
+            return evaluation.embed_split(self.method.embed, batches, len(rows))
+
+    def embed_training_set(self) -> Tensor:
+        """(N, D) float32 embeddings of the training split on the CPU, in row order, on every rank."""
+        training = self.model.training
+        self.model.eval()
+        embeddings, rows = self._embed(self.data.train)
+        self.model.train(training)
+        whole = torch.zeros(len(self.data.train.dataset), embeddings.shape[1])
+        whole[rows] = embeddings
+        return whole
+
+    # -- what is written -----------------------------------------------------------------------------------------
+
+    def log_losses(self) -> dict[str, float]:
+        """Write the mean of every loss term since the last line; returns them."""
+        if not self.window.count:
+            return {}
+        record = self.window.read(self.folder)
+        if self.data.train.skipped:
+            record["skipped_images"] = len(self.data.train.skipped)
+        if self.logger is not None:
+            self.logger.log(record)
+        return record["losses"]
+
+    def save(self) -> None:
+        """`last.pt`: all that a resumed run needs. Randomness needs nothing: it is a function of seed and step."""
+        self.window.check(self.folder)
+        if distributed.is_main():
+            payload = {
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "step": self.step,
+                "best": self.best,
+                "window": self.window.state(),
+                "world_size": distributed.world_size(),
+                **self._identity(),
+            }
+            checkpoint.save(self.folder, checkpoint.LAST, payload)
+
+    def _network_payload(self, scores: Mapping[str, float]) -> dict[str, Any]:
+        return {
+            "network": self.method.network.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "scores": dict(scores),
+            **self._identity(),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """What rebuilds the network and tells which data it belongs to."""
+        return {
+            "method_name": self.method.name,
+            "network_description": self.method.network.description(),
+            "data": self.data.description,
+        }
+
+    def _restore(self, payload: dict[str, Any]) -> None:
+        for key in ("dataset", "label_names", "bands", "train_fingerprint"):
+            was, now = payload["data"][key], self.data.description[key]
+            if was != now:
+                raise UserError(
+                    f"{self.folder} was trained on other data: {key} was {_short(was)} and is now {_short(now)}; "
+                    "give the --source_path of the original data or start a new run"
+                )
+        self.method.load_state_dict(payload["method"])
+        self.optimizer.load_state_dict(payload["optimizer"])
+        self.epoch, self.batch, self.step = payload["epoch"], payload["batch"], payload["step"]
+        self.best = payload["best"]
+        self.window.load(payload["window"])
+        world = distributed.world_size()
+        if payload["world_size"] != world:
+            self.batch = self.batch * payload["world_size"] // world
+            _say(
+                f"note: the run had {payload['world_size']} processes and goes on with {world}: batches, and so the "
+                "numbers from here on, differ from those of an uninterrupted run"
+            )
+        _say(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
+
+    def _open_folder(self) -> tuple[Path, dict[str, Any] | None]:
+        if self.args["load_from_checkpoint"]:
+            folder = Path(self.args["load_from_checkpoint"])
+            return folder, checkpoint.load(folder)
+        name = ""
+        if distributed.is_main():
+            environment = run_folder.describe_environment(self.device) | {
+                "precision": self.precision,
+                "world_size": distributed.world_size(),
+                "wandb_run_id": os.urandom(6).hex(),
+                "data": self.data.description,
+            }
+            parent = Path(self.args["save_path"]) / self.args["dataset"]
+            name = str(run_folder.create(parent, self.args["savename"], self.args.recorded, environment))
+        name = distributed.broadcast_object(name)
+        _say(f"run folder {name}")
+        return Path(name), None
+
+    def _open_logger(self, *, resumed: bool) -> Logger:
+        environment = run_folder.read_json(self.folder / run_folder.ENVIRONMENT)
+        names = ("project", "group", "savename")
+        run = {key: self.args[key] for key in names} | {
+            "wandb_run_id": environment["wandb_run_id"],
+            "config": self.args.recorded,
+        }
+        step = self.step if resumed or self.args["load_from_checkpoint"] else None
+        return Logger(self.folder, wandb_mode=self.args["wandb_mode"], run=run, resume_step=step)
+
+    def close(self) -> None:
+        if self.logger is not None:
+            self.logger.close()
+
+
+class LossWindow:
+    """Loss terms since the last log line, left on the device until somebody reads them."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, int, tuple[str, ...], Tensor]] = []  # epoch, step, names, (terms,)
+        self.images = 0
+        self.seconds = 0.0
+        self.rates: list[float] = []
+        self.unchecked = 0
+        self.started = time.perf_counter()
+
+    @property
+    def count(self) -> int:
+        return len(self.entries)
+
+    def restart_clock(self) -> None:
+        """Called where waiting that is not training (validation, saving) ends."""
+        self.started = time.perf_counter()
+
+    def add(self, epoch: int, step: int, images: int, terms: Mapping[str, Tensor], rates: list[float]) -> None:
+        self.entries.append((epoch, step, tuple(terms), torch.stack([t.detach().float() for t in terms.values()])))
+        self.images += images
+        self.rates = rates
+        now = time.perf_counter()
+        self.seconds += now - self.started
+        self.started = now
+
+    def check(self, folder: Path) -> None:
+        """Raise RunFailure at the first step with a non-finite term, naming every term."""
+        for epoch, step, names, values in self.entries[self.unchecked :]:
+            if not torch.isfinite(values).all():
+                terms = ", ".join(f"{name} = {value:g}" for name, value in zip(names, values.tolist(), strict=True))
+                raise RunFailure(
+                    f"the loss is not finite at epoch {epoch + 1}, step {step}: {terms}. {folder / checkpoint.LAST} is of "
+                    "an earlier step and stays usable; lower the learning rate, or try --clip_gradient or --precision fp32"
+                )
+        self.unchecked = len(self.entries)
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """The record of this window, which is then empty."""
+        self.check(folder)
+        sums: dict[str, list[float]] = {}
+        for _, _, names, values in self.entries:
+            for name, value in zip(names, values.tolist(), strict=True):
+                sums.setdefault(name, []).append(value)
+        losses = {name: sum(values) / len(values) for name, values in sums.items()}
+        if len(losses) > 1:
+            losses["total"] = sum(sum(values) for values in sums.values()) / len(self.entries)
+        record = {
+            "epoch": self.entries[-1][0] + 1,
+            "step": self.entries[-1][1],
+            "split": "train",
+            "losses": losses,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images / self.seconds, 1) if self.seconds else 0.0,
+            "learning_rates": self.rates,
+        }
+        self.entries, self.images, self.seconds, self.unchecked = [], 0, 0.0, 0
+        return record
+
+    def state(self) -> dict[str, Any]:
+        entries = [(epoch, step, names, values.tolist()) for epoch, step, names, values in self.entries]
+        return {"entries": entries, "images": self.images, "seconds": self.seconds, "rates": self.rates}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.entries = [(e, s, tuple(names), torch.tensor(values)) for e, s, names, values in state["entries"]]
+        self.images, self.seconds, self.rates = state["images"], state["seconds"], state["rates"]
+
+
+def _say(text: str) -> None:
+    if distributed.is_main():
+        tqdm.write(text)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 80 else text[:77] + "..."

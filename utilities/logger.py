@@ -1,0 +1,121 @@
+"""Where numbers go: `metrics.jsonl` always, Weights & Biases on request. The only wandb import of the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from utilities.errors import UserError
+
+METRICS = "metrics.jsonl"
+
+
+def wandb_module() -> Any:
+    """The wandb package. Raises UserError where it is missing."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(
+            f"--log_online needs the package wandb ({error}): pip install wandb, or leave --log_online out"
+        ) from error
+    return wandb
+
+
+def check_wandb(mode: str | None) -> None:
+    """Raise UserError before any work when the run could not be logged as asked: no package, or no key."""
+    if mode is None:
+        return
+    wandb = wandb_module()
+    if mode == "online" and not os.environ.get("WANDB_API_KEY") and not wandb.api.api_key:
+        raise UserError(
+            "--log_online needs a key: set WANDB_API_KEY, give --wandb_key KEY, or log offline with --wandb_dryrun"
+        )
+
+
+def scrub_key(argv: list[str]) -> str | None:
+    """Take --wandb_key and its value out of `argv` in place; wandb would copy the command line into the run."""
+    for position, token in enumerate(argv):
+        name, _, value = token.partition("=")
+        if name.replace("-", "_") == "__wandb_key":
+            if not value and position + 1 < len(argv):
+                value = argv.pop(position + 1)
+            argv.pop(position)
+            return value
+    return None
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run, oldest first; a last line cut off by a kill is left out."""
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+class Logger:
+    """Appends records of one run; on resume drops those that the checkpoint has not seen.
+
+    wandb_mode  None, "online" or "offline"
+    """
+
+    def __init__(
+        self, folder: Path, *, wandb_mode: str | None, run: Mapping[str, Any], resume_step: int | None
+    ) -> None:
+        self.path = folder / METRICS
+        if resume_step is not None:
+            kept = [record for record in read_metrics(folder) if record["step"] <= resume_step]
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            temporary.replace(self.path)
+        self.file = self.path.open("a")
+        self.wandb_run = _start_wandb(folder, wandb_mode, run) if wandb_mode else None
+
+    def log(self, record: dict[str, Any]) -> None:
+        """One line: {"epoch", "step", "split", "losses"|"scores", ...}; the step never falls."""
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+        if self.wandb_run is not None:
+            self.wandb_run.log(_flat(record), step=record["step"])
+
+    def close(self) -> None:
+        self.file.close()
+        if self.wandb_run is not None:
+            self.wandb_run.finish()
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, float]:
+    """{"split": "val", "scores": {"recall@1": x}} -> {"val/scores/recall@1": x, "epoch": ...}."""
+    split, flat = record["split"], {"epoch": record["epoch"]}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{split}/{key}/{name}": number for name, number in value.items()}
+        elif key in ("seconds", "images_per_second"):
+            flat[f"{split}/{key}"] = value
+    return flat
+
+
+def _start_wandb(folder: Path, mode: str, run: Mapping[str, Any]) -> Any:
+    """A new run, or the next piece of the run with the same id."""
+    scrub_key(sys.argv)
+    wandb = wandb_module()
+    return wandb.init(
+        mode=mode,
+        id=run["wandb_run_id"],
+        resume="allow" if mode == "online" else None,
+        project=run["project"],
+        group=run["group"],
+        name=run["savename"],
+        config=dict(run["config"]),
+        dir=str(folder),
+        settings=wandb.Settings(console="off", disable_git=True, x_disable_stats=True, silent=True),
+    )
