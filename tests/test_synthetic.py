@@ -18,7 +18,7 @@ from datasets import synthetic
 from datasets.bigearthnet import BigEarthNet
 from datasets.bigearthnet_tables import LABELS_43
 from datasets.demo import CATEGORIES, LABELS, geotiff, landscapes, paint, visible_labels
-from datasets.demo.canvas import SUPERSAMPLING
+from datasets.demo.canvas import SUPERSAMPLING, Canvas
 from datasets.demo.materials import MATERIALS
 from datasets.demo.spectra import BANDS, COVER_NAMES, COVERS
 from datasets.generated import generated_folder
@@ -144,6 +144,21 @@ def test_learnable_but_not_trivial(pictures):
     scores = Ridge(10.0).fit(features[train], rows[train]).predict(features[~train])
     precision, chance = average_precision_score(rows[~train], scores, average="macro"), rows[~train].mean()
     assert chance + 0.15 < precision < 0.85, (chance, precision)
+
+
+@pytest.mark.parametrize(("extent", "height"), [(100.0, 12.0), (100.0, 25.0), (20.0, 60.0)])
+def test_shadows_are_as_long_as_the_sun_is_low(extent, height):
+    """A mast of height h shades the h / tan(elevation) metres behind it, or up to the picture's edge."""
+    canvas = Canvas(np.random.default_rng(3), side=96, extent=extent)
+    canvas.disc(0, 0, 0.01 * extent, (200, 200, 200), "buildings", height)
+    rows, columns = np.nonzero(canvas._shadows(np.asarray(canvas._height, np.float32) * 0.25))
+    ahead = (columns - canvas.size / 2) * canvas.sun[0] + (rows - canvas.size / 2) * canvas.sun[1]
+    aside = (rows - canvas.size / 2) * canvas.sun[0] - (columns - canvas.size / 2) * canvas.sun[1]
+    assert np.abs(aside).max() < 0.02 * extent * canvas.scale + 3
+    if height / canvas.shadow_drop < extent / 2:
+        assert ahead.max() / canvas.scale == pytest.approx(height / canvas.shadow_drop, abs=0.02 * extent)
+    else:
+        assert ahead.max() > 0.45 * canvas.size
 
 
 def test_a_picture_follows_from_its_seed():
@@ -367,9 +382,7 @@ def test_metadata_is_written_as_the_real_one(shared_data, sentinel):
 def test_no_invented_patch_bears_a_real_name(shared_data):
     import bz2
 
-    listed = b"".join(
-        bz2.decompress(f.read_bytes()) for f in (shared_data / "BigEarthNet-splits").glob("*.bz2")
-    )
+    listed = b"".join(bz2.decompress(f.read_bytes()) for f in (shared_data / "BigEarthNet-splits").glob("*.bz2"))
     assert not [a.name for a in ACQUISITIONS if a.name.encode() in listed]
 
 
@@ -426,9 +439,7 @@ def test_classes_are_official_and_mean_something():
     for i, kind in enumerate(("plain", "bog", "heights", "vineyards", "smallholdings")):
         patch = landscapes.paint(kind, "autumn", seed=i)
         assert sum(patch.shares.values()) == pytest.approx(1)
-        assert set(patch.labels) == {
-            name for name, share in patch.shares.items() if share >= landscapes.LEAST_SHARE
-        }
+        assert set(patch.labels) == {name for name, share in patch.shares.items() if share >= landscapes.LEAST_SHARE}
         assert {band: pixels.shape for band, pixels in patch.bands.items()} == {
             band: (landscapes.SIDES.get(band, 60),) * 2 for band in BANDS
         }
