@@ -17,7 +17,7 @@ from utilities.errors import UserError
 from utilities.evaluation import Evaluation, embed_split, evaluate
 from utilities.metrics import Relevance
 
-METRICS = ("recall", "map@2", "hit@1", "ndcg@4")
+METRICS = ("recall", "map@2", "hit@1", "ndcg@4", "map")
 
 
 def embed(images: Tensor) -> Tensor:
@@ -81,18 +81,16 @@ def test_report_has_what_scores_json_promises() -> None:
     result = run(embed(images(30)))
     report = result.report()
     scores, protocol = report["scores"], report["protocol"]
-    assert list(scores) == list(report["chance"]) == ["recall@1", "recall@4", "map@2", "hit@1", "ndcg@4"]
+    assert list(scores) == list(report["chance"]) == ["recall@1", "recall@4", "map@2", "hit@1", "ndcg@4", "map"]
     assert all(0 <= value <= 1 for value in scores.values())
-    assert set(protocol["seconds"]) == {"search", "score"}
+    assert set(protocol["seconds"]) == {"search", "whole_ranking", "score"}
     assert protocol["queries"] == protocol["gallery"] == protocol["query_in_gallery"] == 30
     assert result.neighbours.indices.shape == (30, 4)
 
 
 def test_random_embeddings_score_at_chance() -> None:
     count = 1500
-    rows = torch.nn.functional.normalize(
-        torch.randn(count, 16, generator=torch.Generator().manual_seed(5)), dim=1
-    )
+    rows = torch.nn.functional.normalize(torch.randn(count, 16, generator=torch.Generator().manual_seed(5)), dim=1)
     result = run(rows, count)
     for name, level in result.scores.chance.items():
         values = result.scores.per_query[name]

@@ -76,9 +76,7 @@ def test_doctests() -> None:
 )
 def test_worked_example(name: str, value: float) -> None:
     found, query, gallery = worked_example()
-    result = score(
-        found, query, gallery, metrics=[parse_metric(name)], relevance=Relevance(), query_rows=None
-    )
+    result = score(found, query, gallery, metrics=[parse_metric(name)], relevance=Relevance(), query_rows=None)
     assert result.scores[name] == pytest.approx(value, abs=1e-6)
 
 
@@ -89,21 +87,17 @@ def test_equal_to_literal_twins(rule: Relevance, inside: bool) -> None:
     queries = gallery if inside else random_labels(20, 7, seed=2)
     ranking = orders(50, seed=3)
     if not inside:
-        ranking = torch.stack(
-            [torch.randperm(50, generator=torch.Generator().manual_seed(i)) for i in range(20)]
-        )
+        ranking = torch.stack([torch.randperm(50, generator=torch.Generator().manual_seed(i)) for i in range(20)])
     rows = torch.arange(50) if inside else None
     result = score(ranking[:, :8], queries, gallery, metrics=ALL, relevance=rule, query_rows=rows)
     images = sets(gallery)
     for metric in ALL:
         expected = [
-            twin.top_k(
-                metric.name, metric.k or 0, query, [images[i] for i in order], 7, rule.rule, rule.threshold
-            )
+            twin.top_k(metric.name, metric.k or 0, query, [images[i] for i in order], 7, rule.rule, rule.threshold)
             for query, order in zip(sets(queries), ranking.tolist(), strict=True)
         ]
         got = result.per_query[str(metric)]
-        torch.testing.assert_close(got, torch.tensor(expected).double(), rtol=0, atol=1e-12, equal_nan=True)
+        torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12, equal_nan=True)
         exact = [value for value in expected if not math.isnan(value)]
         assert result.scores[str(metric)] == pytest.approx(sum(exact) / len(exact), abs=1e-9)
         assert result.protocol["left_out"][str(metric)] == len(expected) - len(exact)
@@ -126,14 +120,10 @@ def test_chance_is_the_mean_over_every_order(name: str, rule: Relevance) -> None
     labels = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]]).bool()
     for k in (1, 2, 4):
         metric = Metric(name, k)
-        result = score(
-            orders(6, seed=1), labels, labels, metrics=[metric], relevance=rule, query_rows=torch.arange(6)
-        )
+        result = score(orders(6, seed=1), labels, labels, metrics=[metric], relevance=rule, query_rows=torch.arange(6))
         images = sets(labels)
         expected = [
-            twin.expected_top_k(
-                name, k, images[i], images[:i] + images[i + 1 :], 3, rule.rule, rule.threshold
-            )
+            twin.expected_top_k(name, k, images[i], images[:i] + images[i + 1 :], 3, rule.rule, rule.threshold)
             for i in range(6)
         ]
         kept = [value for value in expected if not math.isnan(value)]
@@ -142,34 +132,27 @@ def test_chance_is_the_mean_over_every_order(name: str, rule: Relevance) -> None
 
 def test_chance_of_a_separate_gallery() -> None:
     queries, gallery = random_labels(9, 5, seed=4), random_labels(40, 5, seed=5)
-    draws = torch.stack(
-        [torch.rand(9, 40, generator=torch.Generator().manual_seed(i)).argsort(1) for i in range(400)]
-    )
+    draws = torch.stack([torch.rand(9, 40, generator=torch.Generator().manual_seed(i)).argsort(1) for i in range(150)])
     scores = [
-        score(draw, queries, gallery, metrics=ALL, relevance=Relevance("share"), query_rows=None)
-        for draw in draws
+        score(draw, queries, gallery, metrics=ALL, relevance=Relevance("share"), query_rows=None) for draw in draws
     ]
     for name, level in scores[0].chance.items():
         values = torch.tensor([result.scores[name] for result in scores])
-        assert abs(values.mean() - level) < 5 * values.std() / 20 + 1e-9
+        assert abs(values.mean() - level) < 5 * values.std() / 150**0.5 + 1e-9
 
 
 def test_pytorch_metric_learning_defines_the_same_precision_at_1() -> None:
     calculator = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
     labels = random_labels(60, 6, seed=6)
     labels[labels.sum(1) == 0, 0] = True
-    rows = torch.nn.functional.normalize(
-        torch.randn(60, 8, generator=torch.Generator().manual_seed(7)), dim=1
-    )
+    rows = torch.nn.functional.normalize(torch.randn(60, 8, generator=torch.Generator().manual_seed(7)), dim=1)
     theirs = calculator.AccuracyCalculator(
         include=("precision_at_1",), k=None, device=torch.device("cpu"),
         label_comparison_fn=lambda a, b: (a * b).sum(-1) > 0,
     ).get_accuracy(rows, labels.long())  # fmt: skip
     found = search(rows, rows, 1, query_rows=torch.arange(60)).indices
     wanted = expand_metrics(["hit", "precision"], [1])
-    ours = score(
-        found, labels, labels, metrics=wanted, relevance=Relevance("share"), query_rows=torch.arange(60)
-    )
+    ours = score(found, labels, labels, metrics=wanted, relevance=Relevance("share"), query_rows=torch.arange(60))
     assert ours.scores["hit@1"] == pytest.approx(theirs["precision_at_1"], abs=1e-9)
     assert ours.scores["precision@1"] == pytest.approx(theirs["precision_at_1"], abs=1e-9)
 
@@ -179,11 +162,9 @@ def test_scikit_learn_defines_the_same_pairs_and_gains() -> None:
     labels = random_labels(40, 6, seed=8)
     order = orders(40, seed=9)
     wanted = expand_metrics(
-        ["label_precision", "label_recall", "label_f1", "label_jaccard", "label_hamming", "ndcg"], [1, 5]
+        ["label_precision", "label_recall", "label_f1", "label_jaccard", "label_hamming", "ndcg@K"], [1, 5]
     )
-    ours = score(
-        order[:, :5], labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(40)
-    )
+    ours = score(order[:, :5], labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(40))
     first = labels[order[:, 0]].numpy()
     for name, theirs in {
         "label_precision@1": sklearn.precision_score(labels, first, average="samples", zero_division=0),
@@ -197,9 +178,7 @@ def test_scikit_learn_defines_the_same_pairs_and_gains() -> None:
     ranks = torch.arange(39, 0, -1).double().numpy()
     for row in range(40):
         if labels[row].any():
-            theirs = sklearn.ndcg_score(
-                gains[row, order[row]][None].numpy(), ranks[None], k=5, ignore_ties=True
-            )
+            theirs = sklearn.ndcg_score(gains[row, order[row]][None].numpy(), ranks[None], k=5, ignore_ties=True)
             assert ours.per_query["ndcg@5"][row] == pytest.approx(theirs, abs=1e-9)
 
 
@@ -209,7 +188,7 @@ def test_perfect_order_scores_one_and_recall_never_falls() -> None:
     shared = labels.double() @ labels.double().T
     best = shared.fill_diagonal_(-1).argsort(dim=1, descending=True)[:, :-1]
     ks = [1, 2, 4, 8]
-    wanted = expand_metrics(["ndcg", "recall"], ks)
+    wanted = expand_metrics(["ndcg@K", "recall"], ks)
     result = score(best, labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(60))
     for k in ks:
         assert result.scores[f"ndcg@{k}"] == pytest.approx(1, abs=1e-12)
@@ -220,11 +199,9 @@ def test_perfect_order_scores_one_and_recall_never_falls() -> None:
 def test_one_hot_labels_reduce_to_single_label_measures() -> None:
     labels = torch.nn.functional.one_hot(torch.arange(30) % 4).bool()
     order = orders(30, seed=11)
-    wanted = expand_metrics(["recall", "hit", "precision", "r_precision", "acg", "label_f1"], [4])
+    wanted = expand_metrics(["recall", "hit", "precision", "r_precision@K", "acg@K", "label_f1"], [4])
     for rule in RULES:
-        result = score(
-            order, labels, labels, metrics=wanted, relevance=rule, query_rows=torch.arange(30)
-        ).scores
+        result = score(order, labels, labels, metrics=wanted, relevance=rule, query_rows=torch.arange(30)).scores
         assert result["recall@4"] == result["hit@4"]
         assert result["precision@4"] == result["r_precision@4"] == result["acg@4"] == result["label_f1@4"]
 
@@ -244,7 +221,7 @@ def test_relevance_is_asymmetric_under_subset_only() -> None:
 def test_queries_without_labels_or_relevant_images() -> None:
     labels = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]).bool()
     order = torch.tensor([[1, 2, 3], [2, 3, 0], [3, 0, 1], [2, 0, 1]])
-    wanted = expand_metrics(["recall", "hit", "precision", "ap", "ap_found", "ndcg", "wap", "acg"], [1])
+    wanted = expand_metrics(["recall", "hit", "precision", "ap", "ap_found", "ndcg@K", "wap@K", "acg@K"], [1])
     result = score(order, labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(4))
     for name in ("recall@1", "hit@1", "precision@1", "ap_found@1", "acg@1"):
         assert result.scores[name] == 0.5  # two of four: the others count 0
@@ -258,10 +235,8 @@ def test_queries_without_labels_or_relevant_images() -> None:
 
 def test_nothing_relevant_anywhere_is_not_a_silent_number() -> None:
     labels = torch.eye(4).bool()
-    wanted = expand_metrics(["ap", "ndcg", "hit"], [2])
-    result = score(
-        orders(4, 1), labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(4)
-    )
+    wanted = expand_metrics(["ap", "ndcg@K", "hit"], [2])
+    result = score(orders(4, 1), labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(4))
     assert math.isnan(result.scores["ap@2"])
     assert math.isnan(result.chance["ndcg@2"])
     assert result.scores["hit@2"] == 0
@@ -270,7 +245,7 @@ def test_nothing_relevant_anywhere_is_not_a_silent_number() -> None:
 
 def test_all_labels_equal_scores_one_everywhere() -> None:
     labels = torch.tensor([[1, 0, 1]]).bool().expand(10, 3)
-    names = ["recall", "map", "hit", "ap", "ndcg", "label_f1"]
+    names = ["recall", "map@K", "hit", "ap", "ndcg@K", "label_f1"]
     for rule in RULES:
         result = score(
             orders(10, 1),
@@ -285,9 +260,7 @@ def test_all_labels_equal_scores_one_everywhere() -> None:
 
 def test_k_beyond_the_gallery_is_cut_and_said() -> None:
     labels = random_labels(4, 3, seed=12)
-    result = score(
-        orders(4, 1), labels, labels, metrics=ALL, relevance=Relevance("share"), query_rows=torch.arange(4)
-    )
+    result = score(orders(4, 1), labels, labels, metrics=ALL, relevance=Relevance("share"), query_rows=torch.arange(4))
     assert "K = 8 is cut to 3: a query finds no more images" in result.protocol["notes"]
     assert result.scores["precision@8"] == result.scores["precision@3"]
     assert result.chance["hit@8"] == result.chance["hit@3"]
@@ -316,9 +289,7 @@ def test_ideal_gain_of_the_whole_gallery() -> None:
     for k in (1, 7, None):
         ideal = ideal_gain(facts.gains, k)[facts.kind]
         for row, query in enumerate(sets(labels)):
-            gains = sorted(
-                (len(query & image) for i, image in enumerate(sets(labels)) if i != row), reverse=True
-            )
+            gains = sorted((len(query & image) for i, image in enumerate(sets(labels)) if i != row), reverse=True)
             assert ideal[row].item() == pytest.approx(twin.dcg(gains[:k]), abs=1e-9)
 
 
@@ -332,9 +303,7 @@ def test_names() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "text", ["recal@1", "recall@0", "recall@-1", "recall@x", "recall@", "@1", "", "recall@1.5"]
-)
+@pytest.mark.parametrize("text", ["recal@1", "recall@0", "recall@-1", "recall@x", "recall@", "@1", "", "recall@1.5"])
 def test_unknown_names_list_the_choices(text: str) -> None:
     with pytest.raises(UserError, match=r"unknown metric .*choices: recall@K, r_precision@K, map@K, hit@K"):
         parse_metric(text)

@@ -47,11 +47,7 @@ def _hypergeometric(images: Tensor, relevant: Tensor, k: int) -> Tensor:
     found = torch.arange(k + 1, dtype=torch.float64)
     m, r = images[:, None], relevant[:, None]
     possible = (found <= r) & (k - found <= m - r)
-    log = (
-        _log_choose(r, found)
-        + _log_choose(m - r, k - found)
-        - _log_choose(m, torch.tensor(float(k)).double())
-    )
+    log = _log_choose(r, found) + _log_choose(m - r, k - found) - _log_choose(m, torch.tensor(float(k)).double())
     return torch.where(possible, log.exp(), 0.0)
 
 
@@ -60,9 +56,7 @@ def _log_choose(n: Tensor, r: Tensor) -> Tensor:
     return torch.lgamma(n + 1) - torch.lgamma(r + 1) - torch.lgamma((n - r).clamp(min=0) + 1)
 
 
-def union_recall(
-    query_labels: Tensor, label_counts: Tensor, inside: Tensor, images: Tensor, k: int
-) -> Tensor:
+def union_recall(query_labels: Tensor, label_counts: Tensor, inside: Tensor, images: Tensor, k: int) -> Tensor:
     """Chance of recall@K: a label is in the union unless all K miss the images that carry it.
 
     query_labels (U, L) bool, label_counts (L,) images that carry a label, inside (U,) whether the query is
@@ -76,8 +70,9 @@ def union_recall(
 
 def chance_level(metric: Metric, facts: GalleryFacts, gallery_labels: Tensor, relevance: Relevance) -> Tensor:
     """Expected value of a metric, (U,); the facts must count its rule or its pair measure."""
-    found = int(facts.images.min())
-    k = found if metric.k is None else min(metric.k, found)
+    if metric.k is None:
+        return _whole_chance(metric, facts, relevance)
+    k = min(metric.k, int(facts.images.min()))
     if metric.name in PAIR_MEASURES:
         return facts.pair_means[metric.name]
     if metric.name == "recall":
@@ -111,3 +106,25 @@ def _graded_chance(name: str, facts: GalleryFacts, k: int) -> Tensor:
     sharing = facts.gains[:, 1:].sum(1)
     mean = facts.gains @ levels / sharing.masked_fill(sharing == 0, torch.nan)
     return mean * expected_ap_found(facts.images, facts.relevant[SHARE], k)
+
+
+def _whole_chance(metric: Metric, facts: GalleryFacts, relevance: Relevance) -> Tensor:
+    """The same for the whole ranking: k is R or M, and the mean gain at every rank is that of the gallery."""
+    images, relevant = facts.images, facts.relevant[rule_of(metric, relevance)]
+    total = relevant.masked_fill(relevant == 0, torch.nan)
+    levels = torch.arange(facts.gains.shape[1], dtype=torch.float64)
+    mean_gain = facts.gains @ levels / images
+    if metric.name == "r_precision":
+        return total / images
+    if metric.name == "map_at_r":
+        return expected_precision_sum(images, relevant, relevant) / total
+    if metric.name == "map":
+        return expected_precision_sum(images, relevant, images) / total
+    if metric.name == "acg":
+        return mean_gain + 0 * total
+    if metric.name == "wap":
+        return mean_gain * images / total * expected_precision_sum(images, relevant, images) / total
+    discounts = 1 / torch.log2(1 + torch.arange(1, int(images.max()) + 1, dtype=torch.float64))
+    mean_worth = facts.gains @ (torch.exp2(levels) - 1) / images
+    ideal = ideal_gain(facts.gains, None)
+    return mean_worth * discounts.cumsum(0)[images.long() - 1] / ideal.masked_fill(ideal == 0, torch.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -13,14 +14,13 @@ from torch import Tensor
 from utilities.batch import Batch
 from utilities.distributed import gather_uneven, is_active, rank, world_size
 from utilities.errors import UserError
-from utilities.metrics import Relevance, expand_metrics
+from utilities.metrics import Metric, Relevance, expand_metrics
 from utilities.neighbours import BLOCK_BYTES, Neighbours, search
-from utilities.scoring import Scores, score
+from utilities.ranking import whole_ranking_values
+from utilities.scoring import Scores, facts_for, score
 
 
-def embed_split(
-    embed: Callable[[Tensor], Tensor], batches: Iterable[Batch], size: int
-) -> tuple[Tensor, Tensor]:
+def embed_split(embed: Callable[[Tensor], Tensor], batches: Iterable[Batch], size: int) -> tuple[Tensor, Tensor]:
     """Embed the images of a split; every rank passes its own share of the batches and gets all embeddings.
 
     embed takes `Batch.images` and returns (B, D) rows. Returns embeddings (M, D) float32 and their rows in
@@ -47,11 +47,7 @@ def embed_split(
 def _gather(parts: list[Tensor], rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     """All ranks' parts on the CPU, in rank order; a rank may have none."""
     if world_size() == 1:
-        return (
-            (torch.cat(parts).cpu(), torch.cat(rows).cpu())
-            if parts
-            else (torch.empty(0, 0), torch.empty(0).long())
-        )
+        return (torch.cat(parts).cpu(), torch.cat(rows).cpu()) if parts else (torch.empty(0, 0), torch.empty(0).long())
     on_gpu = dist.get_backend() == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     width = torch.tensor([parts[0].shape[1] if parts else 0], device=device)
@@ -69,8 +65,17 @@ class Evaluation(NamedTuple):
     seconds: dict[str, float]
 
     def report(self) -> dict[str, Any]:
-        protocol = {**self.scores.protocol, "seconds": self.seconds}
-        return {"scores": self.scores.scores, "chance": self.scores.chance, "protocol": protocol}
+        protocol = {**self.scores.protocol, "seconds": {what: round(s, 4) for what, s in self.seconds.items()}}
+        return {
+            "scores": _without_nan(self.scores.scores),
+            "chance": _without_nan(self.scores.chance),
+            "protocol": protocol,
+        }
+
+
+def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
+    """None where no query could be scored: JSON knows no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def evaluate(
@@ -101,14 +106,47 @@ def evaluate(
         raise UserError(f"queries carry {labels.shape[1]} labels and the gallery {other_labels.shape[1]}")
     deepest = max((k for _, k in wanted if k is not None), default=1)
 
+    queries, images = embeddings.to(device), others.to(device)
     started = time.perf_counter()
-    found = _search_shares(
-        embeddings.to(device), others.to(device), deepest, rows, backend, block_bytes, progress
-    )
+    found = _search_shares(queries, images, deepest, rows, backend, block_bytes, progress)
     searched = time.perf_counter()
-    scores = score(found.indices, labels, other_labels, metrics=wanted, relevance=relevance, query_rows=rows)
-    seconds = {"search": searched - started, "score": time.perf_counter() - searched}
+    facts = facts_for(labels.cpu(), other_labels.cpu(), rows, wanted, relevance)
+    whole: dict[Metric, Tensor] = {}
+    if whole_metrics := [metric for metric in wanted if metric.k is None]:
+        share = _share(len(queries))
+        whole = whole_ranking_values(
+            queries[share],
+            images,
+            labels[share],
+            other_labels,
+            metrics=whole_metrics,
+            relevance=relevance,
+            facts=facts._replace(kind=facts.kind[share]),
+            query_rows=None if rows is None else rows[share],
+            block_bytes=block_bytes,
+            progress=progress,
+        )
+        if is_active():
+            whole = {metric: gather_uneven(value.to(device)).cpu() for metric, value in whole.items()}
+    ranked = time.perf_counter()
+    scores = score(
+        found.indices,
+        labels,
+        other_labels,
+        metrics=wanted,
+        relevance=relevance,
+        query_rows=rows,
+        whole=whole,
+        facts=facts,
+    )
+    done = time.perf_counter()
+    seconds = {"search": searched - started, "whole_ranking": ranked - searched, "score": done - ranked}
     return Evaluation(scores, found, seconds)
+
+
+def _share(count: int) -> slice:
+    """This rank's consecutive share of the queries."""
+    return slice(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
 def _search_shares(
@@ -120,8 +158,8 @@ def _search_shares(
     block_bytes: int,
     progress: Callable[[int], object] | None,
 ) -> Neighbours:
-    """`search`, each rank for its consecutive share of the queries; the whole on the CPU."""
-    share = slice(len(queries) * rank() // world_size(), len(queries) * (rank() + 1) // world_size())
+    """`search`, each rank for its share of the queries; the whole on the CPU."""
+    share = _share(len(queries))
     found = search(
         queries[share],
         gallery,
@@ -135,6 +173,4 @@ def _search_shares(
         return Neighbours(found.indices.cpu(), found.distances.cpu())
     on_gpu = dist.get_backend() == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-    return Neighbours(
-        gather_uneven(found.indices.to(device)).cpu(), gather_uneven(found.distances.to(device)).cpu()
-    )
+    return Neighbours(gather_uneven(found.indices.to(device)).cpu(), gather_uneven(found.distances.to(device)).cpu())

@@ -119,9 +119,7 @@ def average_precision(relevant: Tensor, total: Tensor) -> Tensor:
     >>> average_precision(torch.tensor([[True, False, True]]), torch.tensor([2])).item()
     0.8333333333333333
     """
-    return precision_sum(relevant) / total.double().clamp(max=relevant.shape[1]).masked_fill(
-        total == 0, torch.nan
-    )
+    return precision_sum(relevant) / total.double().clamp(max=relevant.shape[1]).masked_fill(total == 0, torch.nan)
 
 
 def average_precision_found(relevant: Tensor) -> Tensor:
@@ -235,26 +233,29 @@ class Measure(NamedTuple):
 
 TOP_K_MEASURES: dict[str, Measure] = {
     "recall": Measure("share of the query's labels in the union of the labels of the K nearest", "union"),
-    "r_precision": Measure(
-        "share of the K nearest whose labels are a non-empty subset of the query's", "subset"
-    ),
+    "r_precision": Measure("share of the K nearest whose labels are a non-empty subset of the query's", "subset"),
     "map": Measure("(1/K) sum over j <= K of rel_j * precision@j, subset relevance", "subset"),
     "hit": Measure("share of queries with a relevant image among the K nearest", "relevance"),
     "precision": Measure("share of the K nearest that are relevant", "relevance"),
-    "ap": Measure("sum over j <= K of rel_j * precision@j, over min(R, K)", "relevance", normalised=True),
+    "ap": Measure("sum over j <= K of rel_j * precision@j, over min(R, K)", "relevance", True),
     "ap_found": Measure("the same sum over the number of relevant images among the K", "relevance"),
     "acg": Measure("average cumulative gain: mean number of shared labels", "gain"),
-    "ndcg": Measure(
-        "discounted cumulative gain of shared labels over that of the best order", "gain", normalised=True
-    ),
-    "wap": Measure("weighted average precision of shared labels", "gain", normalised=True),
+    "ndcg": Measure("discounted cumulative gain of shared labels over that of the best order", "gain", normalised=True),
+    "wap": Measure("weighted average precision of shared labels", "gain", True),
     "label_precision": Measure("shared labels over those of the retrieved image, mean of pairs", "pairs"),
     "label_recall": Measure("shared labels over those of the query, mean of pairs", "pairs"),
     "label_f1": Measure("F1 of the two label sets, mean of pairs", "pairs"),
     "label_jaccard": Measure("Jaccard similarity of the two label sets, mean of pairs", "pairs"),
     "label_hamming": Measure("Hamming loss of the two label sets, mean of pairs; lower is better", "pairs"),
 }
-WHOLE_MEASURES: dict[str, Measure] = {}
+WHOLE_MEASURES: dict[str, Measure] = {
+    "r_precision": Measure("share of the first R that are relevant, R relevant images in all", "relevance", True),
+    "map_at_r": Measure("(1/R) sum over j <= R of rel_j * precision@j", "relevance", True),
+    "map": Measure("(1/R) sum over all ranks of rel_j * precision@j", "relevance", True),
+    "ndcg": Measure("discounted cumulative gain of shared labels over that of the best order", "gain", True),
+    "wap": Measure("(1/R) sum over all ranks of [r_j > 0] ACG@j, R images that share a label", "gain", True),
+    "acg": Measure("mean number of shared labels down to rank R, R images that share a label", "gain", True),
+}
 LOWER_IS_BETTER = ("label_hamming",)
 
 
@@ -268,11 +269,13 @@ class Metric(NamedTuple):
         return self.name if self.k is None else f"{self.name}@{self.k}"
 
 
+def measure(metric: Metric) -> Measure:
+    return (WHOLE_MEASURES if metric.k is None else TOP_K_MEASURES)[metric.name]
+
+
 def rule_of(metric: Metric, relevance: Relevance) -> Relevance:
     """The relevance that a metric goes by: its own where its definition fixes one, else the given one."""
-    if metric.k is not None:
-        return {"subset": SUBSET, "gain": SHARE}.get(TOP_K_MEASURES[metric.name].uses, relevance)
-    return relevance
+    return {"subset": SUBSET, "gain": SHARE}.get(measure(metric).uses, relevance)
 
 
 def metric_names() -> list[str]:
@@ -287,9 +290,7 @@ def parse_metric(text: str) -> Metric:
         return Metric(name, None)
     if at and name in TOP_K_MEASURES and cut.isascii() and cut.isdigit() and int(cut) > 0:
         return Metric(name, int(cut))
-    raise UserError(
-        f"unknown metric {text!r}; choices: {', '.join(metric_names())}, with K a positive number"
-    )
+    raise UserError(f"unknown metric {text!r}; choices: {', '.join(metric_names())}, with K a positive number")
 
 
 def expand_metrics(names: list[str] | tuple[str, ...], ks: list[int] | tuple[int, ...]) -> list[Metric]:

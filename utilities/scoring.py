@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -46,24 +46,31 @@ def score(
     metrics: Sequence[Metric],
     relevance: Relevance,
     query_rows: Tensor | None,
+    whole: Mapping[Metric, Tensor] | None = None,
+    facts: GalleryFacts | None = None,
 ) -> Scores:
-    """Score the top K of every query.
+    """Score what every query found.
 
     indices (Q, K) int64 rows of the gallery as `neighbours.search` returns them, query_labels (Q, L) and
     gallery_labels (N, L) multi-hot, query_rows (Q,) int64 as given to the search. A cut-off beyond the images
-    found is cut to them, which the protocol notes.
+    found is cut to them, which the protocol notes. whole: values of the metrics of the whole ranking, which
+    the top K cannot tell (`ranking.whole_ranking_values`); facts: of `facts_for`, where they are known
+    already.
     """
     query_labels, gallery_labels, indices = (
         query_labels.bool().cpu(),
         gallery_labels.bool().cpu(),
         indices.cpu(),
     )
-    inside = torch.zeros(len(query_labels), dtype=torch.bool) if query_rows is None else query_rows.cpu() >= 0
+    inside = _inside(query_rows, len(query_labels))
     _check_width(indices, metrics, len(gallery_labels) - int(inside.any()))
-    names = {metric.name for metric in metrics}
-    rules = dict.fromkeys([SUBSET, SHARE, relevance])
-    facts = gallery_facts(query_labels, gallery_labels, inside, list(rules), names & m.PAIR_MEASURES.keys())
-    per_query = top_k_values(indices, query_labels, gallery_labels, metrics, relevance, facts)
+    if facts is None:
+        facts = facts_for(query_labels, gallery_labels, query_rows, metrics, relevance)
+    top = [metric for metric in metrics if metric.k is not None]
+    values_of = {**top_k_values(indices, query_labels, gallery_labels, top, relevance, facts), **(whole or {})}
+    if lacking := [str(metric) for metric in metrics if metric not in values_of]:
+        raise ValueError(f"{', '.join(lacking)}: measures of the whole ranking need their values in `whole`")
+    per_query = {str(metric): values_of[metric] for metric in metrics}
     chance = {}
     for metric in metrics:
         values = chance_level(metric, facts, gallery_labels, relevance)[facts.kind]
@@ -73,6 +80,23 @@ def score(
     return Scores({name: _mean(values) for name, values in per_query.items()}, chance, per_query, protocol)
 
 
+def facts_for(
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    query_rows: Tensor | None,
+    metrics: Sequence[Metric],
+    relevance: Relevance,
+) -> GalleryFacts:
+    """What the gallery holds for these queries, as far as the metrics and their chance levels need it."""
+    pairs = {metric.name for metric in metrics} & PAIR_MEASURES.keys()
+    rules = list(dict.fromkeys([SUBSET, SHARE, relevance]))
+    return gallery_facts(query_labels, gallery_labels, _inside(query_rows, len(query_labels)), rules, pairs)
+
+
+def _inside(query_rows: Tensor | None, count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.bool) if query_rows is None else query_rows.cpu() >= 0
+
+
 def top_k_values(
     indices: Tensor,
     query_labels: Tensor,
@@ -80,7 +104,7 @@ def top_k_values(
     metrics: Sequence[Metric],
     relevance: Relevance,
     facts: GalleryFacts,
-) -> dict[str, Tensor]:
+) -> dict[Metric, Tensor]:
     """Value of every top-K metric for every query, (Q,) float64, in blocks of queries."""
     values = {metric: torch.empty(len(indices), dtype=torch.float64) for metric in metrics}
     totals = {rule: count[facts.kind] for rule, count in facts.relevant.items()}
@@ -109,7 +133,7 @@ def top_k_values(
     for metric, value in values.items():
         if TOP_K_MEASURES[metric.name].normalised:
             value[totals[rule_of(metric, relevance)] == 0] = torch.nan
-    return {str(metric): value for metric, value in values.items()}
+    return values
 
 
 _GAINS = {"acg": m.average_cumulative_gain, "wap": m.weighted_average_precision}
@@ -143,9 +167,7 @@ class _Top:
 def _check_width(indices: Tensor, metrics: Sequence[Metric], findable: int) -> None:
     widest = max((k for _, k in metrics if k is not None), default=0)
     if indices.shape[1] < min(widest, findable):
-        raise ValueError(
-            f"K = {widest} needs {min(widest, findable)} neighbours a query, {indices.shape[1]} given"
-        )
+        raise ValueError(f"K = {widest} needs {min(widest, findable)} neighbours a query, {indices.shape[1]} given")
 
 
 def _mean(values: Tensor) -> float:
@@ -167,9 +189,7 @@ def _protocol(
     notes = [f"K = {k} is cut to {width}: a query finds no more images" for k in cut]
     without = int((query_labels.sum(1) == 0).sum())
     if without:
-        notes.append(
-            f"{without} queries carry no label: 0 in recall@K, precision and hits, left out where normalised"
-        )
+        notes.append(f"{without} queries carry no label: 0 in recall@K, precision and hits, left out where normalised")
     return {
         "queries": len(query_labels),
         "gallery": len(gallery_labels),
@@ -180,9 +200,7 @@ def _protocol(
         "relevance": str(relevance),
         "neighbours": width,
         "queries_without_labels": without,
-        "queries_without_relevant": {
-            str(r): int((c[facts.kind] == 0).sum()) for r, c in facts.relevant.items()
-        },
-        "definitions": {str(metric): TOP_K_MEASURES[metric.name].meaning for metric in metrics},
+        "queries_without_relevant": {str(r): int((c[facts.kind] == 0).sum()) for r, c in facts.relevant.items()},
+        "definitions": {str(metric): m.measure(metric).meaning for metric in metrics},
         "notes": notes,
     }

@@ -100,9 +100,7 @@ def expected_top_k(
     return sum(top_k(name, k, query, list(order), labels, rule, threshold) for order in orders) / len(orders)
 
 
-def nearest(
-    queries: list[list[float]], gallery: list[list[float]], k: int, rows: list[int] | None
-) -> list[list[int]]:
+def nearest(queries: list[list[float]], gallery: list[list[float]], k: int, rows: list[int] | None) -> list[list[int]]:
     """Indices of the k nearest in rational arithmetic, by (distance, index), without the query's own row."""
     exact_gallery = [[Fraction(value) for value in image] for image in gallery]
     result = []
@@ -115,3 +113,26 @@ def nearest(
         )
         result.append([index for _, index in order[:k]])
     return result
+
+
+def whole(name: str, query: LabelSet, ranking: list[LabelSet], rule: str, threshold: float = 0.5) -> float:
+    """A measure of the whole ranking for one query; NaN: left out."""
+    gains = [len(query & image) for image in ranking]
+    if name in ("ndcg", "wap", "acg"):
+        rule = "share"
+    hits = [relevant(query, image, rule, threshold) for image in ranking]
+    total = sum(hits)
+    if not total:
+        return math.nan
+    if name == "r_precision":
+        return sum(hits[:total]) / total
+    if name == "map_at_r":
+        return precision_sum(hits[:total]) / total
+    if name == "map":
+        return precision_sum(hits) / total
+    if name == "ndcg":
+        return dcg(gains) / dcg(sorted(gains, reverse=True))
+    if name == "acg":
+        return sum(gains[:total]) / total
+    assert name == "wap"
+    return wap(gains)

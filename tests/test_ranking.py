@@ -1,0 +1,150 @@
+"""Measures of the whole ranking: equal to literal twins and to pytorch-metric-learning, in any block size."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.oracles import metrics as twin
+from utilities.errors import UserError
+from utilities.evaluation import evaluate
+from utilities.metrics import RELEVANCE_RULES, WHOLE_MEASURES, Relevance
+from utilities.neighbours import search
+from utilities.ranking import whole_ranking_values
+from utilities.scoring import facts_for
+
+NAMES = list(WHOLE_MEASURES)
+RULES = [Relevance(rule) for rule in RELEVANCE_RULES]
+
+
+def embeddings(count: int, seed: int = 1, width: int = 6) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(count, width, generator=draw), dim=1)
+
+
+def labels(count: int, seed: int = 2, width: int = 7) -> Tensor:
+    rows = torch.rand(count, width, generator=torch.Generator().manual_seed(seed)) < 0.35
+    rows[::11] = False
+    return rows
+
+
+def sets(rows: Tensor) -> list[frozenset[int]]:
+    return [frozenset(row.nonzero().flatten().tolist()) for row in rows]
+
+
+def assert_equal_to_twins(
+    rows: Tensor, carried: Tensor, rule: Relevance, gallery: tuple[Tensor, Tensor] | None
+) -> None:
+    result = evaluate(rows, carried, metrics=NAMES, ks=(), relevance=rule, backend="torch", gallery=gallery).scores
+    others, other_labels = (rows, carried) if gallery is None else gallery
+    own = torch.arange(len(rows)) if gallery is None else None
+    order = search(rows, others, len(others), query_rows=own, backend="torch").indices.tolist()
+    images = sets(other_labels)
+    for name in NAMES:
+        expected = [
+            twin.whole(name, query, [images[i] for i in ranking], rule.rule, rule.threshold)
+            for query, ranking in zip(sets(carried), order, strict=True)
+        ]
+        wanted = torch.tensor(expected, dtype=torch.float64)
+        torch.testing.assert_close(result.per_query[name], wanted, rtol=0, atol=1e-12, equal_nan=True)
+        assert result.protocol["left_out"][name] == sum(map(math.isnan, expected))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_equal_to_literal_twins(rule: Relevance) -> None:
+    assert_equal_to_twins(embeddings(60), labels(60), rule, None)
+    assert_equal_to_twins(embeddings(15), labels(15), rule, (embeddings(60, seed=3), labels(60, seed=4)))
+
+
+def test_ties_are_broken_by_index_not_by_gain() -> None:
+    rows = embeddings(60)
+    rows[20:40] = rows[0]  # different labels at the same distance
+    rows[40:46] = torch.eye(6)
+    rows[46:52] = torch.eye(6)
+    for rule in RULES:
+        assert_equal_to_twins(rows, labels(60), rule, None)
+        assert_equal_to_twins(rows[:15], labels(15), rule, (rows, labels(60)))
+
+
+def test_block_size_does_not_matter() -> None:
+    rows, carried = embeddings(80), labels(80)
+    arguments = {"metrics": NAMES, "ks": (), "relevance": Relevance("share"), "backend": "torch"}
+    whole = evaluate(rows, carried, **arguments)  # type: ignore[arg-type]
+    for block_bytes in (1, 30_000):
+        small = evaluate(rows, carried, block_bytes=block_bytes, **arguments)  # type: ignore[arg-type]
+        assert small.scores.scores == pytest.approx(whole.scores.scores, abs=1e-12)
+
+
+def test_pytorch_metric_learning_defines_the_same() -> None:
+    calculator = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    rows, carried = embeddings(150, width=12), labels(150)
+    carried[carried.sum(1) == 0, 0] = True
+    names = {"r_precision": "r_precision", "mean_average_precision_at_r": "map_at_r", "mean_average_precision": "map"}
+    theirs = calculator.AccuracyCalculator(
+        include=tuple(names), k=None, device=torch.device("cpu"),
+        label_comparison_fn=lambda a, b: (a * b).sum(-1) > 0,
+    ).get_accuracy(rows, carried.long())  # fmt: skip
+    ours = evaluate(rows, carried, metrics=NAMES, ks=(), relevance=Relevance("share"), backend="torch").scores.scores
+    for their_name, our_name in names.items():
+        assert ours[our_name] == pytest.approx(theirs[their_name], abs=1e-9)
+
+
+def test_scikit_learn_defines_the_same_average_precision() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rows, carried = embeddings(50), labels(50)
+    ours = evaluate(rows, carried, metrics=["map"], ks=(), relevance=Relevance("share"), backend="torch").scores
+    similarity = rows.double() @ rows.double().T
+    shared = carried.double() @ carried.double().T
+    for row in range(50):
+        others = torch.arange(50) != row
+        if (shared[row][others] > 0).any():
+            theirs = sklearn.average_precision_score(shared[row][others] > 0, similarity[row][others])
+            assert ours.per_query["map"][row] == pytest.approx(theirs, abs=1e-9)
+
+
+def test_perfect_order_scores_one() -> None:
+    carried = torch.nn.functional.one_hot(torch.arange(40) % 4).bool()
+    rows = torch.eye(4)[torch.arange(40) % 4]
+    for rule in RULES:
+        result = evaluate(rows, carried, metrics=NAMES, ks=(), relevance=rule, backend="torch").scores
+        assert result.scores == pytest.approx(dict.fromkeys(NAMES, 1.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_chance_is_the_mean_over_every_order(rule: Relevance) -> None:
+    carried = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]]).bool()
+    chance = evaluate(embeddings(6), carried, metrics=NAMES, ks=(), relevance=rule, backend="torch").scores.chance
+    images = sets(carried)
+    for name in NAMES:
+        means = []
+        for i, query in enumerate(images):
+            orders = itertools.permutations(images[:i] + images[i + 1 :])
+            values = [twin.whole(name, query, list(order), rule.rule) for order in orders]
+            means.append(sum(values) / len(values))
+        kept = [mean for mean in means if not math.isnan(mean)]
+        assert chance[name] == pytest.approx(sum(kept) / len(kept), abs=1e-9)
+
+
+def test_more_labels_than_a_key_holds() -> None:
+    many = torch.ones(4, 2048).bool()
+    with pytest.raises(UserError, match="up to 2047 labels, 2048"):
+        evaluate(embeddings(4), many, metrics=["map"], ks=(), relevance=Relevance(), backend="torch")
+
+
+def test_progress_counts_every_query() -> None:
+    seen: list[int] = []
+    rows, carried, own = embeddings(30), labels(30), torch.arange(30)
+    from utilities.metrics import Metric
+
+    metrics = [Metric("map", None)]
+    facts = facts_for(carried, carried, own, metrics, Relevance())
+    whole_ranking_values(
+        rows, rows, carried, carried, metrics=metrics, relevance=Relevance(), facts=facts, query_rows=own,
+        block_bytes=20_000, progress=seen.append,
+    )  # fmt: skip
+    assert sum(seen) == 30
+    assert len(seen) > 1
