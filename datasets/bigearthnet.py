@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.base import DATASETS, RetrievalDataset
-from datasets.bigearthnet_index import PatchTable, patch_folders, read_version_1, read_version_2
+from datasets.bigearthnet_index import PatchTable, read_version_1, read_version_2
 from datasets.bigearthnet_splits import split_rows
 from datasets.bigearthnet_tables import BAND_SETS, BAND_SIDES, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
 from datasets.rasters import read_band
@@ -131,9 +131,11 @@ def refuse_absent(names: np.ndarray, root: Path) -> None:
     """Raise `DatasetError` if patches of version 2 have no folder under `root`; the first five are named."""
     if not root.is_dir():
         raise DatasetError(f"{root} is not there; --ben_version 2 expects BigEarthNet-S2/<tile>/<patch>")
-    with os.scandir(root) as tiles:
-        present = np.concatenate([np.zeros(0, "S1"), *(patch_folders(Path(tile.path)) for tile in tiles)])
-    absent = np.setdiff1d(names, present)
-    if len(absent):
-        named = ", ".join(os.fsdecode(name) for name in absent[:5])
+    absent = set(names.tolist())
+    with os.scandir(os.fsencode(root)) as tiles:
+        for tile in tiles:
+            if tile.is_dir():
+                absent.difference_update(os.listdir(tile.path))
+    if absent:
+        named = ", ".join(os.fsdecode(name) for name in sorted(absent)[:5])
         raise DatasetError(f"{len(absent):,} patches of metadata.parquet are absent under {root} ({named})")
