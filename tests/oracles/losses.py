@@ -1,0 +1,143 @@
+"""Losses pair by pair in Python floats, as the papers and the authors' released code define them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+Row = Sequence[float]
+
+
+def dot(a: Row, b: Row) -> float:
+    return math.fsum(x * y for x, y in zip(a, b, strict=True))
+
+
+def boosted_binomial(
+    groups: Sequence[Sequence[Row]],
+    relation: Callable[[int, int], int],
+    *,
+    beta1: float,
+    beta2: float,
+    cost: float,
+    boosting: str,
+    shrinkage: float,
+    include_diagonal: bool,
+) -> list[float]:
+    """Loss of each learner. relation(i, j) is 1 for a positive, -1 for a negative and 0 for an ignored pair.
+
+    "eta" works on the ensemble's similarity, as Algorithm 1 is written; "additive" on activations.
+    """
+    size = len(groups[0])
+    pairs = [(i, j) for i in range(size) for j in range(size) if i != j and relation(i, j)]
+    positives = sum(relation(i, j) == 1 for i, j in pairs) + (size if include_diagonal else 0)
+    negatives = sum(relation(i, j) == -1 for i, j in pairs)
+    losses = [0.0] * len(groups)
+    for i, j in pairs:
+        sign = relation(i, j)
+        direction = 1.0 if sign == 1 else -cost
+        mass = 1 / positives if sign == 1 else 1 / negatives
+        weight, ensemble, added = 1.0, 0.0, 0.5
+        for m, group in enumerate(groups, start=1):
+            score = dot(group[i], group[j])
+            activation = beta1 * (score - beta2) * direction
+            losses[m - 1] += mass * weight * math.log1p(math.exp(-activation)) / len(groups)
+            if boosting == "eta":
+                eta = 2 / (m + 1)
+                ensemble = (1 - eta) * ensemble + eta * score
+                weight = 1 / (1 + math.exp(beta1 * (ensemble - beta2) * direction))
+            else:
+                added += shrinkage * activation
+                weight = (1 if sign == 1 else 2) / (1 + math.exp(added))
+    return losses
+
+
+def nca(
+    embeddings: Sequence[Row],
+    indices: Sequence[int],
+    memory: Sequence[Row],
+    weight: Callable[[int, int], float],
+    *,
+    temperature: float,
+    margin: float,
+) -> float:
+    """-1/B sum log of p e^-m / (Z - p + p e^-m), p = 0 left out of the sum; m = margin / temperature."""
+    total = 0.0
+    for embedding, i in zip(embeddings, indices, strict=True):
+        exponentials = {j: math.exp(dot(embedding, memory[j]) / temperature) for j in range(len(memory)) if j != i}
+        related = math.fsum(weight(i, j) * value for j, value in exponentials.items())
+        everything = math.fsum(exponentials.values())
+        if related:
+            shrunk = related / math.exp(margin / temperature)
+            total -= math.log(shrunk / (everything - related + shrunk))
+    return total / len(embeddings)
+
+
+def hamming(a: Sequence[int], b: Sequence[int]) -> float:
+    """(y_a . y_b + L) / 2 L for labels in {-1, +1}, as in the released SNDL."""
+    signed = [(2 * x - 1) * (2 * y - 1) for x, y in zip(a, b, strict=True)]
+    return (sum(signed) + len(a)) / (2 * len(a))
+
+
+def jaccard(a: Sequence[int], b: Sequence[int]) -> float:
+    one, other = {c for c, x in enumerate(a) if x}, {c for c, x in enumerate(b) if x}
+    return len(one & other) / len(one | other) if one | other else 0.0
+
+
+def cosine(a: Sequence[int], b: Sequence[int]) -> float:
+    return dot(a, b) / math.sqrt(sum(a) * sum(b)) if sum(a) * sum(b) else 0.0
+
+
+def overlap_share(a: Sequence[int], b: Sequence[int]) -> float:
+    return dot(a, b) / sum(a) if sum(a) else 0.0
+
+
+def dance_weight(distance: float, width: int, lower: float) -> float:
+    """1 / q(d), q the density of distances between random points of the sphere in R^width."""
+    d = max(distance, lower)
+    return 1 / (d ** (width - 2) * (1 - d * d / 4) ** ((width - 3) / 2))
+
+
+def dance(
+    queries: Sequence[Row],
+    keys: Sequence[Row],
+    queue: Sequence[Row],
+    *,
+    temperature: float,
+    lower: float,
+    upper: float,
+    normalise: str,
+) -> float:
+    """Mean cross-entropy of each query's own key against the queue, weights in the logits."""
+    distances = [[math.sqrt(max(0.0, 2 - 2 * dot(q, n))) for n in queue] for q in queries]
+    width = len(queries[0])
+    weights = [[dance_weight(d, width, lower) if d <= upper else 0.0 for d in row] for row in distances]
+    if normalise == "row":
+        weights = [[w / sum(row) if sum(row) else 1 / len(row) for w in row] for row in weights]
+    elif normalise == "batch":
+        sums = [sum(column) for column in zip(*weights, strict=True)]
+        weights = [[w / s if s else 1 / len(queries) for w, s in zip(row, sums, strict=True)] for row in weights]
+    else:
+        weights = [[w / max(row) if max(row) else 1.0 for w in row] for row in weights]
+    total = 0.0
+    for q, k, row in zip(queries, keys, weights, strict=True):
+        own = dot(q, k) / temperature
+        others = [w * dot(q, n) / temperature for w, n in zip(row, queue, strict=True)]
+        total -= own - math.log(math.fsum(math.exp(value) for value in [own, *others]))
+    return total / len(queries)
+
+
+def unit_length_penalty(matrix: Sequence[Row], *, axis: str, reduction: str) -> float:
+    """(||w||^2 - 1)^2 over the rows ("output") or columns ("input") of an (out, in) matrix."""
+    vectors = matrix if axis == "output" else list(zip(*matrix, strict=True))
+    deviations = [(dot(w, w) - 1) ** 2 for w in vectors]
+    return sum(deviations) / (len(deviations) if reduction == "mean" else 1)
+
+
+def activation_products(groups: Sequence[Sequence[Row]]) -> float:
+    """sum_{i<j} mean over images, k and l of (f_i,k f_j,l)^2; groups of (B, d_m) activations."""
+    total = 0.0
+    for j in range(len(groups)):
+        for i in range(j):
+            products = [(x * y) ** 2 for a, b in zip(groups[i], groups[j], strict=True) for x in a for y in b]
+            total += sum(products) / len(products)
+    return total
