@@ -15,6 +15,7 @@ ENGINE_FLOOR = {
     "logger",
     "figures",
     "report",
+    "retrieval_picture",
     "run_folder",
 }
 FOLDERS = ("datasets", "batchminer", "criteria", "architectures")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from utilities.figures import FAINT, INK, MUTED, page, rectangle, save, styled
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from utilities.figures import FAINT, INK, MUTED, Axes, page, rectangle, save, styled
 
 SHARED, EXTRA, MISSING = "#0b7a4b", "#b3261e", "#6b7280"
 MARKS = {SHARED: "✓", EXTRA: "+", MISSING: "–"}  # what tells them apart without colour
