@@ -1,0 +1,44 @@
+"""The table of neighbours: what is written is read back, with pyarrow and without."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from utilities.errors import UserError
+from utilities.neighbour_table import read_neighbours, write_neighbours
+from utilities.neighbours import Neighbours
+
+
+@pytest.mark.parametrize("with_pyarrow", [True, False])
+def test_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_pyarrow: bool) -> None:
+    if with_pyarrow:
+        pytest.importorskip("pyarrow")
+    else:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr("utilities.neighbour_table._BLOCK_PAIRS", 1)
+    queries = torch.tensor([[1, 1, 0], [0, 0, 0]]).bool()
+    gallery = torch.tensor([[1, 0, 0], [1, 1, 1], [0, 0, 1]]).bool()
+    found = Neighbours(torch.tensor([[1, 0], [2, 1]]), torch.tensor([[0.1, 0.2], [0.3, 0.4]]).double())
+    path = write_neighbours(
+        tmp_path / "new", found, query_names=["q0", "q1"], gallery_names=np.array(["a", "b", "c"]),
+        query_labels=queries, gallery_labels=gallery,
+    )  # fmt: skip
+    assert path.suffix == (".parquet" if with_pyarrow else ".npz")
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    table = read_neighbours(tmp_path / "new")
+    assert table["query"].tolist() == ["q0", "q0", "q1", "q1"]
+    assert table["rank"].tolist() == [1, 2, 1, 2]
+    assert table["image"].tolist() == ["b", "a", "c", "b"]
+    assert table["distance"].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-7)
+    assert table["shared_labels"].tolist() == [2, 1, 0, 0]
+    assert table["jaccard"].tolist() == pytest.approx([2 / 3, 1 / 2, 0, 0])
+
+
+def test_a_folder_without_a_table(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no neighbours"):
+        read_neighbours(tmp_path)

@@ -1,0 +1,101 @@
+"""The neighbours of an evaluation as a table on disk, from which pictures and reports are drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utilities.errors import UserError
+from utilities.metrics import jaccard
+from utilities.neighbours import Neighbours
+
+_BLOCK_PAIRS = 2**20
+COLUMNS = ("query", "rank", "image", "distance", "shared_labels", "jaccard")
+
+
+def write_neighbours(
+    folder: Path,
+    neighbours: Neighbours,
+    *,
+    query_names: Sequence[str] | np.ndarray,
+    gallery_names: Sequence[str] | np.ndarray,
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+) -> Path:
+    """One row a (query, rank) to `neighbours.parquet`, or `neighbours.npz` where pyarrow is not installed.
+
+    Columns: query and image names, rank from 1, distance float32, shared_labels int16, jaccard float32.
+    Written to a temporary name and renamed.
+    """
+    k = neighbours.indices.shape[1]
+    shared, similarity = _compare(neighbours.indices, query_labels, gallery_labels)
+    images = neighbours.indices.numpy().ravel()
+    table = {
+        "query": (np.repeat(np.arange(len(query_names), dtype=np.int32), k), np.asarray(query_names)),
+        "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), len(query_names)),
+        "image": (images.astype(np.int32), np.asarray(gallery_names)),
+        "distance": neighbours.distances.numpy().ravel().astype(np.float32),
+        "shared_labels": shared,
+        "jaccard": similarity,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        path = folder / "neighbours.npz"
+        temporary = folder / "neighbours.tmp.npz"
+        spelled: dict[str, Any] = {name: _spelled(column) for name, column in table.items()}
+        np.savez_compressed(temporary, **spelled)
+    else:
+        path, temporary = folder / "neighbours.parquet", folder / "neighbours.parquet.tmp"
+        columns = {
+            name: pyarrow.DictionaryArray.from_arrays(column[0], [str(value) for value in column[1]])
+            if isinstance(column, tuple)
+            else pyarrow.array(column)
+            for name, column in table.items()
+        }
+        parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
+    temporary.replace(path)
+    return path
+
+
+def _spelled(column: Any) -> np.ndarray:
+    return column[1][column[0]] if isinstance(column, tuple) else column
+
+
+def _compare(indices: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Shared labels int16 and Jaccard similarity float32 of every (query, neighbour), flattened."""
+    queries, gallery = query_labels.float(), gallery_labels.float()
+    shared = np.empty(indices.shape, np.int16)
+    similarity = np.empty(indices.shape, np.float32)
+    step = max(1, _BLOCK_PAIRS // indices.shape[1])
+    for start in range(0, len(indices), step):
+        part = slice(start, start + step)
+        retrieved = gallery[indices[part]]
+        counts = torch.bmm(retrieved, queries[part].unsqueeze(2)).squeeze(2)
+        shared[part] = counts.numpy()
+        similarity[part] = jaccard(counts, queries[part].sum(1, keepdim=True), retrieved.sum(2)).numpy()
+    return shared.ravel(), similarity.ravel()
+
+
+def read_neighbours(folder: Path) -> dict[str, np.ndarray]:
+    """The table of `write_neighbours` as columns; `UserError` where there is none."""
+    path = folder / "neighbours.parquet"
+    if path.exists():
+        try:
+            from pyarrow import parquet
+        except ImportError as error:
+            raise UserError(f"{path} is read with pyarrow ({error}): pip install pyarrow") from None
+        table = parquet.read_table(path)
+        return {name: table[name].to_numpy() for name in COLUMNS}
+    path = folder / "neighbours.npz"
+    if not path.exists():
+        raise UserError(f"{folder} holds no neighbours.parquet or neighbours.npz; run evaluate_model.py on it first")
+    with np.load(path) as columns:
+        return {name: columns[name] for name in COLUMNS}
