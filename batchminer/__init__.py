@@ -1,7 +1,7 @@
 """Miners; a new file that registers a class is all it takes to add one."""
 
-from utilities.registry import import_siblings
 from batchminer.base import MINERS
+from utilities.registry import import_siblings
 
 import_siblings(__name__, list(__path__))
 

@@ -72,9 +72,7 @@ def draw_weighted(log_weights: Tensor, generator: torch.Generator | None) -> tup
     return column, score > -torch.inf
 
 
-def shared_class(
-    labels: Tensor, anchor: Tensor, positive: Tensor, generator: torch.Generator | None
-) -> Tensor:
+def shared_class(labels: Tensor, anchor: Tensor, positive: Tensor, generator: torch.Generator | None) -> Tensor:
     """A class drawn uniformly among those that anchor and positive share, (T,) int64."""
     return draw(labels[anchor] & labels[positive], generator)[0]
 

@@ -98,17 +98,13 @@ class MultiLabelSemiHard(Miner):
         candidates = batch.distance.where(yields, -torch.inf)
         distance, image = candidates.topk(max(1, min(self.max_triplets, most)), dim=1)
 
-        nearer = torch.searchsorted(ascending, distance)[
-            :, :, None
-        ]  # number of unrelated images nearer than p
+        nearer = torch.searchsorted(ascending, distance)[:, :, None]  # number of unrelated images nearer than p
         places = draw_below(nearer.expand(-1, -1, self.coarse_draws), generator)
         anchors = torch.arange(len(order), device=order.device)[:, None, None]
         coarse = order.gather(1, places.flatten(1)).view_as(places).where(nearer > 0, anchors)
         return _Positives(image, distance, batch.shared.gather(1, image), coarse)
 
-    def _keep(
-        self, batch: _Batch, positives: _Positives, start: int, stop: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _keep(self, batch: _Batch, positives: _Positives, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         """The first `max_triplets` of C anchors from start to stop: slot of positive, negative, valid."""
         _, positive_distance, positive_shared, coarse = (part[start:stop] for part in positives)
         related_distance = batch.distance[start:stop].where(batch.related[start:stop], torch.inf)

@@ -28,9 +28,7 @@ class NearestBeyond(Miner):
 
     def __init__(self, *, relation: PairRule, lower_cutoff: float) -> None:
         if not 0 <= lower_cutoff < 2:
-            raise UserError(
-                f"nearest-beyond cut-off {lower_cutoff} is not a distance in [0, 2); use e.g. 0.5"
-            )
+            raise UserError(f"nearest-beyond cut-off {lower_cutoff} is not a distance in [0, 2); use e.g. 0.5")
         self.relation = relation
         self.lower_cutoff = lower_cutoff
 

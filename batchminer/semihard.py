@@ -32,9 +32,7 @@ class SemiHard(Miner):
 
     def __init__(self, *, relation: PairRule, margin: float) -> None:
         if not margin > 0:
-            raise UserError(
-                f"semi-hard margin {margin} is not positive; it is the width of the band, e.g. 0.2"
-            )
+            raise UserError(f"semi-hard margin {margin} is not positive; it is the width of the band, e.g. 0.2")
         self.relation = relation
         self.margin = margin
 

@@ -35,9 +35,7 @@ class SharedDistance(Miner):
     def __init__(self, *, lower_cutoff: float, upper_cutoff: float, positive: str) -> None:
         check_cutoffs(lower_cutoff, upper_cutoff)
         if positive not in POSITIVES:
-            raise UserError(
-                f"unknown choice of shared positives {positive!r}; choices: {', '.join(POSITIVES)}"
-            )
+            raise UserError(f"unknown choice of shared positives {positive!r}; choices: {', '.join(POSITIVES)}")
         self.lower_cutoff = lower_cutoff
         self.upper_cutoff = upper_cutoff
         self.positive = positive

@@ -62,7 +62,7 @@ class MarginLoss(nn.Module):
         """beta of each triplet, (T,) float32: that of its class or, where cls is -1, the mean over the
         anchor's labels. labels (B, L) bool."""
         if not self.per_class:
-            return self.beta.expand(len(triplets))
+            return self.beta.expand(triplets.count)
         of_class = self.beta[triplets.cls.clamp(min=0)]
         carried = labels.bool()
         # An elementwise product: autocast would turn a matrix product into bf16.

@@ -32,4 +32,4 @@ class TripletLoss(nn.Module):
         distances = pairwise_distances(embeddings, embeddings)
         positive = distances[triplets.anchor, triplets.positive]
         negative = distances[triplets.anchor, triplets.negative]
-        return (positive - negative + self.margin).relu().sum() / max(1, len(triplets))
+        return (positive - negative + self.margin).relu().sum() / max(1, triplets.count)

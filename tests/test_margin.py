@@ -75,9 +75,7 @@ def test_gradient_of_beta_is_one_over_the_active_terms() -> None:
 def test_equals_pml(per_class: bool, nu: float) -> None:
     for seed in range(5):
         embeddings, triplets, labels, classes_of = random_case(seed)
-        reference = pml.MarginLoss(
-            margin=0.2, nu=nu, beta=1.2, learn_beta=True, num_classes=5 if per_class else None
-        )
+        reference = pml.MarginLoss(margin=0.2, nu=nu, beta=1.2, learn_beta=True, num_classes=5 if per_class else None)
         ours = margin(nu=nu, per_class=per_class, num_classes=5)
         with torch.no_grad():
             values = torch.linspace(0.9, 1.3, 5) if per_class else torch.tensor([1.1])
@@ -97,7 +95,7 @@ def test_equals_pml(per_class: bool, nu: float) -> None:
 
 def test_order_of_triplets_does_not_matter() -> None:
     embeddings, triplets, labels, _ = random_case(0)
-    shuffle = torch.randperm(len(triplets), generator=torch.Generator().manual_seed(0))
+    shuffle = torch.randperm(triplets.count, generator=torch.Generator().manual_seed(0))
     criterion = margin(per_class=True, num_classes=5, nu=0.1)
     shuffled = Triplets(*(part[shuffle] for part in triplets))
     torch.testing.assert_close(

@@ -97,10 +97,10 @@ def test_triplets_are_valid(name: str, device: str) -> None:
         embeddings, labels, indices = (t.to(device) for t in random_batch(40, 8, seed=seed))
         embeddings.requires_grad_()
         triplets = build(name)(embeddings, labels, indices, seeded(seed, device))
-        found += len(triplets)
+        found += triplets.count
         a, p, n, cls = triplets
         for part in triplets:
-            assert part.shape == (len(triplets),)
+            assert part.shape == (triplets.count,)
             assert part.dtype == torch.int64
             assert part.device == embeddings.device
             assert not part.requires_grad
@@ -140,8 +140,7 @@ def test_order_of_the_batch_does_not_matter(name: str) -> None:
     frequent = [key for key in straight | mixed if straight[key] + mixed[key] >= 20]
     rare = [sum(c[key] for key in c if key not in frequent) for c in (straight, mixed)]
     table = [
-        [c[key] for key in frequent] + ([r] if sum(rare) else [])
-        for c, r in zip((straight, mixed), rare, strict=True)
+        [c[key] for key in frequent] + ([r] if sum(rare) else []) for c, r in zip((straight, mixed), rare, strict=True)
     ]
     assert stats.chi2_contingency(table).pvalue > 1e-4
 
@@ -187,7 +186,7 @@ def test_degenerate_batches(name: str, situation: str) -> None:
     a, p, n, cls = triplets
     assert all(part.dtype == torch.int64 for part in triplets)
     if situation in EMPTY:
-        assert len(triplets) == 0
+        assert triplets.count == 0
     for first, second in ((a, p), (a, n), (p, n)):
         assert (indices[first] != indices[second]).all()
     assert name in CLASSLESS or labels.bool()[a, cls].all()
@@ -253,9 +252,7 @@ def test_draw_is_uniform_over_the_true_columns() -> None:
 def test_draw_below_is_uniform_and_stays_below(monkeypatch: pytest.MonkeyPatch) -> None:
     assert p_value(draw_below(torch.full((30000,), 7), seeded(0)).bincount().tolist(), [1] * 7) > 1e-3
     count = torch.arange(2**20)
-    monkeypatch.setattr(
-        torch, "rand", lambda shape, **_: torch.full(shape, 1 - 2**-24)
-    )  # the largest there is
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, 1 - 2**-24))  # the largest there is
     assert torch.equal(draw_below(count, None), (count - 1).clamp(min=0))
 
 
@@ -390,9 +387,7 @@ def test_class_is_uniform_among_the_shared_ones() -> None:
     labels = torch.tensor([[1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()
     miner = build("softhard")
     g = seeded(0)
-    counts = (
-        torch.cat([miner(embeddings, labels, None, g).cls for _ in range(300)]).bincount(minlength=5).tolist()
-    )
+    counts = torch.cat([miner(embeddings, labels, None, g).cls for _ in range(300)]).bincount(minlength=5).tolist()
     assert counts[0] == counts[3] == counts[4] == 0
     assert p_value(counts[1:3], [1, 1]) > 1e-4
 
@@ -596,4 +591,4 @@ def test_impossible_hyper_parameters_are_errors(name: str, changed: dict[str, An
 def test_a_call_without_images_is_empty_triplets() -> None:
     triplets = build("distance")(torch.empty(0, 8), torch.empty(0, 3, dtype=torch.bool))
     assert isinstance(triplets, Triplets)
-    assert len(triplets) == 0
+    assert triplets.count == 0

@@ -81,8 +81,8 @@ def test_defaults_follow_from_weights_and_data_set():
     assert parse("--dataset", "Demo").weights == "none"
 
 
-def test_metric_names_without_a_cut_off_stand_for_all_of_them():
-    assert parse("--eval_metric", "map").eval_metric == ["map@1", "map@2", "map@4", "map@8"]
+def test_metric_names_with_an_open_cut_off_stand_for_all_of_them():
+    assert parse("--eval_metric", "map@K").eval_metric == ["map@1", "map@2", "map@4", "map@8"]
 
 
 def test_settings_are_read_only_and_keep_no_secret(monkeypatch):

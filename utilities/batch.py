@@ -39,5 +39,7 @@ class Triplets(NamedTuple):
     negative: Tensor
     cls: Tensor
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:  # type: ignore[override]  # tuple.count counts equal elements, which nobody asks of tensors
+        """T, the number of triplets."""
         return len(self.anchor)

@@ -47,9 +47,7 @@ def save(folder: Path, name: str, payload: dict[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     payload = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is not a checkpoint of this version (format {FORMAT}); train again or use the version that wrote it"
-        )
+        raise UserError(f"{path} is not a checkpoint of format {FORMAT}; use the version that wrote it")
     return payload
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,7 +175,7 @@ class Trainer:
                 "epoch": self.epoch,
                 "step": self.step,
                 "split": "val",
-                "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},
+                "scores": run_folder.json_safe(scores),
                 "seconds": round(done - start, 3),
                 "images_per_second": round(len(rows) / (embedded - start), 1),
             }
@@ -360,8 +359,8 @@ class LossWindow:
             if not torch.isfinite(values).all():
                 terms = ", ".join(f"{name} = {value:g}" for name, value in zip(names, values.tolist(), strict=True))
                 raise RunFailure(
-                    f"the loss is not finite at epoch {epoch + 1}, step {step}: {terms}. {folder / checkpoint.LAST} is of "
-                    "an earlier step and stays usable; lower the learning rate, or try --clip_gradient or --precision fp32"
+                    f"the loss is not finite at epoch {epoch + 1}, step {step}: {terms}. {folder / checkpoint.LAST} "
+                    "is of an earlier step and stays usable; lower --lr, or try --clip_gradient or --precision fp32"
                 )
         self.unchecked = len(self.entries)
 

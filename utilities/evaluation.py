@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -66,16 +65,7 @@ class Evaluation(NamedTuple):
 
     def report(self) -> dict[str, Any]:
         protocol = {**self.scores.protocol, "seconds": {what: round(s, 4) for what, s in self.seconds.items()}}
-        return {
-            "scores": _without_nan(self.scores.scores),
-            "chance": _without_nan(self.scores.chance),
-            "protocol": protocol,
-        }
-
-
-def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    """None where no query could be scored: JSON knows no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+        return {"scores": self.scores.scores, "chance": self.scores.chance, "protocol": protocol}
 
 
 def evaluate(
