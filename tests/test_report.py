@@ -1,0 +1,141 @@
+"""report.html: what it holds, and that it works in a browser without network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.browser import browser, missing
+from utilities.embedding_map import embedding_map
+from utilities.errors import UserError
+from utilities.evaluation import Evaluation, evaluate
+from utilities.metrics import Relevance
+from utilities.report import Collection, write_report
+
+NAMES = ["field", "</script><b>water", 'tres & "trees"']
+
+
+def thumbnail(row: int) -> np.ndarray:
+    return np.full((150, 200, 3), 40 + row, np.uint8)
+
+
+def example(count: int = 30) -> tuple[Evaluation, Collection, torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    rows = torch.nn.functional.normalize(torch.randn(count, 5, generator=draw), dim=1)
+    labels = torch.rand(count, 3, generator=draw) < 0.5
+    labels[0] = False
+    metrics = ("recall", "label_jaccard@4", "ap@4", "map")
+    result = evaluate(rows, labels, metrics=metrics, ks=(1, 4), relevance=Relevance("identical"), backend="torch")
+    return result, Collection([f"image_{row}.jpg" for row in range(count)], labels.numpy(), thumbnail), rows
+
+
+def write(path: Path, **options: Any) -> tuple[dict[str, Any], str]:
+    result, images, rows = example()
+    arguments = {
+        "label_names": NAMES, "title": "A run", "about": "test", "show_by": "label_jaccard@4", "seed": 0,
+        "most_queries": 12, "points": embedding_map(rows, method="pca", seed=0), **options,
+    }  # fmt: skip
+    write_report(path, result, images, **arguments)  # type: ignore[arg-type]
+    page = path.read_text()
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found.group(1)), page
+
+
+def test_what_the_page_holds(tmp_path: Path) -> None:
+    result, images, _ = example()
+    data, page = write(tmp_path / "new" / "report.html")
+    assert not re.search(r"https?://(?!www\.w3\.org)", page)  # nothing is fetched
+    assert data["labels"] == NAMES
+    assert [metric["name"] for metric in data["metrics"]] == list(result.scores.scores)
+    for metric in data["metrics"]:
+        assert metric["low"] <= metric["score"] <= metric["high"]
+    assert len(data["queries"]) == 12
+    values = [query["scores"]["label_jaccard@4"] for query in data["queries"]]
+    everything = result.scores.per_query["label_jaccard@4"]
+    assert min(values) == pytest.approx(float(everything.min()), abs=1e-6)
+    assert max(values) == pytest.approx(float(everything.max()), abs=1e-6)
+    for query in data["queries"]:
+        image = data["images"][query["image"]]
+        row = int(image["name"].removeprefix("image_").removesuffix(".jpg"))
+        assert image["labels"] == np.flatnonzero(images.labels[row]).tolist()
+        names = [data["images"][other]["name"] for other, _ in query["neighbours"]]
+        assert names == [f"image_{other}.jpg" for other in result.neighbours.indices[row].tolist()]
+    assert len({image["name"] for image in data["images"]}) == len(data["images"])  # each once
+    assert len(data["map"]["points"]) == 30
+
+
+def test_another_gallery_is_another_collection(tmp_path: Path) -> None:
+    _, images, _ = example()
+    gallery = Collection([f"other_{row}.jpg" for row in range(30)], images.labels, thumbnail)
+    data, _ = write(tmp_path / "report.html", gallery=gallery, points=None)
+    for query in data["queries"]:
+        assert data["images"][query["image"]]["name"].startswith("image_")
+        assert all(data["images"][other]["name"].startswith("other_") for other, _ in query["neighbours"])
+    assert data["map"] is None
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_map_keeps_groups_apart_and_is_repeatable(method: str) -> None:
+    if method == "tsne":
+        pytest.importorskip("sklearn")
+    draw = torch.Generator().manual_seed(1)
+    rows = torch.cat([torch.eye(4)[:1].expand(20, 4), torch.eye(4)[1:2].expand(20, 4)])
+    rows = torch.nn.functional.normalize(rows + 0.02 * torch.randn(40, 4, generator=draw), dim=1)
+    points = embedding_map(rows, method=method, seed=0)
+    assert torch.equal(points, embedding_map(rows, method=method, seed=0))
+    apart = torch.cdist(points, points)
+    assert apart[:20, :20].max() < apart[:20, 20:].min()
+
+
+def test_map_methods_are_listed() -> None:
+    with pytest.raises(UserError, match="choices: pca, tsne"):
+        embedding_map(torch.eye(3), method="umap", seed=0)
+    assert embedding_map(torch.ones(3, 1), method="tsne", seed=0).shape == (3, 2)
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_it_works_in_a_browser(tmp_path: Path) -> None:
+    write(tmp_path / "report.html")
+    with browser() as page:
+        page.open(tmp_path / "report.html")
+        cards = "return document.querySelectorAll('#grid .card').length"
+        numbers = "return [...document.querySelectorAll('#grid strong')].map(e => e.textContent)"
+        assert page.run("return document.title") == "A run"
+        assert page.run(cards) == 12
+        assert page.run("return document.querySelectorAll('#scores tr').length") == 5
+        assert page.run("return document.querySelectorAll('#chips b').length") == 0  # a name is never markup
+        assert page.run("return document.querySelectorAll('#chips button')[1].textContent") == NAMES[1]
+
+        rising = page.run(numbers)
+        assert rising == sorted(rising)
+        page.run("find('order').value = 'best'; find('order').dispatchEvent(new Event('input'))")
+        assert page.run(numbers) == rising[::-1]
+
+        page.run("document.querySelector('#chips button').click()")
+        carrying = page.run("return visible().every(q => data.images[q.image].labels.includes(0))")
+        assert carrying
+        assert 0 < page.run(cards) < 12
+        assert "of 12 queries" in page.run("return find('count').textContent")
+        page.run("find('clear').click()")
+        page.run("find('name').value = 'image_0.'; find('name').dispatchEvent(new Event('input'))")
+        assert page.run(cards) <= 1
+        page.run("find('name').value = ''; find('name').dispatchEvent(new Event('input'))")
+
+        page.run("document.querySelector('#grid .card').click()")
+        assert page.run("return find('dialog').open")
+        assert page.run("return document.querySelectorAll('#dialog-neighbours .card').length") == 4
+        page.run("find('close').click()")
+        assert not page.run("return find('dialog').open")
+
+        page.run("setTheme('light')")
+        light = page.run("return getComputedStyle(document.body).backgroundColor")
+        page.run("find('theme').click()")
+        assert page.run("return getComputedStyle(document.body).backgroundColor") != light
+        assert page.log() == []

@@ -1,0 +1,205 @@
+"""report.html: one file without network that lets a person look into an evaluation.
+
+The page is `report.html` beside this module; here its data are gathered and put in as JSON, images as JPEG
+data addresses. Names reach the page as text only, never as markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from utilities.evaluation import Evaluation
+from utilities.metrics import LOWER_IS_BETTER
+from utilities.summaries import bootstrap_intervals, label_table
+
+TEMPLATE = Path(__file__).with_name("report.html")
+_THUMBNAIL_SIDE = 128
+
+
+class Collection(NamedTuple):
+    """The images behind the rows of an evaluation.
+
+    names (N,), labels (N, L) bool, thumbnail(row) -> (H, W, 3) uint8.
+    """
+
+    names: Sequence[str] | np.ndarray
+    labels: np.ndarray
+    thumbnail: Callable[[int], np.ndarray]
+
+
+def write_report(
+    path: Path,
+    evaluation: Evaluation,
+    queries: Collection,
+    *,
+    label_names: Sequence[str],
+    title: str,
+    about: str,
+    show_by: str,
+    seed: int,
+    most_queries: int = 200,
+    gallery: Collection | None = None,
+    points: Tensor | None = None,
+    points_name: str = "PCA",
+) -> None:
+    """Write the page.
+
+    show_by is the metric by which queries are sorted first; up to most_queries of them are shown, at even
+    steps from the worst to the best. gallery: where the neighbours come from, unless from the queries
+    themselves. points (N, 2): a map of the queries' embeddings (`embedding_map`), under points_name.
+    """
+    scores = evaluation.scores
+    chosen = _even_steps(scores.per_query[show_by], most_queries)
+    images = _Images(queries, gallery or queries)
+    shown = [
+        {
+            "image": images.number(row, query=True),
+            "scores": {name: _plain(values[row]) for name, values in scores.per_query.items()},
+            "neighbours": [
+                [images.number(other, query=False), round(float(distance), 4)]
+                for other, distance in zip(
+                    evaluation.neighbours.indices[row].tolist(),
+                    evaluation.neighbours.distances[row].tolist(),
+                    strict=True,
+                )
+            ],
+        }
+        for row in chosen
+    ]
+    others = gallery or queries
+    data = {
+        "title": title,
+        "about": about,
+        "labels": list(label_names),
+        "metrics": _metrics(evaluation, seed),
+        "notes": scores.protocol["notes"],
+        "label_table": _label_rows(evaluation, queries.labels, others.labels, label_names),
+        "labels_note": f"Among the {evaluation.neighbours.indices.shape[1]} nearest images of the queries that carry "
+        "a label. Recall: share of these queries that find it; precision: share of the images that carry it; chance: "
+        "share of the gallery that carries it.",
+        "queries": shown,
+        "queries_note": f"{len(shown)} of {len(queries.names)} queries, at even steps from the worst to the best by "
+        f"{show_by}. Choose labels to filter, click an image to see what it finds.",
+        "sortable": [show_by, *(name for name in scores.per_query if name != show_by)],
+        "lower_is_better": list(LOWER_IS_BETTER),
+        "images": images.records,
+        "map": None if points is None else _map(points, points_name, queries.labels, images),
+        "protocol": _protocol_line(scores.protocol),
+    }
+    page = TEMPLATE.read_text(encoding="utf-8")
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page.replace("__DATA__", text), encoding="utf-8")
+
+
+def _even_steps(values: Tensor, most: int) -> list[int]:
+    """Up to `most` queries at even steps of the order by value; those left out of the metric come first."""
+    order = values.nan_to_num(-1.0).argsort(stable=True)
+    places = torch.linspace(0, len(order) - 1, min(most, len(order)), dtype=torch.float64).round().long()
+    return order[places].tolist()
+
+
+class _Images:
+    """Images of the page, each stored once."""
+
+    def __init__(self, queries: Collection, gallery: Collection) -> None:
+        self.queries, self.gallery = queries, gallery
+        self.records: list[dict[str, Any]] = []
+        self.numbers: dict[tuple[bool, int], int] = {}
+
+    def number(self, row: int, *, query: bool) -> int:
+        """Place of an image in `records`, which it is added to where it is new."""
+        key = (query and self.queries is not self.gallery, row)
+        if key not in self.numbers:
+            source = self.queries if query else self.gallery
+            self.numbers[key] = len(self.records)
+            self.records.append(
+                {
+                    "name": str(source.names[row]),
+                    "labels": np.flatnonzero(source.labels[row]).tolist(),
+                    "src": _data_address(source.thumbnail(row)),
+                }
+            )
+        return self.numbers[key]
+
+    def query_number(self, row: int) -> int | None:
+        return self.numbers.get((self.queries is not self.gallery, row))
+
+
+def _data_address(pixels: np.ndarray) -> str:
+    image = Image.fromarray(pixels)
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _plain(value: float | Tensor) -> float | None:
+    """A JSON number, or None for NaN."""
+    number = float(value)
+    return None if math.isnan(number) else round(number, 6)
+
+
+def _metrics(evaluation: Evaluation, seed: int) -> list[dict[str, Any]]:
+    scores = evaluation.scores
+    intervals = bootstrap_intervals(scores.per_query, seed=seed)
+    return [
+        {
+            "name": name,
+            "score": _plain(value),
+            "low": _plain(intervals[name][0]),
+            "high": _plain(intervals[name][1]),
+            "chance": _plain(scores.chance[name]),
+            "meaning": scores.protocol["definitions"][name],
+        }
+        for name, value in scores.scores.items()
+    ]
+
+
+def _label_rows(
+    evaluation: Evaluation, labels: np.ndarray, gallery_labels: np.ndarray, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    table = label_table(
+        evaluation.neighbours.indices, torch.from_numpy(labels), torch.from_numpy(gallery_labels), per_query={}
+    )
+    return [
+        {
+            "label": name,
+            "support": int(table.support[label]),
+            "recall": _plain(table.recall[label]),
+            "precision": _plain(table.precision[label]),
+            "chance": _plain(table.chance[label]),
+        }
+        for label, name in enumerate(names)
+    ]
+
+
+def _map(points: Tensor, name: str, labels: np.ndarray, images: _Images) -> dict[str, Any]:
+    """Points scaled into the unit square, with the labels and the image of each."""
+    low, high = points.amin(0), points.amax(0)
+    unit = ((points - low) / (high - low).clamp(min=1e-12)).double()
+    return {
+        "points": [[round(x, 4), round(y, 4)] for x, y in unit.tolist()],
+        "labels": [np.flatnonzero(row).tolist() for row in labels[: len(points)]],
+        "images": [images.query_number(row) for row in range(len(points))],
+        "note": f"{name} of the embeddings of {len(points)} queries. Labels chosen above are highlighted; click near "
+        "a point to see what the query finds, where it is one of those shown.",
+    }
+
+
+def _protocol_line(protocol: dict[str, Any]) -> str:
+    return (
+        f"{protocol['queries']} queries against {protocol['gallery']} images; {protocol['self_match']}; ties "
+        f"{protocol['ties']}; relevance {protocol['relevance']}."
+    )
