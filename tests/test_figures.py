@@ -14,6 +14,7 @@ from PIL import Image
 from utilities import figures
 from utilities.density import distance_densities
 from utilities.retrieval_picture import EXTRA, SHARED, Retrieval, retrievals
+from utilities.summaries import label_table
 
 NAMES = [f"a rather long label name {number}" for number in range(14)]
 
@@ -96,6 +97,23 @@ def test_distance_density(tmp_path: Path, share: float) -> None:
     densities = distance_densities(rows, torch.rand(50, 12, generator=draw) < share)
     figures.distance_density(tmp_path / "density.png", densities, title="distances")
     assert holds(picture(tmp_path / "density.png"), figures.INK)
+
+
+def test_label_bars_leave_out_labels_that_nobody_asks_for(tmp_path: Path, labels: np.ndarray) -> None:
+    carried = torch.from_numpy(labels)
+    indices = torch.tensor([[1, 2], [0, 2], [0, 1], [4, 5], [0, 5], [0, 1]])
+    heights = []
+    for queries in (carried, carried * (torch.arange(14) < 5)):
+        table = label_table(indices, queries, carried, per_query={})
+        figures.label_bars(tmp_path / "labels.png", table, NAMES, k=2, title="labels")
+        heights.append(picture(tmp_path / "labels.png").shape[0])
+    assert heights[0] > heights[1]
+
+
+def test_embedding_map(tmp_path: Path, labels: np.ndarray) -> None:
+    points = np.random.default_rng(0).normal(size=(6, 2))
+    figures.embedding_map(tmp_path / "map.png", points, labels, NAMES, title="map", most=5)
+    assert holds(picture(tmp_path / "map.png"), figures.FAINT)
 
 
 def test_curves(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from utilities.density import Densities
+from utilities.summaries import LabelTable
 
 INK, MUTED, FAINT, PAPER = "#1b1f24", "#6b7280", "#e2e5ea", "#ffffff"
 SERIES = ("#0067a5", "#d9680f", "#0b7a4b", "#8a3f9e", "#b3261e", "#7a6a00", "#2f8fa8", "#555b66")
@@ -129,6 +130,51 @@ def _extent(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
     if not len(used):
         return 0.0, 2.0
     return max(0.0, edges[used[0]] - 0.05), min(2.0, edges[used[-1] + 1] + 0.05)
+
+
+# --- labels and maps ----------------------------------------------------------------------------------------
+
+
+def label_bars(path: Path, table: LabelTable, label_names: Sequence[str], *, k: int, title: str) -> None:
+    """How often the queries that carry a label find it among the K nearest, and how many of the K carry it."""
+    support, recall, precision, chance = (values.numpy() for values in table[:4])
+    order = [label for label in np.argsort(recall, kind="stable").tolist() if support[label]]
+    with styled():
+        figure = Figure((8, 1.3 + 0.24 * max(1, len(order))), layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(order))
+        axes.barh(places, recall[order], height=0.72, color=SERIES[0], alpha=0.28, label=f"found among the {k} nearest")
+        axes.barh(places, precision[order], height=0.34, color=SERIES[0], label=f"share of the {k} nearest")
+        axes.plot(
+            chance[order], places, linestyle="", marker="|", markersize=9, color=INK, label="share of the gallery"
+        )
+        names = [f"{label_names[label]}  ({int(support[label]):,})" for label in order]
+        axes.set_yticks(places, names, color=INK)
+        axes.set(title=title, xlim=(0, 1), ylim=(-0.6, max(0.6, len(order) - 0.4)))
+        axes.grid(axis="y", visible=False)
+        figure.legend(loc="outside lower right", ncols=3, fontsize=8)
+        save(figure, path)
+
+
+def embedding_map(
+    path: Path, points: np.ndarray, labels: np.ndarray, label_names: Sequence[str], *, title: str, most: int = 12
+) -> None:
+    """One small map a label, the most frequent first: images that carry it over all the others. points (N, 2)."""
+    order = np.argsort(-labels.sum(0), kind="stable")[:most].tolist()
+    columns = min(4, len(order))
+    lines = -(-len(order) // columns)
+    with styled():
+        figure = Figure((2.6 * columns, 2.75 * lines + 0.5), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, weight="bold")
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for axes in _cells(grid):
+            axes.set_axis_off()
+        for axes, label in zip(_cells(grid), order, strict=False):
+            has = labels[:, label]
+            axes.scatter(points[~has, 0], points[~has, 1], s=5, color=FAINT, linewidths=0)
+            axes.scatter(points[has, 0], points[has, 1], s=6, color=SERIES[0], linewidths=0, alpha=0.8)
+            axes.set_title(f"{label_names[label]} ({int(has.sum()):,})", fontsize=9)
+        save(figure, path, 200)
 
 
 # --- curves -------------------------------------------------------------------------------------------------
