@@ -129,8 +129,8 @@ def summary(folder: Path, content: dict[str, Any]) -> str:
     protocol = content["protocol"]
     lines = [
         f"{folder}: {protocol['network']} network on the {protocol['split']} split of {protocol['dataset']}",
-        f"{protocol['queries']} queries, each against the {protocol['gallery'] - 1} other images; {protocol['self_match']}; "
-        f"ties {protocol['ties']}",
+        f"{protocol['queries']} queries, each against the {protocol['gallery'] - 1} other images; "
+        f"{protocol['self_match']}; ties {protocol['ties']}",
         "",
         f"{'measure':<20}{'score':>8}{'chance':>8}",
     ]

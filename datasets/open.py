@@ -55,8 +55,8 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
     whole = args.batch_size * distributed.world_size()
     if whole > len(train):
         raise UserError(
-            f"--batch_size {args.batch_size} x {distributed.world_size()} processes is more than the {len(train)} images "
-            f"of the train split of {args.dataset}; lower --batch_size"
+            f"--batch_size {args.batch_size} x {distributed.world_size()} processes is more than the "
+            f"{len(train)} images of the train split of {args.dataset}; lower --batch_size"
         )
     if len(val) < 2:
         raise UserError(f"the val split of {args.dataset} has {len(val)} images; retrieval needs at least two")

@@ -18,9 +18,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Where the real data lies when it is at hand; tests skip without it."""
 
 
-def write_photograph(
-    path: Path, rng: np.random.Generator, size: tuple[int, int] = (16, 16), mode: str = "RGB"
-) -> None:
+def write_photograph(path: Path, rng: np.random.Generator, size: tuple[int, int] = (16, 16), mode: str = "RGB") -> None:
     """Random pixels, smooth enough for JPEG, in any of Pillow's modes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = rng.integers(0, 256, (4, 4, len(mode) if mode != "L" else 1), dtype=np.uint8)
@@ -66,24 +64,16 @@ def write_mlrsnet(
     return root
 
 
-def write_ucmerced(
-    root: Path, *, scenes: Mapping[str, int] | None = None, suffix: str = ".tif", seed: int = 0
-) -> Path:
+def write_ucmerced(root: Path, *, scenes: Mapping[str, int] | None = None, suffix: str = ".tif", seed: int = 0) -> Path:
     """UC Merced in small: tab separated labels with a tab at the end of every CRLF line; two image sizes."""
     rng = np.random.default_rng(seed)
-    names = [
-        f"{scene}{i:02d}" for scene, n in (scenes or {"beach": 10, "river": 10}).items() for i in range(n)
-    ]
+    names = [f"{scene}{i:02d}" for scene, n in (scenes or {"beach": 10, "river": 10}).items() for i in range(n)]
     flags = rng.random((len(names), len(UCMERCED_LABELS))) < 0.2
     flags[:, 0] = ~flags.any(1)
     rows = ["\t".join(["IMAGE\\LABEL", *UCMERCED_LABELS, ""])]
-    rows += [
-        "\t".join([name, *map(str, row), ""]) for name, row in zip(names, flags.astype(int), strict=True)
-    ]
+    rows += ["\t".join([name, *map(str, row), ""]) for name, row in zip(names, flags.astype(int), strict=True)]
     for i, name in enumerate(names):
-        write_photograph(
-            root / "Images" / name[:-2] / f"{name}{suffix}", rng, (18, 16) if i == 1 else (16, 16)
-        )
+        write_photograph(root / "Images" / name[:-2] / f"{name}{suffix}", rng, (18, 16) if i == 1 else (16, 16))
     (root / "LandUse_Multilabeled.txt").write_text("\r\n".join([*rows, ""]), newline="")
     return root
 
@@ -97,9 +87,7 @@ def patch_names(count: int) -> list[str]:
 def write_patch(folder: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The twelve bands of a patch as the archive stores them: uncompressed, strips of 8 KiB at most."""
     folder.mkdir(parents=True)
-    bands = {
-        band: rng.integers(0, 10_000, (side, side), dtype=np.uint16) for band, side in BAND_SIDES.items()
-    }
+    bands = {band: rng.integers(0, 10_000, (side, side), dtype=np.uint16) for band, side in BAND_SIDES.items()}
     for band, pixels in bands.items():
         rows = min(len(pixels), 4096 // len(pixels))
         tifffile.imwrite(folder / f"{folder.name}_{band}.tif", pixels, rowsperstrip=rows, metadata=None)
@@ -107,9 +95,7 @@ def write_patch(folder: Path, rng: np.random.Generator) -> dict[str, np.ndarray]
 
 
 def write_labels(folder: Path, labels: Sequence[str]) -> None:
-    text = json.dumps(
-        {"labels": list(labels), "projection": "PROJCS[]", "acquisition_date": "2017-06-13 10:10:31"}
-    )
+    text = json.dumps({"labels": list(labels), "projection": "PROJCS[]", "acquisition_date": "2017-06-13 10:10:31"})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{folder.name}_labels_metadata.json").write_text(text)
 

@@ -46,9 +46,7 @@ def test_the_19_labels_merge_and_drop_the_43() -> None:
     assert mapping.shape == (43, 19)
     assert mapping.any(0).all()
     assert mapping.sum(1).max() == 1
-    assert (
-        ~mapping.any(1)
-    ).sum() == 11  # dropped: artificial surfaces without a class, bare rock, burnt, flats
+    assert (~mapping.any(1)).sum() == 11  # dropped: artificial surfaces without a class, bare rock, burnt, flats
     assert CLC_TO_19["Salines"] == "Coastal wetlands"
     assert CLC_TO_19["Airports"] is None
     at = {label: i for i, label in enumerate(LABELS_43)}
@@ -239,15 +237,11 @@ def test_hashed_splits_leave_out_what_the_lists_exclude(tmp_path: Path) -> None:
     assert sorted(name for part in parts for name in part) == sorted(names[5:])
 
 
-def test_listed_patches_that_are_absent_are_counted_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_listed_patches_that_are_absent_are_counted_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, names = write_bigearthnet(tmp_path / "data", 10, bands=False), patch_names(10)
     absent = [f"S2A_MSIL2A_20990101T000000_{i}_{i}" for i in range(7)]
     lists = write_lists(tmp_path / "lists", train=names[:4] + absent, val=names[4:6], test=names[6:])
-    with pytest.raises(
-        DatasetError, match=r"7 patches of .*train\.csv are absent \(S2A_.*_0_0, .*_4_4, \.\.\.\)"
-    ):
+    with pytest.raises(DatasetError, match=r"7 patches of .*train\.csv are absent \(S2A_.*_0_0, .*_4_4, \.\.\.\)"):
         dataset(root, splits=str(lists))
     assert dataset(root, "val", splits=str(lists)).names.tolist() == names[4:6]
     lists.rename(root / "splits")
@@ -326,12 +320,8 @@ def test_thumbnails_are_stretched_colours(tmp_path: Path) -> None:
     picture = data.thumbnail(0, 120)
     assert picture.shape == (120, 120, 3)
     assert picture.dtype == np.uint8
-    assert [(channel == 0).mean() for channel in picture.reshape(-1, 3).T] == pytest.approx(
-        [0.02] * 3, abs=0.005
-    )
-    assert [(channel == 255).mean() for channel in picture.reshape(-1, 3).T] == pytest.approx(
-        [0.02] * 3, abs=0.005
-    )
+    assert [(channel == 0).mean() for channel in picture.reshape(-1, 3).T] == pytest.approx([0.02] * 3, abs=0.005)
+    assert [(channel == 255).mean() for channel in picture.reshape(-1, 3).T] == pytest.approx([0.02] * 3, abs=0.005)
 
 
 @needs_real

@@ -32,9 +32,7 @@ def published() -> LabelTable:
     return read_label_table(REAL / "labels", LABELS)
 
 
-def dataset(
-    root: Path, split: str = "train", labels: str = "as_is", proportions: str = "40/10/50"
-) -> MLRSNet:
+def dataset(root: Path, split: str = "train", labels: str = "as_is", proportions: str = "40/10/50") -> MLRSNet:
     return MLRSNet(source_path=root, split=split, labels=labels, proportions=proportions)
 
 
@@ -254,9 +252,7 @@ def test_repair_by_hand() -> None:
     labels[1, at("tanks")] = True
     labels[2, [at("runway"), at("airplane"), at("sea")]] = True  # the runway is one that the workbook forgets
     labels[3, at("sea")] = True  # not a category of MLRSNet
-    table = LabelTable(
-        names, labels, LABELS, np.asarray([0, 0, 1, 2]), ("storage_tank", "airplane", "hamlet")
-    )
+    table = LabelTable(names, labels, LABELS, np.asarray([0, 0, 1, 2]), ("storage_tank", "airplane", "hamlet"))
     found = [set(np.asarray(LABELS)[row]) for row in repair(table).labels]
     assert found == [{"trees", "tanks"}, {"tanks"}, {"runway", "airplane"}, {"sea"}]
 

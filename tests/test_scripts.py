@@ -1,4 +1,7 @@
-"""Every script as a user runs it: train, kill, resume, evaluate, and everything one can get wrong."""
+"""Every script as a user runs it: train, kill, resume, evaluate, and everything one can get wrong.
+
+What is about processes (the run to compare with, kills, resumes) runs in processes of its own.
+"""
 
 import json
 import shutil
@@ -8,11 +11,12 @@ import pytest
 import torch
 
 from datasets.synthetic import write_mlrsnet_layout
-from tests.scripts import ROOT, kill_when, records, run
+from tests.scripts import ROOT, kill_when, records, run, run_inside
 
 TINY = (
     "--arch", "resnet18", "--image_size", 32, "--batch_size", 16, "--num_samples_per_class", 2, "--sz_embedding", 16,
-    "--num_workers", 0, "--demo_images_per_category", 8, "--demo_side", 48, "--nb_epochs", 3, "--eval_epoch", 2, "--log_every_steps", 2, "--backend", "torch",
+    "--num_workers", 0, "--nb_epochs", 3, "--eval_epoch", 2, "--log_every_steps", 2, "--backend", "torch",
+    "--demo_images_per_category", 8, "--demo_side", 48,
 )  # fmt: skip
 
 
@@ -23,14 +27,14 @@ def demo(tmp_path_factory):
 
 
 def train(demo, save_path, *more, **options):
-    return run("train_baseline", "--source_path", demo, "--save_path", save_path, *TINY, *more, **options)
+    return run_inside("train_baseline", "--source_path", demo, "--save_path", save_path, *TINY, *more, **options)
 
 
 @pytest.fixture(scope="module")
 def finished(demo, tmp_path_factory):
     """An uninterrupted run: what every resumed one is held against."""
     save_path = tmp_path_factory.mktemp("runs")
-    train(demo, save_path, "--is_log_intra_inter_overlap")
+    run("train_baseline", "--source_path", demo, "--save_path", save_path, *TINY, "--is_log_intra_inter_overlap")
     return save_path / "Demo" / "baseline"
 
 
@@ -112,7 +116,7 @@ def test_a_truncated_last_checkpoint_falls_back_and_still_ends_the_same(finished
     shutil.copytree(finished, folder)
     last = folder / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
-    done = run("train_baseline", "--load_from_checkpoint", folder)
+    done = run_inside("train_baseline", "--load_from_checkpoint", folder)
     assert "last.pt is damaged" in done.stderr
     assert_same_run(finished, folder)
 
@@ -120,7 +124,7 @@ def test_a_truncated_last_checkpoint_falls_back_and_still_ends_the_same(finished
 def test_a_longer_run_goes_on(demo, tmp_path):
     train(demo, tmp_path, "--scheduler", "step", "--tau", 1)
     folder = tmp_path / "Demo" / "baseline"
-    run("train_baseline", "--load_from_checkpoint", folder, "--nb_epochs", 4)
+    run_inside("train_baseline", "--load_from_checkpoint", folder, "--nb_epochs", 4)
     train(demo, tmp_path, "--scheduler", "step", "--tau", 1, "--nb_epochs", 4, "--savename", "straight")
     a, b = state(folder), state(tmp_path / "Demo" / "straight")
     assert all(torch.equal(tensor, b["method"][name]) for name, tensor in a["method"].items())
@@ -142,7 +146,7 @@ def test_misuse_ends_with_2_and_leaves_nothing(demo, tmp_path, argv, said):
     given = [v for pair in fixed.items() for v in pair if pair[0] not in argv]
     if "--load_from_checkpoint" in argv:
         given = []
-    done = run("train_baseline", *given, *argv, code=2)
+    done = run_inside("train_baseline", *given, *argv, code=2)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir()), "no run folder for a run that never was"
@@ -153,7 +157,9 @@ def test_a_run_folder_of_another_data_set_is_refused(finished, tmp_path):
     write_mlrsnet_layout(other, images_per_category=7, side=48, seed=0)
     folder = tmp_path / "baseline"
     shutil.copytree(finished, folder)
-    done = run("train_baseline", "--load_from_checkpoint", folder, "--source_path", other, "--nb_epochs", 5, code=2)
+    done = run_inside(
+        "train_baseline", "--load_from_checkpoint", folder, "--source_path", other, "--nb_epochs", 5, code=2
+    )
     assert "trained on other data" in done.stderr
 
 
@@ -183,7 +189,8 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_checkpoint(demo, tmp_path
 @pytest.mark.parametrize("which", ["best", "last", "initial"])
 def test_evaluation_of_a_saved_run(demo, finished, which):
     argv = {"best": [], "last": ["--checkpoint", "last"], "initial": ["--is_evaluate_initial"]}[which]
-    done = run("evaluate_model", "--load_from_checkpoint", finished, "--dataset_type", "test", *argv)
+    call = run if which == "best" else run_inside
+    done = call("evaluate_model", "--load_from_checkpoint", finished, "--dataset_type", "test", *argv)
     assert "recall@1" in done.stdout
     folder = finished / "evaluation_results" / f"{which}_test"
     report = json.loads((folder / "scores.json").read_text())
@@ -194,7 +201,7 @@ def test_evaluation_of_a_saved_run(demo, finished, which):
 
 
 def test_evaluation_on_val_repeats_the_scores_of_training(finished):
-    run("evaluate_model", "--load_from_checkpoint", finished, "--dataset_type", "val", "--checkpoint", "last")
+    run_inside("evaluate_model", "--load_from_checkpoint", finished, "--dataset_type", "val", "--checkpoint", "last")
     folder = finished / "evaluation_results" / "last_val"
     ours = json.loads((folder / "scores.json").read_text())["scores"]
     logged = [r for r in records(finished) if r["split"] == "val"][-1]["scores"]
@@ -207,7 +214,7 @@ def test_the_initial_network_is_the_one_that_training_started_from(demo, finishe
     train(demo, tmp_path, "--nb_epochs", 1, "--lr", 0, "--freeze_batch_norm", "yes")
     folder = tmp_path / "Demo" / "baseline"
     for argv in (["--is_evaluate_initial"], ["--checkpoint", "last"]):
-        run("evaluate_model", "--load_from_checkpoint", folder, "--dataset_type", "test", *argv)
+        run_inside("evaluate_model", "--load_from_checkpoint", folder, "--dataset_type", "test", *argv)
     results = folder / "evaluation_results"
     first, last = (
         json.loads((results / f"{w}_test" / "scores.json").read_text())["scores"] for w in ("initial", "last")
@@ -216,11 +223,11 @@ def test_the_initial_network_is_the_one_that_training_started_from(demo, finishe
 
 
 def test_help_lists_every_flag():
-    assert "--baseline_batch_miner" in run("train_baseline", "--help").stdout
+    assert "--baseline_batch_miner" in run_inside("train_baseline", "--help").stdout
 
 
 def test_every_documented_command_parses():
-    """Each line that `SampleRun.sh NAME --print` shows goes through the parser of its script."""
+    """Each line that `SampleRun.sh NAME --print` shows goes through its script's parser."""
     import shlex
     import subprocess
 

@@ -67,9 +67,7 @@ def test_the_real_archive() -> None:
     train = parts["train"]
     row = train.names.tolist().index("airplane00")
     assert train.labels[row, LABELS.index("airplane")]
-    assert names_fingerprint(train.names.tolist()) == names_fingerprint(
-        read_stored_split(STORED_SPLITS, "train")
-    )
+    assert names_fingerprint(train.names.tolist()) == names_fingerprint(read_stored_split(STORED_SPLITS, "train"))
     batch = train.__getitems__([row, 3])
     assert batch.images.shape == (2, 3, 256, 256)
     assert 40 < batch.images.float().mean() < 200

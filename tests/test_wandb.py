@@ -1,4 +1,4 @@
-"""Weights & Biases offline: the history is in the run file, `wandb sync` takes it, a resume goes on, no key anywhere."""
+"""Weights & Biases offline: history in the run file, `wandb sync` takes it, a resume goes on, no key anywhere."""
 
 import os
 import subprocess

@@ -13,8 +13,8 @@ def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
     1e-8 inside the root keeps the gradient finite for duplicates, as the authors of the margin loss do.
     """
     with torch.autocast(a.device.type, enabled=False):
-        squared = 2 - 2 * (a.float() @ b.float().T)
-        return squared.clamp(min=0).add(1e-8).sqrt()
+        squared = torch.addmm(a.new_full((), 2.0, dtype=torch.float32), a.float(), b.float().T, alpha=-2)
+        return (squared.clamp(min=0) + 1e-8).sqrt()
 
 
 def paired_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -21,8 +21,10 @@ from torch import Tensor
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
     """Number of shared labels. a (M, L), b (N, L) -> (M, N); exact, since counts stay far below 2**24."""
+    first = a.float()
+    second = first if a is b else b.float()
     with torch.autocast(a.device.type, enabled=False):
-        return a.float() @ b.float().T
+        return first @ second.T
 
 
 def jaccard(a: Tensor, b: Tensor) -> Tensor:
@@ -94,7 +96,10 @@ class PairRule(NamedTuple):
         """labels (B, L) bool; indices (B,) int64 rows in the data set, to leave out same-image pairs."""
         shared = overlap(labels, labels)
         sizes = shared.diagonal()
-        similarity = shared / (sizes[:, None] + sizes - shared).clamp(min=1)
+        nonempty = sizes > 0
+        similarity = shared
+        if self.relation != "any_share":
+            similarity = shared / (sizes[:, None] + sizes).sub_(shared).clamp_(min=1)
         if self.relation == "jaccard":
             positive = similarity >= self.positive_threshold
             negative = similarity <= self.negative_threshold
@@ -104,12 +109,16 @@ class PairRule(NamedTuple):
             positive, negative = similarity == 1, shared == 0
         else:
             raise ValueError(f"label relation {self.relation!r} is unknown; choices: {', '.join(RELATIONS)}")
+        # In place: at a batch of 120 these are calls of microseconds, and their number is what they cost.
+        negative.logical_and_(nonempty[:, None]).logical_and_(nonempty)
         if indices is None:
-            different = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+            positive.fill_diagonal_(False)
+            negative.fill_diagonal_(False)
         else:
             different = indices[:, None] != indices
-        usable = different & (sizes > 0)[:, None] & (sizes > 0)
-        return Pairs(positive & usable, negative & usable)
+            positive.logical_and_(different)
+            negative.logical_and_(different)
+        return Pairs(positive, negative)
 
 
 RELATIONS = ("jaccard", "any_share", "identical")
