@@ -50,9 +50,7 @@ class RetrievalDataset(Dataset[Batch]):
         if split not in SPLITS:
             raise DatasetError(f"unknown split {split!r}; choices: {', '.join(SPLITS)}")
         if not source_path.is_dir():
-            raise DatasetError(
-                f"--source_path {source_path} is not a folder; give the folder that holds {self.title}"
-            )
+            raise DatasetError(f"--source_path {source_path} is not a folder; give the folder that holds {self.title}")
         self.source_path = source_path
         self.split = split
         self.skip_broken = False
@@ -107,14 +105,10 @@ def label_fingerprint(names: np.ndarray, labels: np.ndarray, label_names: Sequen
     order = np.argsort(np.asarray(label_names))
     spelled = [label_names[column] for column in order]
     packed = np.packbits(labels[:, order], axis=1)
-    sets, set_of = np.unique(
-        packed, axis=0, return_inverse=True
-    )  # far fewer than images: spell each set once
+    sets, set_of = np.unique(packed, axis=0, return_inverse=True)  # far fewer than images: spell each set once
     flags = np.unpackbits(sets, axis=1, count=len(spelled)).astype(bool)
     tails = [",".join(label for label, carried in zip(spelled, row, strict=True) if carried) for row in flags]
-    lines = sorted(
-        f"{name}:{tails[i]}\n" for name, i in zip(names.tolist(), set_of.ravel().tolist(), strict=True)
-    )
+    lines = sorted(f"{name}:{tails[i]}\n" for name, i in zip(names.tolist(), set_of.ravel().tolist(), strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

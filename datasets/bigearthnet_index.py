@@ -161,9 +161,7 @@ def _load(path: Path) -> tuple[PatchTable | None, int]:
             labels = np.unpackbits(stored["labels"], axis=1, count=len(LABELS_43)).astype(bool)
             return PatchTable(stored["names"], labels, LABELS_43), int(stored["stamp"])
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        warnings.warn(
-            f"the label table {path} cannot be used ({error}); reading all labels again", stacklevel=2
-        )
+        warnings.warn(f"the label table {path} cannot be used ({error}); reading all labels again", stacklevel=2)
         return None, 0
 
 
@@ -205,7 +203,5 @@ def _multi_hot(lengths: np.ndarray, values: Iterable[str], path: Path) -> np.nda
     try:
         labels[np.repeat(np.arange(len(lengths)), lengths), [column[value] for value in values]] = True
     except KeyError as error:
-        raise DatasetError(
-            f"{path} has the unknown label {error}; allowed: {'; '.join(LABELS_19)}"
-        ) from error
+        raise DatasetError(f"{path} has the unknown label {error}; allowed: {'; '.join(LABELS_19)}") from error
     return labels

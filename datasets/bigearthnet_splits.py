@@ -42,9 +42,7 @@ def split_rows(names: np.ndarray, split: str, source: Path, choice: str) -> np.n
     if choice == "hashed":
         return _hashed_rows(names, split, folder)
     if choice == "auto" and len(names) < SMALL:
-        reason = (
-            "no lists train.csv, val.csv, test.csv found" if folder is None else _incomplete(names, folder)
-        )
+        reason = "no lists train.csv, val.csv, test.csv found" if folder is None else _incomplete(names, folder)
         if reason:
             drawn = f"{len(names):,} patches are split 60/20/20 by hashing their names"
             warnings.warn(f"{source}: {reason}; {drawn}", stacklevel=3)
@@ -70,9 +68,7 @@ def _listed_rows(names: np.ndarray, split: str, folder: Path) -> np.ndarray:
         )
     if len(names) < SMALL and len(left := unlisted(names, folder)):  # for whole archives: the check program
         named = ", ".join(os.fsdecode(name) for name in left[:5])
-        warnings.warn(
-            f"{len(left):,} patches are in no list of {folder} and left out ({named})", stacklevel=4
-        )
+        warnings.warn(f"{len(left):,} patches are in no list of {folder} and left out ({named})", stacklevel=4)
     if len(np.unique(rows)) < len(rows):
         raise DatasetError(f"{file} lists {len(rows) - len(np.unique(rows)):,} patches twice")
     rows = rows[~excluded(names, folder)[rows]]

@@ -51,15 +51,11 @@ def read_label_file(path: Path, delimiter: str = ",") -> LabelFile:
     except OSError as error:
         raise DatasetError(f"cannot read the label file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"label file {path} is not UTF-8 text ({error.reason} at byte {error.start})"
-        ) from error
+        raise DatasetError(f"label file {path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
     if not rows or delimiter not in rows[0]:
         raise DatasetError(f"label file {path} has no header line `image{delimiter}label{delimiter}...`")
     header = tuple(column.strip() for column in next(csv.reader(rows[:1], delimiter=delimiter))[1:])
-    names, labels = _plain_rows(rows[1:], len(header), delimiter) or _checked_rows(
-        path, rows[1:], header, delimiter
-    )
+    names, labels = _plain_rows(rows[1:], len(header), delimiter) or _checked_rows(path, rows[1:], header, delimiter)
     return LabelFile(path, header, np.asarray(names, dtype=np.str_), labels)
 
 
@@ -143,9 +139,7 @@ def column_order(file: LabelFile, label_names: tuple[str, ...]) -> list[int]:
     """For every label the file's column that holds it."""
     twice = sorted(column for column, count in Counter(file.header).items() if column and count > 1)
     if twice:
-        raise DatasetError(
-            f"label file {file.path} has the column {twice[0]!r} twice; each label is one column"
-        )
+        raise DatasetError(f"label file {file.path} has the column {twice[0]!r} twice; each label is one column")
     foreign = set(file.header) - set(label_names) - {""}
     if foreign:
         raise _unknown_columns(file.path, foreign, label_names)
@@ -153,9 +147,7 @@ def column_order(file: LabelFile, label_names: tuple[str, ...]) -> list[int]:
     blank = file.header.count("")
     if len(missing) != blank or blank > 1:
         absent = f"has no column for {', '.join(map(repr, missing))}" if missing else "misses no label"
-        raise DatasetError(
-            f"label file {file.path} {absent} and has {blank} without a name; compare its first line"
-        )
+        raise DatasetError(f"label file {file.path} {absent} and has {blank} without a name; compare its first line")
     header = [column or missing[0] for column in file.header]
     return [header.index(label) for label in label_names]
 
@@ -173,6 +165,4 @@ def refuse_duplicates(names: np.ndarray, sources: Sequence[str], source_of: np.n
     name = unique[counts > 1][0]
     where = sorted({sources[i] for i in source_of[names == name]})
     more = int((counts > 1).sum()) - 1
-    raise DatasetError(
-        f"image {name} is listed more than once (in {', '.join(where)}); {more} more such names"
-    )
+    raise DatasetError(f"image {name} is listed more than once (in {', '.join(where)}); {more} more such names")

@@ -57,9 +57,7 @@ class MLRSNet(RetrievalDataset):
         for i, (category, folder) in enumerate(zip(table.category_names, folders, strict=True)):
             listed = table.names[table.categories == i].tolist()
             refuse_difference(listed, image_files(images / folder), f"labels/{category}.csv", images / folder)
-        part = hashed_split(
-            table.names, table.categories, parse_proportions(proportions), seed=self.split_seed
-        )
+        part = hashed_split(table.names, table.categories, parse_proportions(proportions), seed=self.split_seed)
         rows = rows_of_split(part, split)
         self.names, self.labels, self.label_names = table.names[rows], table.labels[rows], table.label_names
         self._folder_of = np.asarray(folders)[table.categories[rows]]
@@ -80,15 +78,11 @@ def label_table(source_path: Path, labels: str) -> LabelTable:
         raise UserError(f"--mlrsnet_labels {labels!r} is unknown; choices: {', '.join(LABEL_MODES)}")
     folder = source_path / "labels"
     if not folder.is_dir():
-        raise DatasetError(
-            f"{source_path} holds no folder `labels`; --source_path is the folder of {MLRSNet.title}"
-        )
+        raise DatasetError(f"{source_path} holds no folder `labels`; --source_path is the folder of {MLRSNet.title}")
     table = read_label_table(folder, LABELS)
     if table.label_names != LABELS:
         return table  # another data set in this layout: nothing is known about what its categories may carry
-    workbooks = [
-        path for suffix in (".xlsx", ".xls") if (path := source_path / f"Categories_names{suffix}").exists()
-    ]
+    workbooks = [path for suffix in (".xlsx", ".xls") if (path := source_path / f"Categories_names{suffix}").exists()]
     repaired = repair(table, read_workbook(workbooks[0]) if workbooks else CATEGORY_LABELS)
     corrupted = corrupted_rows(table, repaired)
     if not corrupted:
@@ -109,9 +103,7 @@ def label_table(source_path: Path, labels: str) -> LabelTable:
 def category_folders(images: Path, categories: Sequence[str]) -> list[str]:
     """The folder of each category, allowing for another separator (`harbor_port` for `harbor&port`)."""
     if not images.is_dir():
-        raise DatasetError(
-            f"{images.parent} holds no folder `Images`; --source_path is the folder of {MLRSNet.title}"
-        )
+        raise DatasetError(f"{images.parent} holds no folder `Images`; --source_path is the folder of {MLRSNet.title}")
     present = {entry.name for entry in images.iterdir() if entry.is_dir()}
     by_letters = {_letters(name): name for name in present}
     folders = [name if name in present else by_letters.get(_letters(name), name) for name in categories]

@@ -120,15 +120,11 @@ def read_workbook(path: Path) -> dict[str, frozenset[str]]:
         if not cells:
             continue
         written = cells[0].replace(" ", "_")
-        matching = (
-            [written] if written in CATEGORY_LABELS else [c for c in CATEGORY_LABELS if c.startswith(written)]
-        )
+        matching = [written] if written in CATEGORY_LABELS else [c for c in CATEGORY_LABELS if c.startswith(written)]
         labels = {"chaparral" if cell == "chapparral" else cell for cell in cells[1:]}
         if len(matching) != 1 or not labels <= set(LABELS):
             wrong = ", ".join(sorted(labels - set(LABELS))) or cells[0]
-            raise DatasetError(
-                f"workbook {path}, sheet `tags`, row of {cells[0]!r}: {wrong!r} is not in MLRSNet"
-            )
+            raise DatasetError(f"workbook {path}, sheet `tags`, row of {cells[0]!r}: {wrong!r} is not in MLRSNet")
         listed[matching[0]] = frozenset(labels)
     return listed
 
@@ -170,6 +166,4 @@ def corrupted_rows(table: LabelTable, repaired: LabelTable) -> dict[str, int]:
     """Category -> number of rows that the repair changed; empty for clean files."""
     changed = (table.labels != repaired.labels).any(1)
     counts = np.bincount(table.categories[changed], minlength=len(table.category_names))
-    return {
-        category: int(count) for category, count in zip(table.category_names, counts, strict=True) if count
-    }
+    return {category: int(count) for category, count in zip(table.category_names, counts, strict=True) if count}

@@ -105,9 +105,7 @@ def _decode_plain(data: bytes) -> np.ndarray | None:
 @functools.lru_cache(maxsize=256)
 def _layout(directory: bytes) -> Layout | None:
     """The directory's 12-byte entries (tag, type, count, value) -> layout; None if it is not plain uint16."""
-    entries = {
-        tag: (kind, count, value) for tag, kind, count, value in struct.iter_unpack("<HHII", directory)
-    }
+    entries = {tag: (kind, count, value) for tag, kind, count, value in struct.iter_unpack("<HHII", directory)}
     values = {}
     for tag, wanted in (
         (BITS, 16),
@@ -143,9 +141,7 @@ def _decode_any(data: bytes, side: int) -> np.ndarray:
     try:
         import tifffile
     except ImportError as error:
-        raise UserError(
-            "compressed or tiled GeoTIFFs need tifffile: pip install tifffile imagecodecs"
-        ) from error
+        raise UserError("compressed or tiled GeoTIFFs need tifffile: pip install tifffile imagecodecs") from error
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]

@@ -17,21 +17,13 @@ from utilities.errors import DatasetError, UserError
 def parse_proportions(text: str) -> tuple[int, int, int]:
     """`40/10/50` -> percentages of train, val and test."""
     parts = text.split("/")
-    if (
-        len(parts) != 3
-        or not all(part.isdigit() and int(part) > 0 for part in parts)
-        or sum(map(int, parts)) != 100
-    ):
-        raise UserError(
-            f"proportions {text!r} must be train/val/test percentages adding up to 100, e.g. 40/10/50"
-        )
+    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts) or sum(map(int, parts)) != 100:
+        raise UserError(f"proportions {text!r} must be train/val/test percentages adding up to 100, e.g. 40/10/50")
     train, val, test = map(int, parts)
     return train, val, test
 
 
-def hashed_split(
-    names: np.ndarray, groups: np.ndarray, proportions: tuple[int, int, int], *, seed: int
-) -> np.ndarray:
+def hashed_split(names: np.ndarray, groups: np.ndarray, proportions: tuple[int, int, int], *, seed: int) -> np.ndarray:
     """0 (train), 1 (val) or 2 (test) for every name, each group divided by the percentages on its own.
 
     The images of a group are ordered by the sha256 of `seed:name`, so the split is the same on every machine
@@ -69,9 +61,7 @@ def names_fingerprint(names: Sequence[str]) -> str:
 def read_name_list(path: Path) -> np.ndarray:
     """First column of a csv or text file, plain or .bz2, as a unicode array; blank lines are skipped."""
     try:
-        text = (bz2.decompress(path.read_bytes()) if path.suffix == ".bz2" else path.read_bytes()).decode(
-            "utf-8-sig"
-        )
+        text = (bz2.decompress(path.read_bytes()) if path.suffix == ".bz2" else path.read_bytes()).decode("utf-8-sig")
     except (OSError, EOFError, ValueError) as error:
         raise DatasetError(f"cannot read the list of names {path}: {error}") from error
     names = [line.partition(",")[0].strip() for line in text.splitlines()]

@@ -45,9 +45,7 @@ class UCMerced(RetrievalDataset):
         super().__init__(source_path=source_path, split=split)
         path = source_path / "LandUse_Multilabeled.txt"
         if not path.is_file():
-            raise DatasetError(
-                f"{source_path} holds no LandUse_Multilabeled.txt; give the folder of {self.title}"
-            )
+            raise DatasetError(f"{source_path} holds no LandUse_Multilabeled.txt; give the folder of {self.title}")
         table = read_label_file(path, "\t")
         labels = table.labels[:, column_order(table, LABELS)]
         refuse_duplicates(table.names, [path.name], np.zeros(len(table.names), np.int64))
@@ -81,8 +79,6 @@ def scene_files(images: Path) -> dict[str, str]:
         for file in sorted(image_files(images / scene)):
             name = Path(file).stem
             if name in files:
-                raise DatasetError(
-                    f"{images} holds {name} twice: {files[name]} and {scene}/{file}; keep one of them"
-                )
+                raise DatasetError(f"{images} holds {name} twice: {files[name]} and {scene}/{file}; keep one of them")
             files[name] = f"{scene}/{file}"
     return files
