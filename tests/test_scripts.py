@@ -144,8 +144,7 @@ def test_a_longer_run_goes_on(demo, tmp_path):
 def test_misuse_ends_with_2_and_leaves_nothing(demo, tmp_path, argv, said):
     fixed = {"--source_path": demo, "--save_path": tmp_path}
     given = [v for pair in fixed.items() for v in pair if pair[0] not in argv]
-    if "--load_from_checkpoint" in argv:
-        given = []
+    given = [] if "--load_from_checkpoint" in argv else [*given, *TINY]
     done = run_inside("train_baseline", *given, *argv, code=2)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
