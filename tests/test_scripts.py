@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.synthetic import write_mlrsnet_layout
+from datasets.synthetic import Demo
 from tests.scripts import ROOT, kill_when, records, run, run_inside
 
 TINY = (
@@ -151,9 +151,11 @@ def test_misuse_ends_with_2_and_leaves_nothing(demo, tmp_path, argv, said):
     assert not list(tmp_path.iterdir()), "no run folder for a run that never was"
 
 
-def test_a_run_folder_of_another_data_set_is_refused(finished, tmp_path):
+def test_a_run_folder_of_another_data_set_is_refused(demo, finished, tmp_path):
     other = tmp_path / "other"
-    write_mlrsnet_layout(other, images_per_category=7, side=48, seed=0)
+    shutil.copytree(demo / "Demo", other)
+    table = other / "labels" / "airport.csv"
+    table.write_text(table.read_text().replace(",1", ",0", 1))  # one label less
     folder = tmp_path / "baseline"
     shutil.copytree(finished, folder)
     done = run_inside(
@@ -165,14 +167,9 @@ def test_a_run_folder_of_another_data_set_is_refused(finished, tmp_path):
 def test_a_broken_image_is_named_or_skipped_and_counted(demo, tmp_path):
     source = tmp_path / "broken"
     shutil.copytree(demo, source)
-    from datasets import DATASETS
-
-    names = DATASETS["Demo"](source_path=source, split="train").names
-    for name in names:
-        path = next(source.glob(f"Images/*/{name}"))
-        if path.stat().st_size:
-            path.write_bytes(path.read_bytes()[:200])
-            break
+    names = Demo(source_path=source, split="train", images_per_category=8, side=48, seed=0).names
+    path = next(source.glob(f"Demo/Images/*/{names[0]}"))
+    path.write_bytes(path.read_bytes()[:200])
     done = train(source, tmp_path, code=2)
     assert str(names[0]) in done.stderr
     train(source, tmp_path, "--skip_broken_images", "--savename", "skipping")
@@ -181,7 +178,7 @@ def test_a_broken_image_is_named_or_skipped_and_counted(demo, tmp_path):
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_checkpoint(demo, tmp_path):
     done = train(demo, tmp_path, "--lr", "1e30", "--scheduler", "none", "--optim", "sgd", code=1)
-    assert "the loss is not finite at epoch" in done.stderr
+    assert "loss or gradient is not finite at epoch" in done.stderr
     assert "margin = " in done.stderr
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from utilities.logger import Logger, read_metrics
 from utilities.method import Method
 from utilities.metrics import Relevance
 from utilities.settings import Settings
+
+
+GRADIENT_NORM = "gradient norm"
 
 
 class Feed(Protocol):
@@ -73,10 +76,11 @@ class Trainer:
     def __init__(self, method: Method, data: Data, args: Settings, device: torch.device) -> None:
         self.method = method.to(device)
         if args["channels_last"]:
-            method.network.to(memory_format=torch.channels_last)
+            method.to(memory_format=torch.channels_last)  # every 4-d tensor, a momentum encoder's included
         if args["compile"]:
             method.network.backbone.compile()
         self.data, self.args, self.device = data, args, device
+        self.trained = [p for p in method.parameters() if p.requires_grad]
         self.precision = precision.resolve(args["precision"], device)
         self.optimizer = optim.build(method.param_groups(args), args)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -114,6 +118,8 @@ class Trainer:
         """From `self.batch` to the end of the epoch."""
         self.method.epoch = self.epoch
         batches = self.method.epoch_batches(self.epoch)
+        if not self.step:
+            self.method.check_batches(batches, self.data.train.dataset.labels)
         self.model.train()
         feed = self.data.train.training(
             batches,
@@ -150,12 +156,14 @@ class Trainer:
         total = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         if self.args["clip_gradient"]:
-            nn.utils.clip_grad_norm_(self.method.parameters(), self.args["clip_gradient"])
+            nn.utils.clip_grads_with_norm_(self.trained, self.args["clip_gradient"], norm)
         self.optimizer.step()
         self.method.after_step()
         self.step += 1
-        self.window.add(self.epoch, self.step, len(batch.indices), terms, rates)
+        self.window.add(self.epoch, self.step, len(batch.indices), terms, self.method.observed, rates)
         if self.device.type == "cpu":
             self.window.check(self.folder)
 
@@ -208,17 +216,20 @@ class Trainer:
             scores["intra_inter_overlap"] = density.intra_inter_overlap(embeddings, labels, device=self.device)
         return scores
 
-    def _embed(self, feed: Feed) -> tuple[Tensor, Tensor]:
+    def _embed(self, feed: Feed, embed: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         rows = np.arange(len(feed.dataset))
         with precision.autocast(self.precision, self.device):
             batches = feed.evaluation(rows, self.args["eval_batch_size"])
-            return evaluation.embed_split(self.method.embed, batches, len(rows))
+            return evaluation.embed_split(embed or self.method.embed, batches, len(rows))
 
-    def embed_training_set(self) -> Tensor:
-        """(N, D) float32 embeddings of the training split on the CPU, in row order, on every rank."""
+    def embed_training_set(self, embed: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """(N, D) float32 embeddings of the training split on the CPU, in row order, on every rank.
+
+        embed  images -> (B, D) instead of the method's own. Rows of skipped images are 0.
+        """
         training = self.model.training
         self.model.eval()
-        embeddings, rows = self._embed(self.data.train)
+        embeddings, rows = self._embed(self.data.train, embed)
         self.model.train(training)
         whole = torch.zeros(len(self.data.train.dataset), embeddings.shape[1])
         whole[rows] = embeddings
@@ -327,10 +338,10 @@ class Trainer:
 
 
 class LossWindow:
-    """Loss terms since the last log line, left on the device until somebody reads them."""
+    """Loss terms and observations since the last log line, left on the device until somebody reads them."""
 
     def __init__(self) -> None:
-        self.entries: list[tuple[int, int, tuple[str, ...], Tensor]] = []  # epoch, step, names, (terms,)
+        self.entries: list[Entry] = []
         self.images = 0
         self.seconds = 0.0
         self.rates: list[float] = []
@@ -345,8 +356,17 @@ class LossWindow:
         """Called where waiting that is not training (validation, saving) ends."""
         self.started = time.perf_counter()
 
-    def add(self, epoch: int, step: int, images: int, terms: Mapping[str, Tensor], rates: list[float]) -> None:
-        self.entries.append((epoch, step, tuple(terms), torch.stack([t.detach().float() for t in terms.values()])))
+    def add(
+        self,
+        epoch: int,
+        step: int,
+        images: int,
+        terms: Mapping[str, Tensor],
+        observed: Mapping[str, Tensor],
+        rates: list[float],
+    ) -> None:
+        values = torch.stack([t.detach().float() for t in (*terms.values(), *observed.values())])
+        self.entries.append(Entry(epoch, step, tuple(terms), tuple(observed), values))
         self.images += images
         self.rates = rates
         now = time.perf_counter()
@@ -354,31 +374,42 @@ class LossWindow:
         self.started = now
 
     def check(self, folder: Path) -> None:
-        """Raise RunFailure at the first step with a non-finite term, naming every term."""
-        for epoch, step, names, values in self.entries[self.unchecked :]:
+        """Raise RunFailure at the first step with a non-finite term, naming every term.
+
+        The norm of the gradient counts as a term: miners find nothing among embeddings that are not numbers, and
+        the loss of no triplet is a calm zero.
+        """
+        for entry in self.entries[self.unchecked :]:
+            values = entry.values[: len(entry.terms)]
             if not torch.isfinite(values).all():
-                terms = ", ".join(f"{name} = {value:g}" for name, value in zip(names, values.tolist(), strict=True))
+                terms = ", ".join(
+                    f"{name} = {value:g}" for name, value in zip(entry.terms, values.tolist(), strict=True)
+                )
                 raise RunFailure(
-                    f"the loss is not finite at epoch {epoch + 1}, step {step}: {terms}. {folder / checkpoint.LAST} "
-                    "is of an earlier step and stays usable; lower --lr, or try --clip_gradient or --precision fp32"
+                    f"loss or gradient is not finite at epoch {entry.epoch + 1}, step {entry.step}: {terms}. "
+                    f"{folder / checkpoint.LAST} is of an earlier step and stays usable; lower --lr, or try "
+                    "--clip_gradient or --precision fp32"
                 )
         self.unchecked = len(self.entries)
 
     def read(self, folder: Path) -> dict[str, Any]:
         """The record of this window, which is then empty."""
         self.check(folder)
-        sums: dict[str, list[float]] = {}
-        for _, _, names, values in self.entries:
-            for name, value in zip(names, values.tolist(), strict=True):
-                sums.setdefault(name, []).append(value)
-        losses = {name: sum(values) / len(values) for name, values in sums.items()}
+        terms: dict[str, list[float]] = {}
+        observed: dict[str, list[float]] = {}
+        for entry in self.entries:
+            names = [(terms, name) for name in entry.terms] + [(observed, name) for name in entry.observed]
+            for (kind, name), value in zip(names, entry.values.tolist(), strict=True):
+                kind.setdefault(name, []).append(value)
+        losses = _means(terms)
         if len(losses) > 1:
-            losses["total"] = sum(sum(values) for values in sums.values()) / len(self.entries)
+            losses["total"] = sum(sum(values) for values in terms.values()) / len(self.entries)
         record = {
-            "epoch": self.entries[-1][0] + 1,
-            "step": self.entries[-1][1],
+            "epoch": self.entries[-1].epoch + 1,
+            "step": self.entries[-1].step,
             "split": "train",
             "losses": losses,
+            **({"observed": _means(observed)} if observed else {}),
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images / self.seconds, 1) if self.seconds else 0.0,
             "learning_rates": self.rates,
@@ -387,12 +418,29 @@ class LossWindow:
         return record
 
     def state(self) -> dict[str, Any]:
-        entries = [(epoch, step, names, values.tolist()) for epoch, step, names, values in self.entries]
+        entries = [(*entry[:-1], entry.values.tolist()) for entry in self.entries]
         return {"entries": entries, "images": self.images, "seconds": self.seconds, "rates": self.rates}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self.entries = [(e, s, tuple(names), torch.tensor(values)) for e, s, names, values in state["entries"]]
+        self.entries = [
+            Entry(epoch, step, tuple(terms), tuple(observed), torch.tensor(values))
+            for epoch, step, terms, observed, values in state["entries"]
+        ]
         self.images, self.seconds, self.rates = state["images"], state["seconds"], state["rates"]
+
+
+class Entry(NamedTuple):
+    """One step in the window; values (terms + observed,) float32."""
+
+    epoch: int
+    step: int
+    terms: tuple[str, ...]
+    observed: tuple[str, ...]
+    values: Tensor
+
+
+def _means(values: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: sum(entries) / len(entries) for name, entries in values.items()}
 
 
 def _say(text: str) -> None:
