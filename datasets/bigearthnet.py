@@ -49,7 +49,7 @@ class BigEarthNet(RetrievalDataset):
         bands: str,
         version: int,
         splits: str,
-        index_path: Path | None,
+        index_path: str | Path | None,
     ) -> None:
         super().__init__(source_path=source_path, split=split)
         if labels not in (19, 43) or version not in (1, 2):
@@ -62,7 +62,7 @@ class BigEarthNet(RetrievalDataset):
         self.version = version
         if version == 1:
             self._root = archive_folder(source_path)
-            table = read_version_1(self._root, index_path)
+            table = read_version_1(self._root, Path(index_path) if index_path else None)
             rows = split_rows(table.names, split, source_path, splits)
         else:
             self._root = source_path / "BigEarthNet-S2"
