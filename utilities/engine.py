@@ -24,7 +24,7 @@ from utilities.metrics import Relevance
 from utilities.settings import Settings
 
 
-GRADIENT_NORM = "gradient norm"
+GRADIENT_NORM = "gradient_norm"
 
 
 class Feed(Protocol):
@@ -163,7 +163,8 @@ class Trainer:
         self.optimizer.step()
         self.method.after_step()
         self.step += 1
-        self.window.add(self.epoch, self.step, len(batch.indices), terms, self.method.observed, rates)
+        observed = {**self.method.observed, GRADIENT_NORM: norm}
+        self.window.add(self.epoch, self.step, len(batch.indices), terms, observed, rates)
         if self.device.type == "cpu":
             self.window.check(self.folder)
 
@@ -380,11 +381,9 @@ class LossWindow:
         the loss of no triplet is a calm zero.
         """
         for entry in self.entries[self.unchecked :]:
-            values = entry.values[: len(entry.terms)]
-            if not torch.isfinite(values).all():
-                terms = ", ".join(
-                    f"{name} = {value:g}" for name, value in zip(entry.terms, values.tolist(), strict=True)
-                )
+            watched = {name: entry.values[i] for i, name in enumerate(entry.terms)} | {GRADIENT_NORM: entry.values[-1]}
+            if not torch.isfinite(torch.stack(list(watched.values()))).all():
+                terms = ", ".join(f"{name} = {value:g}" for name, value in watched.items())
                 raise RunFailure(
                     f"loss or gradient is not finite at epoch {entry.epoch + 1}, step {entry.step}: {terms}. "
                     f"{folder / checkpoint.LAST} is of an earlier step and stays usable; lower --lr, or try "
@@ -409,7 +408,7 @@ class LossWindow:
             "step": self.entries[-1].step,
             "split": "train",
             "losses": losses,
-            **({"observed": _means(observed)} if observed else {}),
+            "observed": _means(observed),
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images / self.seconds, 1) if self.seconds else 0.0,
             "learning_rates": self.rates,
@@ -430,7 +429,7 @@ class LossWindow:
 
 
 class Entry(NamedTuple):
-    """One step in the window; values (terms + observed,) float32."""
+    """One step in the window; values (terms + observed,) float32, the last one the norm of the gradient."""
 
     epoch: int
     step: int

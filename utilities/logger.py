@@ -99,7 +99,7 @@ def _flat(record: Mapping[str, Any]) -> dict[str, float]:
     for key, value in record.items():
         if isinstance(value, Mapping):
             flat |= {f"{split}/{key}/{name}": number for name, number in value.items()}
-        elif key in ("seconds", "images_per_second", "gradient_norm"):
+        elif key in ("seconds", "images_per_second"):
             flat[f"{split}/{key}"] = value
     return flat
 
