@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from tests.oracles import metrics as twin
 from utilities import metrics
 from utilities.errors import UserError
-from utilities.label_sets import distinct, gallery_facts, ideal_gain
+from utilities.label_sets import PackedLabels, distinct, gallery_facts, ideal_gain
 from utilities.metrics import RELEVANCE_RULES, TOP_K_MEASURES, Metric, Relevance, expand_metrics, parse_metric
 from utilities.neighbours import search
 from utilities.scoring import score
@@ -107,7 +108,7 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, ranking = random_labels(50, 7, seed=1), orders(50, seed=3)[:, :8]
     arguments = {"metrics": ALL, "relevance": Relevance("share"), "query_rows": torch.arange(50)}
     whole = score(ranking, labels, labels, **arguments)  # type: ignore[arg-type]
-    monkeypatch.setattr("utilities.scoring._BLOCK_LABELS", 1)
+    monkeypatch.setattr("utilities.scoring._BLOCK_PAIRS", 1)
     monkeypatch.setattr("utilities.label_sets._BLOCK_PAIRS", 1)
     small = score(ranking, labels, labels, **arguments)  # type: ignore[arg-type]
     assert small.scores == pytest.approx(whole.scores, abs=1e-12)
@@ -273,6 +274,20 @@ def test_k_beyond_the_gallery_is_cut_and_said() -> None:
             relevance=Relevance(),
             query_rows=torch.arange(4),
         )
+
+
+@pytest.mark.parametrize("width", [3, 64, 65, 200])
+@pytest.mark.parametrize("counted_by_numpy", [True, False])
+def test_packed_labels(width: int, counted_by_numpy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not counted_by_numpy:
+        monkeypatch.delattr(np, "bitwise_count", raising=False)
+    queries, gallery = random_labels(9, width, seed=1), random_labels(20, width, seed=2)
+    images = torch.randint(20, (9, 5), generator=torch.Generator().manual_seed(3))
+    shared, in_union = PackedLabels(queries).shared(slice(2, 7), images[2:7], PackedLabels(gallery))
+    both = gallery[images[2:7]] & queries[2:7, None]
+    assert torch.equal(shared, both.sum(2))
+    assert torch.equal(in_union, (both.cumsum(1) > 0).sum(2))
+    assert torch.equal(PackedLabels(gallery).sizes, gallery.sum(1))
 
 
 def test_label_sets() -> None:

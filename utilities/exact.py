@@ -42,18 +42,16 @@ def on_grid(embeddings: Tensor, what: str = "embeddings") -> Tensor:
     unit length (1 %) are a ValueError: they were not made by a network's normalised head.
     """
     rows = embeddings.detach().float()
-    finite = torch.isfinite(rows).all(1)
+    lengths = torch.linalg.vector_norm(rows, dim=1)
+    finite = torch.isfinite(lengths)
     if not finite.all():
         raise UserError(_complaint(what, ~finite, "hold NaN or infinite values: the network has diverged"))
-    lengths = torch.linalg.vector_norm(rows, dim=1)
     if (lengths == 0).any():
-        raise UserError(
-            _complaint(what, lengths == 0, "are zero and have no direction: the network has collapsed")
-        )
+        raise UserError(_complaint(what, lengths == 0, "are zero and have no direction: the network has collapsed"))
     off = (lengths - 1).abs() > _LENGTH_TOLERANCE
     if off.any():
         raise ValueError(_complaint(what, off, "are not of unit length: normalise them first"))
-    return (rows * STEPS).round() / STEPS
+    return (rows * STEPS).round_().div_(STEPS)
 
 
 def _complaint(what: str, bad: Tensor, wrong: str) -> str:

@@ -55,19 +55,17 @@ SHARE = Relevance("share")
 # --- the original system's three measures, under its names --------------------------------------------------
 
 
-def recall(query_labels: Tensor, retrieved_labels: Tensor) -> Tensor:
+def recall(found: Tensor, of_query: Tensor) -> Tensor:
     """recall@K: |L_q & (L_1 | ... | L_K)| / |L_q|, the query's labels found in the union of the K label sets.
 
-    query_labels (Q, L), retrieved_labels (Q, K, L) -> (Q,). Best 1; rises with K; superfluous labels cost
-    nothing, so chance is high (0.72 at K = 8 on MLRSNet). A query without labels counts 0. Not the "Recall@K"
-    of single-label metric learning, which is `hit`.
+    found (Q,) is that numerator -> (Q,). Best 1; rises with K; superfluous labels cost nothing, so chance is high
+    (0.72 at K = 8 on MLRSNet). A query without labels counts 0. Not the "Recall@K" of single-label metric learning,
+    which is `hit`.
 
-    >>> query = torch.tensor([[1, 1, 0, 0]])
-    >>> recall(query, torch.tensor([[[1, 0, 0, 0], [1, 0, 1, 0]]])).item()
+    >>> recall(torch.tensor([1]), torch.tensor([2])).item()
     0.5
     """
-    found = (retrieved_labels.amax(1) * query_labels).sum(1).double()
-    return found / query_labels.sum(1).clamp(min=1)
+    return found.double() / of_query.clamp(min=1)
 
 
 def precision(relevant: Tensor) -> Tensor:
@@ -180,7 +178,11 @@ def weighted_average_precision(shared: Tensor) -> Tensor:
 
 
 def jaccard(shared: Tensor, of_query: Tensor, of_image: Tensor) -> Tensor:
-    """|L_q & L_j| / |L_q | L_j|; 0 for two empty sets. Counts -> float64."""
+    """|L_q & L_j| / |L_q | L_j|; 0 for two empty sets. Counts -> float64.
+
+    >>> jaccard(torch.tensor([1]), torch.tensor([2]), torch.tensor([3])).item()
+    0.25
+    """
     return shared.double() / (of_query + of_image - shared).clamp(min=1)
 
 

@@ -27,6 +27,7 @@ BACKENDS = ("auto", "faiss", "faiss-gpu", "torch")
 BLOCK_BYTES = 512 * 2**20
 FAISS_MAX_K = 2048  # the most faiss returns on a GPU; beyond it torch is the faster one on a CPU too
 _MOST_QUERIES = 16384  # a block; large enough for faiss, small enough for a progress bar
+_MARGIN = 4  # candidates beyond the k: float32 is off by far less than their spread
 _RESCORE_ROWS = 2048  # candidates measured at a time: what stays in a core's cache
 
 
@@ -66,9 +67,7 @@ def resolve_backend(backend: str, device: torch.device, k: int) -> str:
         try:
             faiss_module()
         except UserError:
-            warnings.warn(
-                "faiss is not installed: searching with torch, whose results are the same", stacklevel=3
-            )
+            warnings.warn("faiss is not installed: searching with torch, whose results are the same", stacklevel=3)
             return "torch"
         return "faiss"
     if backend == "faiss":
@@ -81,9 +80,7 @@ def resolve_backend(backend: str, device: torch.device, k: int) -> str:
                 "on a machine with an NVIDIA GPU"
             )
         if k > FAISS_MAX_K:
-            raise UserError(
-                f"--backend faiss-gpu finds up to {FAISS_MAX_K} candidates, {k} are needed; use torch"
-            )
+            raise UserError(f"--backend faiss-gpu finds up to {FAISS_MAX_K} candidates, {k} are needed; use torch")
     return backend
 
 
@@ -110,26 +107,19 @@ def search(
     device, count = gallery.device, len(gallery)
     findable = count - (query_rows is not None)
     if k < 1 or findable < 1:
-        raise UserError(
-            f"{k} neighbours asked for in a gallery of {count} images, {max(findable, 0)} to be found"
-        )
+        raise UserError(f"{k} neighbours asked for in a gallery of {count} images, {max(findable, 0)} to be found")
     k = min(k, findable)
     rows = torch.full((len(queries),), -1) if query_rows is None else query_rows
-    candidates = min(count, k + (query_rows is not None) + max(8, k // 4))
+    candidates = min(count, k + (query_rows is not None) + max(_MARGIN, k // 4))
     chosen = resolve_backend(backend, device, candidates)
-    job = _Job(
-        on_grid(queries.to(device), "query embeddings"),
-        rows.to(device),
-        on_grid(gallery, "gallery embeddings"),
-        k,
-    )
+    images = on_grid(gallery, "gallery embeddings")
+    asked = images if _same(queries, gallery) else on_grid(queries.to(device), "query embeddings")
+    job = _Job(asked, rows.to(device), images, k)
     propose = {"torch": _propose_torch, "faiss": _propose_faiss, "faiss-gpu": _propose_faiss_gpu}[chosen]
 
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=device)
     squared = torch.empty(len(queries), k, dtype=torch.float64, device=device)
-    step = min(
-        _MOST_QUERIES, _block_rows(block_bytes, count if chosen == "torch" else candidates, bytes_each=16)
-    )
+    step = min(_MOST_QUERIES, _block_rows(block_bytes, count if chosen == "torch" else candidates, bytes_each=16))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         with full_float32():
@@ -141,13 +131,17 @@ def search(
     return Neighbours(indices, squared.sqrt())
 
 
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
+
+
 class _Job:
     """Both sides of a search on the grid, with their exact squared lengths."""
 
     def __init__(self, queries: Tensor, rows: Tensor, gallery: Tensor, k: int) -> None:
         self.queries, self.rows, self.gallery, self.k = queries, rows, gallery, k
-        self.query_lengths = squared_lengths(queries)
         self.gallery_lengths = squared_lengths(gallery)
+        self.query_lengths = self.gallery_lengths if queries is gallery else squared_lengths(queries)
         longest = float(self.query_lengths.max().sqrt()) if len(queries) else 0.0
         self.error = float32_error(gallery.shape[1], longest, float(self.gallery_lengths.max().sqrt()))
 
@@ -164,9 +158,7 @@ def _propose_torch(job: _Job, part: slice, candidates: int) -> tuple[Tensor, Ten
 
 
 def _propose_faiss(job: _Job, part: slice, candidates: int) -> tuple[Tensor, Tensor]:
-    squared, indices = faiss_module().knn(
-        job.queries[part].cpu().numpy(), job.gallery.cpu().numpy(), candidates
-    )
+    squared, indices = faiss_module().knn(job.queries[part].cpu().numpy(), job.gallery.cpu().numpy(), candidates)
     return torch.from_numpy(indices).to(job.gallery.device), torch.from_numpy(squared).to(job.gallery.device)
 
 
@@ -214,9 +206,7 @@ def _search_again(job: _Job, unsafe: Tensor, indices: Tensor, squared: Tensor, b
     for rows in unsafe.split(_block_rows(block_bytes, len(job.gallery), bytes_each=32)):
         if not len(rows):
             return
-        exact = squared_distances(
-            job.queries[rows], job.gallery, job.query_lengths[rows], job.gallery_lengths
-        )
+        exact = squared_distances(job.queries[rows], job.gallery, job.query_lengths[rows], job.gallery_lengths)
         own = job.rows[rows]
         exact[(own >= 0).nonzero().flatten(), own[own >= 0]] = torch.inf
         last = exact.topk(job.k, largest=False, sorted=False).values.amax(1, keepdim=True)

@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from utilities.errors import UserError
-from utilities.exact import STEPS, on_grid, squared_distances, squared_lengths
+from utilities.exact import STEPS, on_grid, squared_lengths
 from utilities.label_sets import GalleryFacts, distinct, ideal_gain
 from utilities.labels import overlap
 from utilities.metrics import SHARE, Metric, Relevance
 from utilities.neighbours import BLOCK_BYTES
 
 _DISTANCE_BITS = 51
-_BYTES_A_PAIR = 56  # float64 distances, int64 codes and keys, float64 gains, sums and their product, masks
-_SELF = torch.iinfo(torch.int64).max  # sorts last, and is cut to no gain
+_BYTES_A_PAIR = 40  # distances, keys, differences between them, codes, masks
+_CHUNK_BYTES = 4 * 2**20  # of float64 measured together on a CPU: what its cache holds
+_SELF = torch.iinfo(torch.int64).max  # sorts last, and is given no gain
 
 
 def whole_ranking_values(
@@ -55,12 +56,17 @@ def whole_ranking_values(
     values = {metric: torch.empty(len(queries), dtype=torch.float64) for metric in metrics}
     labels = query_labels.to(device)
     step = max(1, block_bytes // (len(gallery) * _BYTES_A_PAIR))
+    chunk = step if device.type != "cpu" else max(1, _CHUNK_BYTES // (len(gallery) * 8))
+    scale = _Scale(len(gallery), ranker.width, device)
     for start in range(0, len(queries), step):
-        part = slice(start, start + step)
-        codes = ranker.ranked_codes(left[part], labels[part], rows[part])
-        found = _measure(codes, wanted, relevant[part], sharing[part], ideal[part], ranker.width)
-        for metric in metrics:
-            values[metric][part] = found[metric.name].cpu()
+        block = slice(start, start + step)
+        codes = ranker.ranked_codes(left[block], labels[block], rows[block])
+        for first in range(0, len(codes), chunk):
+            few = codes[first : first + chunk]
+            part = slice(start + first, start + first + len(few))
+            found = _measure(few, wanted, relevant[part], sharing[part], ideal[part], scale)
+            for metric in metrics:
+                values[metric][part] = found[metric.name].cpu()
         if progress is not None:
             progress(len(codes))
     return values
@@ -74,48 +80,52 @@ class _Ranker:
     """Sorts a gallery for blocks of queries. A code is twice the number of shared labels, plus 1 if relevant."""
 
     def __init__(self, gallery: Tensor, gallery_labels: Tensor, relevance: Relevance) -> None:
-        self.gallery, self.relevance = on_grid(gallery, "gallery embeddings"), relevance
-        self.lengths = squared_lengths(self.gallery)
-        self.width = gallery_labels.shape[1]
+        self.relevance, self.width = relevance, gallery_labels.shape[1]
         self.bits = (2 * self.width + 1).bit_length()
         if self.bits + _DISTANCE_BITS > 63:
             raise UserError(f"measures of the whole ranking take up to 2047 labels, {self.width} are given")
+        grid = on_grid(gallery, "gallery embeddings")
+        self.right = _beside(grid, squared_lengths(grid), torch.ones(len(grid), device=grid.device))
         sets = distinct(gallery_labels)
         self.sets, self.set_of_image = sets.sets.to(gallery.device), sets.of_image.to(gallery.device)
         self.sizes = self.sets.sum(1)
 
     def ranked_codes(self, queries: Tensor, labels: Tensor, own: Tensor) -> Tensor:
-        """Codes of the gallery in the order of (distance, index), (b, N) int64; the query's own image last, as 0."""
+        """Codes of the gallery by (distance, index), (b, N) int64; the query's own image comes last, as 0."""
         shared = overlap(labels, self.sets).long()
         relevant = self.relevance(shared, labels.sum(1, keepdim=True), self.sizes)
-        codes = (2 * shared + relevant)[:, self.set_of_image]
-        squared = squared_distances(queries, self.gallery, squared_lengths(queries), self.lengths)
-        keys = squared.mul_(STEPS * STEPS).long().bitwise_left_shift_(self.bits).add_(codes)
+        codes = (2 * shared + relevant).short()[:, self.set_of_image]
+        squared = self._squared(queries)
+        keys = torch.add(codes, squared.long(), alpha=1 << self.bits)
         inside = (own >= 0).nonzero().flatten()
         keys[inside, own[inside]] = _SELF
-        plain = None if len(inside) == 0 else own
         ranked = _sort_rows(keys)
-        tied = self._tied(ranked)
+        tied = _tied_rows(ranked, self.bits)
         ranked &= (1 << self.bits) - 1
-        if len(inside):
-            ranked[inside, -1] = 0
+        ranked[inside, -1] = 0
         if len(tied):
-            ranked[tied] = self._sort_again(queries[tied], codes[tied], None if plain is None else plain[tied])
+            ranked[tied] = self._sort_again(squared[tied], codes[tied], own[tied])
         return ranked
 
-    def _tied(self, ranked: Tensor) -> Tensor:
-        """Rows in which two neighbouring images have the same distance but different codes."""
-        differing = ranked[:, 1:] ^ ranked[:, :-1]
-        return ((differing > 0) & (differing < 1 << self.bits)).any(1).nonzero().flatten()
+    def _squared(self, queries: Tensor) -> Tensor:
+        """Squared distances in units of 2**-48, (b, D) rows on the grid -> (b, N) float64 whole numbers.
 
-    def _sort_again(self, queries: Tensor, codes: Tensor, own: Tensor | None) -> Tensor:
+        One product of (-2 q, 1, |q|^2) and (g, |g|^2, 1): every partial sum is a whole number below 2**53.
+        """
+        ones = torch.ones(len(queries), device=queries.device)
+        return _beside(-2 * queries, ones, squared_lengths(queries)).mul_(STEPS * STEPS) @ self.right.T
+
+    def _sort_again(self, squared: Tensor, codes: Tensor, own: Tensor) -> Tensor:
         """As `ranked_codes`, by a stable sort of the distances."""
-        squared = squared_distances(queries, self.gallery, squared_lengths(queries), self.lengths)
-        if own is not None:
-            inside = (own >= 0).nonzero().flatten()
-            squared[inside, own[inside]] = torch.inf
-            codes[inside, own[inside]] = 0
-        return codes.gather(1, squared.sort(dim=1, stable=True).indices)
+        inside = (own >= 0).nonzero().flatten()
+        squared[inside, own[inside]] = torch.inf
+        codes[inside, own[inside]] = 0
+        return codes.gather(1, squared.sort(dim=1, stable=True).indices).long()
+
+
+def _beside(rows: Tensor, *columns: Tensor) -> Tensor:
+    """(N, D) and columns (N,) -> (N, D + columns) float64."""
+    return torch.cat([rows.double(), *(column.double()[:, None] for column in columns)], dim=1)
 
 
 def _sort_rows(keys: Tensor) -> Tensor:
@@ -129,31 +139,48 @@ def _sort_rows(keys: Tensor) -> Tensor:
     return keys
 
 
+def _tied_rows(ranked: Tensor, bits: int) -> Tensor:
+    """Rows of sorted keys in which two neighbours have the same distance but different codes.
+
+    Two such keys differ below 2**bits. (x - 1) >> bits is 0 for these differences, -1 for x = 0, and also 0 for
+    x = 2**bits exactly, where the second sort changes nothing.
+    """
+    differing = ranked[:, 1:] ^ ranked[:, :-1]
+    return (differing.sub_(1).bitwise_right_shift_(bits) == 0).any(1).nonzero().flatten()
+
+
+class _Scale:
+    """What every block needs: ranks 1 to N, their inverses and discounts, and the worth 2**r - 1 of a code."""
+
+    def __init__(self, images: int, width: int, device: torch.device) -> None:
+        self.ranks = torch.arange(1, images + 1, dtype=torch.float64, device=device)
+        self.inverse, self.discount = 1 / self.ranks, 1 / torch.log2(1 + self.ranks)
+        gains = torch.arange(2 * width + 2, device=device) >> 1
+        self.worth = torch.exp2(gains.double()) - 1
+
+
 def _measure(
-    codes: Tensor, wanted: set[str], relevant: Tensor, sharing: Tensor, ideal: Tensor, width: int
+    codes: Tensor, wanted: set[str], relevant: Tensor, sharing: Tensor, ideal: Tensor, scale: _Scale
 ) -> dict[str, Tensor]:
     """Values of the wanted measures from ranked codes (b, N) and the totals of each query (b,)."""
-    ranks = torch.arange(1, codes.shape[1] + 1, dtype=torch.float64, device=codes.device)
     found: dict[str, Tensor] = {}
+    if "ndcg" in wanted:
+        found["ndcg"] = scale.worth[codes] @ scale.discount / ideal.masked_fill(ideal == 0, torch.nan)
     if wanted & {"r_precision", "map_at_r", "map"}:
-        hits = (codes & 1).double()
-        precisions = hits.cumsum(1)
         total = relevant.masked_fill(relevant == 0, torch.nan)
-        found["r_precision"] = _at_rank(precisions, relevant) / total
-        precisions.mul_(hits).div_(ranks)
-        found["map"] = precisions.sum(1) / total
+        hits = (codes & 1).double()
+        summed = hits.cumsum(1)
+        found["r_precision"] = _at_rank(summed, relevant) / total
+        summed.mul_(hits)
+        found["map"] = summed @ scale.inverse / total
         if "map_at_r" in wanted:
-            found["map_at_r"] = precisions.masked_fill_(ranks > relevant[:, None], 0).sum(1) / total
-    if wanted & {"ndcg", "wap", "acg"}:
-        gains = codes >> 1
+            found["map_at_r"] = summed.masked_fill_(scale.ranks > relevant[:, None], 0) @ scale.inverse / total
+    if wanted & {"wap", "acg"}:
         total = sharing.masked_fill(sharing == 0, torch.nan)
-        if "ndcg" in wanted:
-            worth = torch.exp2(torch.arange(width + 1, dtype=torch.float64, device=codes.device)) - 1
-            found["ndcg"] = worth[gains] @ (1 / torch.log2(1 + ranks)) / ideal.masked_fill(ideal == 0, torch.nan)
-        if wanted & {"wap", "acg"}:
-            summed = gains.double().cumsum(1)
-            found["acg"] = _at_rank(summed, sharing) / total
-            found["wap"] = summed.mul_(gains > 0).div_(ranks).sum(1) / total
+        gains = codes >> 1
+        summed = gains.double().cumsum(1)
+        found["acg"] = _at_rank(summed, sharing) / total
+        found["wap"] = summed.masked_fill_(gains == 0, 0) @ scale.inverse / total
     return found
 
 

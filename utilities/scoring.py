@@ -10,7 +10,7 @@ from torch import Tensor
 
 from utilities import metrics as m
 from utilities.chance import chance_level
-from utilities.label_sets import GalleryFacts, gallery_facts, ideal_gain
+from utilities.label_sets import GalleryFacts, PackedLabels, gallery_facts, ideal_gain
 from utilities.metrics import (
     PAIR_MEASURES,
     SHARE,
@@ -22,7 +22,7 @@ from utilities.metrics import (
     rule_of,
 )
 
-_BLOCK_LABELS = 2**22  # label entries gathered together
+_BLOCK_PAIRS = 2**18  # pairs of images compared together
 
 
 class Scores(NamedTuple):
@@ -109,14 +109,15 @@ def top_k_values(
     values = {metric: torch.empty(len(indices), dtype=torch.float64) for metric in metrics}
     totals = {rule: count[facts.kind] for rule, count in facts.relevant.items()}
     ideals = {k: ideal_gain(facts.gains, k)[facts.kind] for name, k in metrics if name == "ndcg"}
-    queries, gallery = query_labels.float(), gallery_labels.float()
-    step = max(1, _BLOCK_LABELS // max(1, indices.shape[1] * queries.shape[1]))
+    queries, gallery = PackedLabels(query_labels), PackedLabels(gallery_labels)
+    step = max(1, _BLOCK_PAIRS // max(1, indices.shape[1]))
     for start in range(0, len(indices), step):
         part = slice(start, start + step)
-        top = _Top(queries[part], gallery[indices[part]])
+        top = _Top(queries, gallery, part, indices[part], query_labels.shape[1])
         for metric, value in values.items():
             if TOP_K_MEASURES[metric.name].uses == "union":
-                value[part] = m.recall(top.queries, top.retrieved[:, : metric.k])
+                last = min(metric.k or 0, indices.shape[1]) - 1
+                value[part] = m.recall(top.in_union[:, last], queries.sizes[part])
             elif metric.name in PAIR_MEASURES:
                 value[part] = top.pairs(PAIR_MEASURES[metric.name])[:, : metric.k].mean(1)
             elif metric.name in _GAINS:
@@ -147,12 +148,13 @@ _HITS = {
 
 
 class _Top:
-    """The retrieved images of a block of queries: labels (b, K, L) and counts (b, K) float32."""
+    """The retrieved images of a block of queries as counts, each (b, K) int64: shared labels, those found in the union
+    of the first images, labels of each image; of_query (b, 1)."""
 
-    def __init__(self, queries: Tensor, retrieved: Tensor) -> None:
-        self.queries, self.retrieved = queries, retrieved
-        self.shared = torch.bmm(retrieved, queries.unsqueeze(2)).squeeze(2)
-        self.of_query, self.of_image = queries.sum(1, keepdim=True), retrieved.sum(2)
+    def __init__(self, queries: PackedLabels, gallery: PackedLabels, part: slice, images: Tensor, labels: int) -> None:
+        self.shared, self.in_union = queries.shared(part, images, gallery)
+        self.of_query, self.of_image = queries.sizes[part, None], gallery.sizes[images]
+        self.labels = labels
         self._relevant: dict[Relevance, Tensor] = {}
 
     def relevant(self, rule: Relevance) -> Tensor:
@@ -161,7 +163,7 @@ class _Top:
         return self._relevant[rule]
 
     def pairs(self, measure: PairMeasure) -> Tensor:
-        return measure(self.shared, self.of_query, self.of_image, self.queries.shape[1])
+        return measure(self.shared, self.of_query, self.of_image, self.labels)
 
 
 def _check_width(indices: Tensor, metrics: Sequence[Metric], findable: int) -> None:
