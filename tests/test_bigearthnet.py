@@ -354,7 +354,7 @@ def test_it_is_built_from_its_flags(tmp_path: Path) -> None:
         "ben_bands": "rgb",
         "ben_version": 1,
         "ben_splits": "hashed",
-        "ben_index_path": None,
+        "ben_index_path": str(tmp_path),
     }
     data = DATASETS.build("BigEarthNet", settings, source_path=tmp_path, split="test")
     assert len(data) == 2
