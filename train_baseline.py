@@ -30,7 +30,7 @@ from datasets.open import open_data
 from datasets.samplers import ClassBalancedBatches
 from utilities import engine
 from utilities.batch import Batch
-from utilities.distributed import gather_rows, world_size
+from utilities.distributed import gather_rows
 from utilities.errors import main_guard
 from utilities.labels import PairRule
 from utilities.method import Method
@@ -42,16 +42,13 @@ class Baseline(Method):
 
     def __init__(self, args: Settings, train: RetrievalDataset) -> None:
         super().__init__(seed=args.random_seed)
-        relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
+        self.relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
         self.network = EmbeddingNetwork.from_settings(args, train.bands, heads={"embedding": args.sz_embedding})
-        self.miner = MINERS.build(args.baseline_batch_miner, args, relation=relation)
-        self.criterion = CRITERIA.build(args.baseline_loss, args, relation=relation, num_classes=train.labels.shape[1])
-        self.sampler = ClassBalancedBatches(
-            train.labels,
-            batch_size=args.batch_size * world_size(),
-            samples_per_class=args.num_samples_per_class,
-            seed=args.random_seed,
+        self.miner = MINERS.build(args.baseline_batch_miner, args, relation=self.relation)
+        self.criterion = CRITERIA.build(
+            args.baseline_loss, args, relation=self.relation, num_classes=train.labels.shape[1]
         )
+        self.sampler = ClassBalancedBatches.from_settings(args, train.labels)
         self.loss_name = args.baseline_loss
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

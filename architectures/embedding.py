@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,12 @@ from torch import Tensor, nn
 
 from architectures.base import BACKBONES
 from utilities.settings import Settings
+
+HEAD_INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "xavier_normal": nn.init.xavier_normal_,
+    "kaiming_normal": nn.init.kaiming_normal_,
+}
 
 
 class EmbeddingNetwork(nn.Module):
@@ -21,6 +27,8 @@ class EmbeddingNetwork(nn.Module):
     head_weights  name -> factor at test time: `embed` concatenates the weighted unit rows and normalises again,
                   so that inner products of embeddings are the weighted mean of the heads' cosines with weight
                   proportional to factor**2. None: all equal.
+    head_init     the heads' initial weights: "default" (torch's), "xavier_uniform", "xavier_normal" or
+                  "kaiming_normal"; with any but the default, biases start at 0
     """
 
     def __init__(
@@ -33,14 +41,21 @@ class EmbeddingNetwork(nn.Module):
         weights: str = "none",
         frozen: bool = False,
         freeze_batch_norm: bool = False,
+        head_init: str = "default",
     ) -> None:
         super().__init__()
         self.arch, self.bands = arch, tuple(bands)
         self.backbone = BACKBONES[arch](
             bands=self.bands, weights=weights, frozen=frozen, freeze_batch_norm=freeze_batch_norm
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(self.backbone.features, size) for name, size in heads.items()})
+        layers = {name: nn.Linear(self.backbone.features, size) for name, size in heads.items()}
+        if head_init != "default":
+            for layer in layers.values():
+                HEAD_INITS[head_init](layer.weight)
+                nn.init.zeros_(layer.bias)
+        self.heads = nn.ModuleDict(layers)
         self.head_weights = dict(head_weights) if head_weights else dict.fromkeys(heads, 1.0)
+        self.head_init = head_init
 
     @classmethod
     def from_settings(
@@ -86,4 +101,5 @@ class EmbeddingNetwork(nn.Module):
             "bands": self.bands,
             "heads": heads,
             "head_weights": dict(self.head_weights),
+            "head_init": self.head_init,
         }

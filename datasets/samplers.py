@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from utilities import seeding
+from utilities.distributed import world_size
 from utilities.errors import UserError
+from utilities.settings import Settings
 
 
 class SequentialBatches:
@@ -72,6 +74,16 @@ class ClassBalancedBatches:
         members = [np.flatnonzero(labels[:, c]).astype(np.int32) for c in self.classes]
         self._circles = [generator.permutation(rows) for rows in members]
         self._size = len(labels)
+
+    @classmethod
+    def from_settings(cls, args: Settings, labels: np.ndarray) -> ClassBalancedBatches:
+        """As the flags say: --batch_size on each process, --num_samples_per_class, --random_seed."""
+        return cls(
+            labels,
+            batch_size=args.batch_size * world_size(),
+            samples_per_class=args.num_samples_per_class,
+            seed=args.random_seed,
+        )
 
     def __len__(self) -> int:
         return len(self.images) // self.batch_size

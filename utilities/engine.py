@@ -23,7 +23,6 @@ from utilities.method import Method
 from utilities.metrics import Relevance
 from utilities.settings import Settings
 
-
 GRADIENT_NORM = "gradient_norm"
 
 

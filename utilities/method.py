@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from utilities import seeding
 from utilities.batch import Batch
+from utilities.errors import UserError
+from utilities.labels import PairRule
 
 
 class BatchSampler(Protocol):
@@ -36,6 +39,7 @@ class Method(nn.Module):
 
     network: Any  # an architectures.embedding.EmbeddingNetwork, which this floor does not import
     sampler: BatchSampler
+    relation: PairRule | None = None  # of a method that needs both kinds of pairs within a batch
 
     def __init__(self, *, seed: int) -> None:
         super().__init__()
@@ -44,7 +48,9 @@ class Method(nn.Module):
         self.seed = seed
         self.step = 0  # set by the engine before each forward
         self.epoch = 0
-        self.embed_training_set: Callable[[], Tensor] | None = None  # set by the engine: () -> (N, D) on the CPU
+        self.observed: dict[str, Tensor] = {}  # what a forward pass shows beside its losses, () each: logged
+        # set by the engine: () -> (N, D) on the CPU; takes another function than `embed` on request
+        self.embed_training_set: Callable[..., Tensor]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Named, already weighted loss terms, each () float32; their sum is minimised."""
@@ -85,3 +91,28 @@ class Method(nn.Module):
     def generator(self, device: torch.device) -> torch.Generator:
         """What miners draw from in this step: equal on all ranks, equal after a resume."""
         return seeding.generator(device, self.seed, "mining", self.step)
+
+    def check_batches(self, batches: Sequence[np.ndarray], labels: np.ndarray) -> None:
+        """Raise UserError where no batch, warn where not every batch holds a positive and a negative pair."""
+        if self.relation is None:
+            return
+        for kind in ("positive", "negative"):
+            lacking = [b for b in batches if not getattr(self.relation.pairs(torch.from_numpy(labels[b])), kind).any()]
+            if lacking:
+                message = (
+                    f"{len(lacking)} of {len(batches)} batches hold no {kind} pair of images under --label_relation "
+                    f"{self.relation.relation}; raise --batch_size or --num_samples_per_class, or change the relation"
+                )
+                if len(lacking) == len(batches):
+                    raise UserError(message)
+                warnings.warn(message, stacklevel=2)
+
+
+def at_own_rate(
+    groups: list[dict[str, Any]], module: nn.Module, *, name: str, lr: float, **options: Any
+) -> list[dict[str, Any]]:
+    """The groups with the parameters of `module` moved into one of their own."""
+    moved = {id(p) for p in module.parameters()}
+    rest = [{**group, "params": [p for p in group["params"] if id(p) not in moved]} for group in groups]
+    own = {"name": name, "params": [p for p in module.parameters() if p.requires_grad], "lr": lr, **options}
+    return [group for group in (*rest, own) if group["params"]]
