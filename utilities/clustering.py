@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 
 from utilities import seeding
+from utilities.distributed import broadcast, is_main
 from utilities.errors import UserError
 from utilities.exact import full_float32
 from utilities.neighbours import faiss_module, resolve_backend
@@ -82,6 +83,59 @@ def merge_small(clusters: Clusters, minimum: int) -> Tensor:
         assignment[assignment == smallest] = nearest
         sizes[nearest], sizes[smallest] = both, 0
     return assignment
+
+
+class TrackedClusters(nn.Module):
+    """Clusters of N images that are made anew every few epochs, each time numbered as those before.
+
+    All of it is buffers: a resumed run goes on with the clusters that it had.
+
+    size, k           N and the number of clusters
+    iterations, redo  of `kmeans`
+    backend, seed
+    """
+
+    assignment: Tensor  # (N,) int64, cluster as k-means has it, renumbered; -1: not clustered
+    drawn_from: Tensor  # (N,) int64, the same after clusters that were too small were merged
+    made_in: Tensor  # () int64, epoch of the clustering; -1 before the first
+    changed: Tensor  # () float32, share of images that it moved to another cluster
+
+    def __init__(self, *, size: int, k: int, iterations: int, redo: int, backend: str, seed: int) -> None:
+        super().__init__()
+        self.k, self.iterations, self.redo, self.backend, self.seed = k, iterations, redo, backend, seed
+        self.register_buffer("assignment", torch.full((size,), -1))
+        self.register_buffer("drawn_from", torch.full((size,), -1))
+        self.register_buffer("made_in", torch.tensor(-1))
+        self.register_buffer("changed", torch.tensor(1.0))
+
+    def due(self, epoch: int, every: int) -> bool:
+        """Whether an epoch begins with a clustering: every so many epochs, and not twice in one."""
+        made_in = int(self.made_in)
+        return made_in < 0 or (epoch % every == 0 and epoch != made_in)
+
+    def divide(self, embeddings: Tensor, rows: Tensor, *, smallest: int, epoch: int) -> None:
+        """Cluster the given rows (M,) int64 of embeddings (N, D); clusters below `smallest` rows are merged.
+
+        The main process does it, and the others take over what it found.
+        """
+        previous = self.assignment[rows]
+        if is_main():
+            features = embeddings[rows].to(self.assignment.device)
+            seed = seeding.derive("clusters", self.seed, epoch)
+            found = kmeans(
+                features, self.k, seed=seed, iterations=self.iterations, redo=self.redo, backend=self.backend
+            )
+            kept = found.assignment
+            if self.made_in >= 0:
+                kept = match_clusters(previous, kept, self.k)
+            number = torch.zeros(self.k, dtype=torch.int64, device=kept.device)
+            number[found.assignment] = kept  # k-means' number of a cluster -> the one that it keeps
+            self.assignment[rows] = kept
+            self.drawn_from[rows] = number[merge_small(found, smallest)]
+            self.changed.fill_((kept != previous).float().mean())
+        self.made_in.fill_(epoch)
+        for buffer in (self.assignment, self.drawn_from, self.changed):
+            broadcast(buffer)
 
 
 def _faiss_centroids(rows: Tensor, k: int, seed: int, iterations: int, redo: int, *, gpu: bool) -> Tensor:
