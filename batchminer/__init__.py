@@ -1,8 +1,8 @@
 """Miners; a new file that registers a class is all it takes to add one."""
 
-from batchminer.base import MINERS
+from batchminer.base import MINERS, related_miners
 from utilities.registry import import_siblings
 
 import_siblings(__name__, list(__path__))
 
-__all__ = ["MINERS"]
+__all__ = ["MINERS", "related_miners"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ class Miner:
     * works on the embeddings' device, and waits for it only to learn how many triplets there are;
     * draws from `generator` alone, so that equal generators give equal triplets.
     """
+
+    related: ClassVar[bool] = True  # whether positives are more related to their anchors than negatives are
 
     def __call__(
         self,
@@ -43,6 +47,11 @@ class Miner:
 
 
 MINERS: Registry[Miner] = Registry("miner")
+
+
+def related_miners() -> list[str]:
+    """Names of the miners whose triplets say what shall be near and what far, as a metric loss reads them."""
+    return [name for name in MINERS if MINERS[name].related]
 
 
 def draw_below(count: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ class IntraRandom(Miner):
 
     Source: Milbich et al., DiVA, ECCV 2020, eq. 4; `intra_random.py` of the authors' code.
     """
+
+    related: ClassVar[bool] = False
 
     def __init__(self, *, with_replacement: bool) -> None:
         self.with_replacement = with_replacement

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ class RandomDistance(DistanceWeighted):
 
     Source: `random_distance.py` of Confusezius/ECCV2020_DiVA_MultiFeature_DML (default of --diva_sharing).
     """
+
+    related: ClassVar[bool] = False
 
     def mine(
         self, embeddings: Tensor, labels: Tensor, indices: Tensor | None, generator: torch.Generator | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,8 @@ class SharedDistance(Miner):
     Source: Milbich et al., DiVA, ECCV 2020, eq. 3; `shared_neg_distance` and `shared_full_distance` of the
     authors' code.
     """
+
+    related: ClassVar[bool] = False
 
     def __init__(self, *, lower_cutoff: float, upper_cutoff: float, positive: str) -> None:
         check_cutoffs(lower_cutoff, upper_cutoff)
