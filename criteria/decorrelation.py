@@ -211,6 +211,33 @@ def activation_loss(
         return products + lambda_weight * torch.stack(norms).sum()
 
 
+def decorrelated_start(
+    features: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    steps: int,
+    lr: float,
+    batch_size: int,
+    generator: torch.Generator,
+    lambda_weight: float,
+    norm_axis: str,
+    norm_reduction: str,
+) -> list[Tensor]:
+    """Embedding weights that minimise `activation_loss`, from the given ones: `steps` of Adam on random rows.
+
+    features (N, F); weights (d_m, F) each, left as they are; generator on the CPU -> (d_m, F) each.
+    """
+    fitted = [weight.detach().clone().requires_grad_() for weight in weights]
+    optimizer = torch.optim.Adam(fitted, lr=lr)
+    penalty = {"norm_axis": norm_axis, "norm_reduction": norm_reduction}
+    for _ in range(steps):
+        rows = torch.randint(len(features), (batch_size,), generator=generator).to(features.device)
+        optimizer.zero_grad()
+        activation_loss(features[rows], fitted, lambda_weight=lambda_weight, **penalty).backward()
+        optimizer.step()
+    return [weight.detach() for weight in fitted]
+
+
 def _check_choice(name: str, given: str, choices: Sequence[str]) -> None:
     if given not in choices:
         raise UserError(f"unknown --bier_{name} {given!r}; choices: {', '.join(choices)}")

@@ -39,11 +39,11 @@ class MemoryBank(nn.Module):
         super().__init__()
         if len(momenta) != len(boundaries) + 1 or list(boundaries) != sorted(set(boundaries)):
             raise UserError(
-                f"memory momenta {list(momenta)} with boundaries {list(boundaries)}: give ascending epochs, "
-                "one fewer than there are momenta"
+                f"memory momenta {list(momenta)} with boundaries {list(boundaries)}: --sndl_momentum_epochs must be "
+                "ascending epochs, one fewer than there are --sndl_momenta"
             )
         if not all(0 <= momentum <= 1 for momentum in momenta):
-            raise UserError(f"memory momenta {list(momenta)} must lie in [0, 1]")
+            raise UserError(f"memory momenta {list(momenta)} (--sndl_momenta) must lie in [0, 1]")
         self.momenta = tuple(momenta)
         self.boundaries = tuple(boundaries)
         self.register_buffer("rows", F.normalize(torch.rand(size, width) * 2 - 1))

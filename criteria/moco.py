@@ -18,6 +18,7 @@ NORMALISATIONS = ("row", "batch", "none")
 WEIGHTED = ("logit", "none")
 BUFFER_RULES = ("average", "copy")
 NO_IMAGE = -1
+QUEUE_BATCHES = 30  # length of the queue on CUB and Cars
 
 
 @CRITERIA.register("fast_moco", prefix="diva_moco")
@@ -140,6 +141,20 @@ class FastMoCo(nn.Module):
         self.queue.index_copy_(0, places, keys[kept].to(self.queue))
         self.queue_images.index_copy_(0, places, images[kept])
         self.pointer.add_(count).remainder_(length)
+
+
+def queue_batches(asked: int | None, *, images: int, batch_size: int) -> int:
+    """Length of a queue in batches, QUEUE_BATCHES or what the training set holds unless asked for.
+
+    Raises UserError for more than the training set holds.
+    """
+    held = max(1, images // batch_size)
+    if asked is not None and asked > held:
+        raise UserError(
+            f"--diva_moco_n_key_batches {asked} of --batch_size {batch_size} are more keys than the {images} images of "
+            f"the training split; give at most {held}"
+        )
+    return min(QUEUE_BATCHES, held) if asked is None else asked
 
 
 def log_inverse_density(distances: Tensor, width: int) -> Tensor:
