@@ -10,15 +10,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from architectures import BACKBONES
-from batchminer import MINERS
+from batchminer import related_miners
+from batchminer.shared_distance import POSITIVES
 from criteria import CRITERIA
+from criteria.binomial import BOOSTING
+from criteria.decorrelation import NORM_AXES, NORM_REDUCTIONS
+from criteria.moco import BUFFER_RULES, NORMALISATIONS, WEIGHTED
+from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
+from datasets.cluster_batches import ORDERS
 from utilities import labels, logger, metrics, optim, precision, run_folder
 from utilities.errors import UserError
 from utilities.settings import Settings
@@ -153,12 +159,134 @@ MINING = [
         "multilabel_semihard: unrelated negatives drawn for a positive (K)",
         int,
     ),
+    Flag("nearest_beyond_lower_cutoff", 0.5, "nearest_beyond: negatives nearer than this are passed over", float),
+    Flag(
+        "distance_positive",
+        "distance",
+        "shared_distance: positives by distance weights as well, or random",
+        choices=POSITIVES,
+    ),
+    Flag(
+        "intra_random_with_replacement",
+        False,
+        "intra_random: images of a triplet may coincide, as in the released code",
+        yes_no,
+    ),
 ]
 
 BASELINE = [
-    Flag("baseline_loss", "margin", "criterion", choices=CRITERIA.names()),
-    Flag("baseline_batch_miner", "softhard", "miner", choices=MINERS.names()),
+    Flag("baseline_loss", "margin", "criterion", choices=CRITERIA.taking("triplets")),
+    Flag("baseline_batch_miner", "softhard", "miner", choices=related_miners()),
 ]
+
+PRESET_NAMES = ("paper", "authors")
+
+DIVA = [
+    Flag("diva_preset", "paper", "paper: as published; authors: their released recipe with its quirks", choices=PRESET_NAMES),
+    Flag("diva_batch_miner", "distance", "miner of the discriminative head", choices=related_miners()),
+    Flag("diva_shared_miner", "shared_distance", "miner of the class-shared head; random_distance permutes labels, as the released code", choices=("shared_distance", "random_distance")),
+    Flag("diva_alpha_shared", 0.3, "weight of the class-shared loss (alpha_1)", float),
+    Flag("diva_alpha_intra", 0.3, "weight of the intra-class loss (alpha_2)", float),
+    Flag("diva_alpha_nce", 0.3, "weight of the self-similarity loss (alpha_3)", float, aliases=("diva_alpha_ssl",)),
+    Flag("diva_head_weights", [0.5, 1.0, 1.0, 1.0], "weights of disc, shared, intra, nce in the embedding that is searched", float, nargs="4", aliases=("diva_evaluation_weight",)),
+    Flag("diva_adversarial_rho", [1500.0, 1500.0, 1500.0], "weights of the separation of disc from nce, shared, intra (rho)", float, nargs="3", aliases=("diva_adversarial_weight",)),
+    Flag("diva_adversarial_hidden", 512, "hidden units of the regressors psi", int, aliases=("diva_hidden_adversarial_size",)),
+    Flag("diva_adversarial_lr", AUTO, "learning rate of the regressors psi; as --backbone_lr (both 1e-5 in the paper)", float),
+    Flag("diva_moco_momentum", 0.9, "momentum of the key encoder (mu)", float),
+    Flag("diva_moco_buffers", "average", "batch-norm statistics of the key encoder: average like weights, or copy", choices=BUFFER_RULES),
+    Flag("diva_moco_temperature", 0.1, "temperature of the self-similarity loss (tau)", float),
+    Flag("diva_moco_n_key_batches", None, "length of the queue in batches of --batch_size; default: 30, or what the training set holds", int),
+    Flag("diva_moco_lower_cutoff", 0.5, "queue: smaller distances weigh as this one", float),
+    Flag("diva_moco_upper_cutoff", 1.4, "queue: keys farther away weigh nothing", float),
+    Flag("diva_moco_normalise", "row", "queue: weights sum to one over the queue, over the batch (release of 2020), or not", choices=NORMALISATIONS),
+    Flag("diva_moco_weight_in", "logit", "queue: weights multiply the logits, or none: plain MoCo", choices=WEIGHTED),
+    Flag("diva_moco_exclude_own", True, "queue: leave out earlier keys of the query's own image", yes_no),
+]  # fmt: skip
+
+DAC = [
+    Flag("dac_preset", "paper", "paper: as published; authors: their released recipe with its quirks", choices=PRESET_NAMES),
+    Flag("dac_nb_clusters", 8, "clusters, and slices of the embedding (K)", int),
+    Flag("dac_recluster_every", 2, "epochs between clusterings (T)", int, aliases=("dac_mod_epoch",)),
+    Flag("dac_merge_epoch", AUTO, "epoch from which the whole embedding is trained, still on batches of one cluster; as --dac_finetune_epoch (authors: at 8/19 of it)", int),
+    Flag("dac_finetune_epoch", AUTO, "epoch from which the whole embedding is trained on all data; at 95 % of the run", int),
+    Flag("dac_cluster_on", "embedding", "what is clustered: the whole embedding, or the features before the heads", choices=("embedding", "features")),
+    Flag("dac_cluster_order", "shuffled", "batches of all clusters in random order, each once; or clusters in turn, small ones repeated", choices=ORDERS),
+    Flag("dac_kmeans_iterations", 25, "iterations of k-means", int),
+    Flag("dac_kmeans_redo", 3, "starts of k-means, of which the best counts", int),
+    Flag("dac_batch_miner", "distance", "miner", choices=related_miners()),
+]  # fmt: skip
+
+BIER = [
+    Flag("bier_preset", "paper", "paper: as published; authors: their released recipe with its quirks", choices=PRESET_NAMES),
+    Flag("bier_groups", 3, "learners (M), of growing size", int),
+    Flag("bier_sizes", None, "dimensions of each learner, of sum --sz_embedding; default: growing as 1 : 2 : ... : M", int, nargs="+", aliases=("bier_sub_embed_sizes",)),
+    Flag("bier_beta1", 2.0, "binomial deviance: scale (beta_1)", float),
+    Flag("bier_beta2", 0.5, "binomial deviance: cosine at the boundary (beta_2)", float),
+    Flag("bier_negative_cost", 25.0, "binomial deviance: cost of a negative pair (C)", float),
+    Flag("bier_boosting", "eta", "Algorithm 1, or the additive recursion of the released recipe", choices=BOOSTING),
+    Flag("bier_shrinkage", 0.06, "additive boosting: step", float),
+    Flag("bier_include_diagonal", False, "count pairs of an image with itself among the positives, as the released code", yes_no),
+    Flag("bier_lambda_div", 5e-5, "weight of the decorrelation (lambda_div)", float),
+    Flag("bier_lambda_weight", 100.0, "weight of the unit-length penalty within it (lambda_w)", float),
+    Flag("bier_norm_axis", "output", "unit-length penalty: on weights of one output unit, or of one input", choices=NORM_AXES),
+    Flag("bier_norm_reduction", "sum", "unit-length penalty: summed over a matrix, or its mean", choices=NORM_REDUCTIONS),
+    Flag("bier_hidden", 512, "hidden units of the adversarial regressors", int, aliases=("bier_hidden_adversarial_size",)),
+    Flag("bier_adversarial_lr", AUTO, "learning rate of the adversarial regressors; as --backbone_lr", float),
+    Flag("bier_test_weights", "alpha", "learners in the embedding that is searched: by alpha, so that cosines are the ensemble's, or by size", choices=("alpha", "size")),
+    Flag("bier_prefit_steps", 0, "steps of activation loss on the embedding layer before training (BIER); 0: Glorot's start alone (A-BIER)", int),
+    Flag("bier_prefit_lr", 1e-3, "learning rate of these steps", float),
+]  # fmt: skip
+
+SNDL = [
+    Flag("sndl_preset", "paper", "paper: as published; authors: their released recipe with its quirks", choices=PRESET_NAMES),
+    Flag("sndl_weighting", "hamming", "similarity of two label sets (w)", choices=tuple(WEIGHTINGS)),
+    Flag("sndl_temperature", 0.05, "temperature of the neighbour softmax (T)", float),
+    Flag("sndl_margin", 0.0, "cosine by which related images shall be nearer", float),
+    Flag("sndl_momenta", [0.5, 0.8, 0.9], "momentum of the memory in each stage (m)", float, nargs="+", aliases=("sndl_memory_momentum",)),
+    Flag("sndl_momentum_epochs", AUTO, "epochs at which the next momentum begins; at 8/13 and 12/13 of the run", int, nargs="+"),
+    Flag("sndl_bce_weight", 1.0, "weight of the joint classifier; 0: none", float),
+    switch("sndl_warm_start", "fill the memory with embeddings of the untrained network instead of random rows"),
+]  # fmt: skip
+
+# What a method changes in the defaults. `paper` holds for every run of the method, `authors` comes on top of it.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "diva": {
+        "paper": {"num_samples_per_class": 3, "margin_per_class": False, "margin_learn_beta": False},
+        "authors": {
+            "nb_epochs": 350, "batch_size": 112, "num_samples_per_class": 2, "sz_embedding": 512,
+            "optim": "adam", "lr": 1e-5, "weight_decay": 4e-4, "scheduler": "step", "tau": [55], "gamma": 0.2,
+            "margin_per_class": True, "margin_learn_beta": True, "distance_upper_cutoff": 3.0,
+            "diva_shared_miner": "random_distance", "intra_random_with_replacement": True,
+            "diva_moco_temperature": 0.01, "diva_moco_normalise": "batch", "diva_moco_exclude_own": False,
+        },
+    },
+    "dac": {
+        "paper": {"num_samples_per_class": 4, "margin_per_class": False, "margin_learn_beta": False},
+        "authors": {
+            "nb_epochs": 200, "batch_size": 80, "sz_embedding": 128,
+            "optim": "adam", "lr": 1e-5, "weight_decay": 1e-4, "scheduler": "none",
+            "dac_cluster_on": "features", "dac_cluster_order": "in_turn", "dac_batch_miner": "nearest_beyond",
+        },
+    },
+    "bier": {
+        "paper": {},
+        "authors": {
+            "nb_epochs": 215, "batch_size": 128, "sz_embedding": 512, "bier_sizes": [96, 160, 256],
+            "optim": "adam", "lr": 1e-4, "backbone_lr": 1e-5, "weight_decay": 4e-4, "scheduler": "step",
+            "tau": [54, 108, 161], "gamma": 0.5,
+            "bier_boosting": "additive", "bier_include_diagonal": True, "bier_lambda_weight": 1e5,
+            "bier_norm_axis": "input", "bier_norm_reduction": "mean", "bier_test_weights": "size",
+        },
+    },
+    "sndl": {
+        "paper": {},
+        "authors": {
+            "nb_epochs": 130, "batch_size": 256, "sz_embedding": 128,
+            "optim": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "scheduler": "step",
+            "tau": [30, 60, 90, 120], "gamma": 0.5, "sndl_momentum_epochs": [80, 120],
+        },
+    },
+}  # fmt: skip
 
 EVALUATION = [
     Flag("load_from_checkpoint", None, "run folders to evaluate; several end with one table", nargs="+"),
@@ -186,6 +314,11 @@ DATASET = [
     Flag("demo_seed", 0, "Demo: seed from which they are drawn", int),
     Flag("mlrsnet_labels", "repair", "MLRSNet: undo the corruption of the label files published since 2021, or not", choices=("repair", "as_is")),
     Flag("mlrsnet_proportions", "40/10/50", "MLRSNet: percent of train/val/test; 40/10/50, 20/10/70 and 30/10/60 are the paper's"),
+    Flag("ben_version", 1, "BigEarthNet: 1, or 2 for reBEN", int, choices=(1, 2)),
+    Flag("ben_labels", 19, "BigEarthNet: nomenclature; 43 CORINE level-3 classes or the 19 that Sentinel-2 can tell apart", int, choices=(19, 43)),
+    Flag("ben_bands", "all", "BigEarthNet: all (12), 10m (B02 B03 B04 B08), rgb, or a list such as B04,B08,B11"),
+    Flag("ben_splits", "auto", "BigEarthNet: folder of train.csv, val.csv, test.csv (also .bz2); auto: the official lists beside the patches; hashed: 60/20/20"),
+    Flag("ben_index_path", None, "BigEarthNet: folder that keeps the label table; default: --source_path, else the user's cache"),
 ]  # fmt: skip
 
 GROUPS: dict[str, list[Flag]] = {
@@ -199,8 +332,18 @@ GROUPS: dict[str, list[Flag]] = {
     "margin and triplet loss": MARGIN,
     "miners": MINING,
     "baseline": BASELINE,
+    "DiVA": DIVA,
+    "divide and conquer": DAC,
+    "BIER": BIER,
+    "SNDL": SNDL,
 }
-OF_METHOD = {"baseline": ("pairs of images", "margin and triplet loss", "miners", "baseline")}
+OF_METHOD = {
+    "baseline": ("pairs of images", "margin and triplet loss", "miners", "baseline"),
+    "diva": ("pairs of images", "margin and triplet loss", "miners", "DiVA"),
+    "dac": ("pairs of images", "margin and triplet loss", "miners", "divide and conquer"),
+    "bier": ("pairs of images", "BIER"),
+    "sndl": ("SNDL",),
+}
 SHARED = ("data", "one data set", "network", "training", "run and evaluation", "Weights & Biases")
 
 # What may differ between the parts of a resumed run; everything else is the run's own.
@@ -259,7 +402,12 @@ def _or_auto(kind: Any) -> Any:
 
 
 def groups_of(method: str) -> dict[str, list[Flag]]:
-    return {title: GROUPS[title] for title in (*SHARED, *OF_METHOD[method])}
+    """The flags of a training script, with the method's own defaults."""
+    own = PRESETS.get(method, {}).get("paper", {})
+    return {
+        title: [replace(flag, default=own.get(flag.name, flag.default)) for flag in GROUPS[title]]
+        for title in (*SHARED, *OF_METHOD[method])
+    }
 
 
 def parser_of(script: str) -> Parser:
@@ -297,6 +445,8 @@ def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
     values |= {"method": method, "savename": method, "group": method}
     if "load_from_checkpoint" in given:
         given = _resume(method, Path(given["load_from_checkpoint"]), given)
+    if method in PRESETS:
+        values |= PRESETS[method][given.get(f"{method}_preset", "paper")]
     settings = derive(values | given)
     _check(settings)
     if settings["wandb_key"]:
@@ -328,7 +478,7 @@ def derive(values: Mapping[str, Any]) -> dict[str, Any]:
     sentinel = dataset == "BigEarthNet"
 
     def default(name: str, value: Any) -> None:
-        if settings[name] == AUTO:
+        if settings.get(name) == AUTO:
             settings[name] = value
 
     default("weights", "none" if dataset == "Demo" else "imagenet")
@@ -341,10 +491,23 @@ def derive(values: Mapping[str, Any]) -> dict[str, Any]:
     default("backbone_lr", settings["lr"])
     default("weight_decay", 0.05 if scratch else 4e-4)
     default("scheduler", "onecycle" if scratch else "step")
+    _derive_of_method(settings, default)
     settings["channels_last"] = not settings["contiguous"]
     settings["wandb_mode"] = ("offline" if settings["wandb_dryrun"] else "online") if settings["log_online"] else None
     settings["eval_metric"] = [str(m) for m in metrics.expand_metrics(settings["eval_metric"], KS)]
     return settings
+
+
+def _derive_of_method(settings: Mapping[str, Any], default: Callable[[str, Any], None]) -> None:
+    for method in ("diva", "bier"):
+        default(f"{method}_adversarial_lr", settings["backbone_lr"])
+    epochs = settings["nb_epochs"]
+    if settings["method"] == "dac":
+        default("dac_finetune_epoch", min(round(0.95 * epochs), epochs - 1))
+        split = settings["dac_finetune_epoch"]
+        default("dac_merge_epoch", round(8 / 19 * split) if settings["dac_preset"] == "authors" else split)
+    first = max(1, round(8 / 13 * epochs))
+    default("sndl_momentum_epochs", [first, max(first + 1, round(12 / 13 * epochs))])
 
 
 def _check(settings: Mapping[str, Any]) -> None:
@@ -371,8 +534,28 @@ def _check(settings: Mapping[str, Any]) -> None:
             f"--negative_threshold {settings['negative_threshold']} and --positive_threshold "
             f"{settings['positive_threshold']} must satisfy 0 <= negative < positive <= 1"
         )
+    _check_parts(settings)
     if "/" in settings["savename"] or settings["savename"].startswith("."):
         raise UserError(f"--savename {settings['savename']!r} names one folder: no '/' and no leading '.'")
+
+
+def _check_parts(settings: Mapping[str, Any]) -> None:
+    """What divides the embedding must fit its width."""
+    method, width = settings["method"], settings["sz_embedding"]
+    parts = {"diva": 4, "dac": settings.get("dac_nb_clusters", 1)}.get(method, 1)
+    if parts < 1 or width % parts:
+        what = "the four heads of DiVA" if method == "diva" else f"--dac_nb_clusters {parts} slices"
+        raise UserError(f"--sz_embedding {width} cannot be divided equally among {what}; give a multiple")
+    sizes = settings.get("bier_sizes")
+    if sizes and (sum(sizes) != width or min(sizes) < 1):
+        raise UserError(
+            f"--bier_sizes {' '.join(map(str, sizes))} add up to {sum(sizes)}, not to --sz_embedding {width}; change one"
+        )
+    if method == "dac" and not 0 <= settings["dac_merge_epoch"] <= settings["dac_finetune_epoch"]:
+        raise UserError(
+            f"--dac_merge_epoch {settings['dac_merge_epoch']} must lie between 0 and --dac_finetune_epoch "
+            f"{settings['dac_finetune_epoch']}"
+        )
 
 
 def _launch(settings: Mapping[str, Any], argv: Sequence[str]) -> None:
@@ -407,7 +590,17 @@ def table() -> str:
             default = "off" if flag.type is bool else _shown(flag.default)
             choices = f" ({', '.join(map(str, flag.choices))})" if flag.choices else ""
             lines.append(f"| `--{flag.name}` | {default} | {flag.help}{choices} |")
+    lines += ["", "| preset | what it sets |", "| --- | --- |"]
+    for method, presets in PRESETS.items():
+        for name, values in presets.items():
+            changed = ", ".join(f"`--{flag} {_spelled(value)}`" for flag, value in values.items())
+            lines.append(f"| `--{method}_preset {name}` | {changed or 'the defaults'} |")
     return "\n".join(lines)
+
+
+def _spelled(value: Any) -> str:
+    """As it is typed on a command line."""
+    return f"{value:g}" if isinstance(value, float) else _shown(value)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from criteria import CRITERIA
 from utilities.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-WIRED = {"relation", "num_classes", "source_path", "split"}
+# what scripts know and flags do not say: shapes, labels, which embeddings there are
+WIRED = {"relation", "num_classes", "source_path", "split", "features", "sizes", "width", "widths", "directions",
+         "batch_size", "labels"}  # fmt: skip
 
 
 def parse(*argv):
