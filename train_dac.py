@@ -1,0 +1,125 @@
+"""D&C: divide and conquer the embedding space (Sanakoyeu, Tschernezki, Büchler, Ommer, CVPR 2019).
+
+Every T epochs the training set is embedded and divided into K clusters by k-means, and the embedding is K slices of
+D / K dimensions, one learner each (Algorithm 1). A batch comes from one cluster k, and
+
+    L_k = margin loss of its triplets in slice k alone
+
+reaches slice k and the backbone; every other slice gets no gradient. Clusters keep their learner: a new clustering is
+renumbered to agree best with the one before (Hungarian algorithm on the symmetric differences). The last epochs
+conquer: all data, and one margin loss on the whole embedding, the concatenation of the unit slices at unit length,
+
+    L = margin loss of its triplets in (f_1, ..., f_K) / sqrt(K).
+
+Differences from the paper
+    Labels are sets: they choose triplets within a batch, by `--label_relation`, and play no part in clustering. Images
+    without labels are neither clustered nor drawn.
+    Clusters come in proportion to their size, each image about once an epoch (the paper draws clusters uniformly), and
+    clusters smaller than a batch are merged into the nearest one, so that none starves.
+    The whole embedding has a margin loss of its own; boundaries beta are fixed at 1.2, as in the released code
+    (`--margin_learn_beta`). Slices out of turn have no gradient at all, so Adam and weight decay leave them alone.
+    The released recipe (`--dac_preset authors`) clusters the features before the embedding, trains the whole embedding
+    on batches of clusters from 8/19 of the divided epochs on, takes clusters in turn, and mines the nearest negatives
+    beyond a cut-off. Its renumbering applies the inverse permutation; that is mended here in every preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import parameters
+from architectures.embedding import EmbeddingNetwork
+from batchminer import MINERS
+from criteria import CRITERIA
+from datasets.base import RetrievalDataset
+from datasets.cluster_batches import ClusterBatches
+from datasets.open import open_data
+from datasets.samplers import ClassBalancedBatches
+from utilities import engine
+from utilities.batch import Batch
+from utilities.clustering import TrackedClusters
+from utilities.distributed import gather_rows
+from utilities.errors import UserError, main_guard
+from utilities.labels import PairRule
+from utilities.method import Method
+from utilities.settings import Settings
+
+
+class DivideAndConquer(Method):
+    name = "dac"
+    unused_parameters = True
+
+    def __init__(self, args: Settings, train: RetrievalDataset) -> None:
+        super().__init__(seed=args.random_seed)
+        self.args, self.labels = args, train.labels
+        clusters, classes = args.dac_nb_clusters, train.labels.shape[1]
+        self.relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
+        self.sampler = ClassBalancedBatches.from_settings(args, train.labels)
+        if clusters > len(self.sampler.images):
+            raise UserError(
+                f"--dac_nb_clusters {clusters} is more than the {len(self.sampler.images)} labelled images of the "
+                "training split; lower it"
+            )
+        slices = {f"slice{k}": args.sz_embedding // clusters for k in range(clusters)}
+        self.network = EmbeddingNetwork.from_settings(args, train.bands, heads=slices, head_init="xavier_normal")
+        self.miner = MINERS.build(args.dac_batch_miner, args, relation=self.relation)
+        self.of_slice = nn.ModuleList(CRITERIA.build("margin", args, num_classes=classes) for _ in slices)
+        self.of_whole = CRITERIA.build("margin", args, num_classes=classes)
+        self.clusters = TrackedClusters(
+            size=len(train.labels),
+            k=clusters,
+            iterations=args.dac_kmeans_iterations,
+            redo=args.dac_kmeans_redo,
+            backend=args.backend,
+            seed=args.random_seed,
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        outputs = self.network(batch.images)
+        if self.epoch < self.args.dac_merge_epoch:
+            k = int(self.clusters.drawn_from[batch.indices[0]])
+            name, embeddings, criterion = f"slice{k}", outputs[f"slice{k}"], self.of_slice[k]
+        else:
+            name, embeddings, criterion = "whole", self.network.concatenate(outputs), self.of_whole
+        embeddings, labels, indices = map(gather_rows, (embeddings, batch.labels, batch.indices))
+        triplets = self.miner(embeddings.detach(), labels, indices, self.generator(embeddings.device))
+        self.observed = {"changed_clusters": self.clusters.changed}
+        return {name: criterion(embeddings, triplets, labels)}
+
+    def epoch_batches(self, epoch: int) -> Sequence[np.ndarray]:
+        """A function of the epoch and of the clusters, which the first call in their epoch makes."""
+        args, whole = self.args, self.sampler
+        if epoch >= args.dac_finetune_epoch:
+            return whole.epoch(epoch)
+        if self.clusters.due(epoch, every=args.dac_recluster_every):
+            embed = self.unit_features if args.dac_cluster_on == "features" else self.embed
+            rows = torch.from_numpy(whole.images)
+            self.clusters.divide(self.embed_training_set(embed), rows, smallest=whole.batch_size, epoch=epoch)
+        return ClusterBatches(
+            self.labels,
+            self.clusters.drawn_from.cpu().numpy(),
+            batch_size=whole.batch_size,
+            samples_per_class=whole.samples_per_class,
+            seed=self.seed,
+            order=args.dac_cluster_order,
+        ).epoch(epoch)
+
+    def unit_features(self, images: Tensor) -> Tensor:
+        return F.normalize(self.network.features(images))
+
+
+@main_guard
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parameters.parse("dac", argv)
+    with engine.session(args) as device:
+        data = open_data(args, device)
+        engine.train(DivideAndConquer(args, data.train.dataset), data, args, device)
+
+
+if __name__ == "__main__":
+    main()
