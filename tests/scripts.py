@@ -14,8 +14,18 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "PYTHONPATH": str(ROOT)}
+
+
+# a run of seconds: small images, a small network, a handful of steps
+TINY = (
+    "--arch", "resnet18", "--image_size", 32, "--batch_size", 16, "--num_samples_per_class", 2, "--sz_embedding", 16,
+    "--num_workers", 0, "--nb_epochs", 3, "--eval_epoch", 2, "--log_every_steps", 2, "--backend", "torch",
+    "--demo_images_per_category", 8, "--demo_side", 48,
+)  # fmt: skip
 
 
 def run(
@@ -76,3 +86,30 @@ def run_inside(script: str, *argv: object, code: int = 0) -> Output:
             ended = stop.code if isinstance(stop.code, int) else 1
     assert ended == code, f"exit code {ended}\n{out.getvalue()[-3000:]}\n{err.getvalue()[-3000:]}"
     return Output(out.getvalue(), err.getvalue())
+
+
+def complete_records(folder: Path) -> list[dict]:
+    """As `records` of a run that may be writing its last line."""
+    lines = (folder / "metrics.jsonl").read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def losses(folder: Path) -> list[tuple]:
+    return [(r["epoch"], r["step"], r["split"], r.get("losses"), r.get("scores")) for r in records(folder)]
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / "last.pt", weights_only=True)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same losses, scores, weights and optimizer state, bit for bit."""
+    assert losses(one) == losses(other)
+    a, b = state(one), state(other)
+    assert a["step"] == b["step"]
+    assert a["method"].keys() == b["method"].keys()
+    for name, tensor in a["method"].items():
+        assert torch.equal(tensor, b["method"][name]), name
+    for number, values in a["optimizer"]["state"].items():
+        for key, value in values.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(b["optimizer"]["state"][number][key]))

@@ -11,13 +11,7 @@ import pytest
 import torch
 
 from datasets.synthetic import Demo
-from tests.scripts import ROOT, kill_when, records, run, run_inside
-
-TINY = (
-    "--arch", "resnet18", "--image_size", 32, "--batch_size", 16, "--num_samples_per_class", 2, "--sz_embedding", 16,
-    "--num_workers", 0, "--nb_epochs", 3, "--eval_epoch", 2, "--log_every_steps", 2, "--backend", "torch",
-    "--demo_images_per_category", 8, "--demo_side", 48,
-)  # fmt: skip
+from tests.scripts import ROOT, TINY, assert_same_run, complete_records, kill_when, records, run, run_inside, state
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +30,6 @@ def finished(demo, tmp_path_factory):
     save_path = tmp_path_factory.mktemp("runs")
     run("train_baseline", "--source_path", demo, "--save_path", save_path, *TINY, "--is_log_intra_inter_overlap")
     return save_path / "Demo" / "baseline"
-
-
-def losses(folder):
-    return [(r["epoch"], r["step"], r["split"], r.get("losses"), r.get("scores")) for r in records(folder)]
-
-
-def state(folder):
-    return torch.load(folder / "last.pt", weights_only=True)
-
-
-def assert_same_run(one, other):
-    assert losses(one) == losses(other)
-    a, b = state(one), state(other)
-    assert a["step"] == b["step"]
-    assert a["method"].keys() == b["method"].keys()
-    for name, tensor in a["method"].items():
-        assert torch.equal(tensor, b["method"][name]), name
-    for number, values in a["optimizer"]["state"].items():
-        for key, value in values.items():
-            assert torch.equal(torch.as_tensor(value), torch.as_tensor(b["optimizer"]["state"][number][key]))
 
 
 def test_a_run_folder_holds_what_the_readme_says(finished):
@@ -89,17 +63,12 @@ def test_killed_anywhere_and_resumed_is_the_same_run(demo, finished, tmp_path, s
     folder = tmp_path / "Demo" / "baseline"
 
     def reached():
-        return (folder / "metrics.jsonl").exists() and any(r["step"] >= at_step for r in _complete(folder))
+        return (folder / "metrics.jsonl").exists() and any(r["step"] >= at_step for r in complete_records(folder))
 
     argv = ["--source_path", demo, "--save_path", tmp_path, *TINY, "--is_log_intra_inter_overlap"]
     kill_when(reached, "train_baseline", *argv, "--save_every_steps", save_every_steps)
     run("train_baseline", "--load_from_checkpoint", folder)
     assert_same_run(finished, folder)
-
-
-def _complete(folder):
-    lines = (folder / "metrics.jsonl").read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
 
 
 def test_killed_before_the_first_checkpoint_starts_again_in_place(demo, finished, tmp_path):
