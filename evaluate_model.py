@@ -3,7 +3,8 @@
     python evaluate_model.py --load_from_checkpoint RUN [RUN ...] --source_path DIR --dataset_type test
 
 Each run gets `evaluation_results/<initial, best or last>_<split>/` in its folder: `scores.json`, the same as text in
-`evaluate_model.txt`, `retrievals.png`, and on val (or with `--is_plot_dist`) `distance_density.png`.
+`evaluate_model.txt`, the neighbours as a table, `retrievals.png`, `report.html`, and on val (or with `--is_plot_dist`)
+`distance_density.png`.
 """
 
 from __future__ import annotations
@@ -22,14 +23,11 @@ import parameters
 from architectures.embedding import EmbeddingNetwork
 from datasets.base import RetrievalDataset
 from datasets.open import open_loader, open_split
-from utilities import checkpoint, density, distributed, engine, evaluation, figures, precision, run_folder, seeding
+from utilities import checkpoint, density, distributed, engine, evaluation, precision, results, seeding
 from utilities.errors import UserError, main_guard
 from utilities.metrics import Relevance
-from utilities.retrieval_picture import Retrieval, retrievals
+from utilities.report import Collection
 from utilities.settings import Settings
-
-SHOWN = 8  # neighbours in retrievals.png
-SHOWN_BY = "label_jaccard@8"  # what its queries are ordered by
 
 
 def load_network(folder: Path, run: Settings, args: Settings) -> tuple[EmbeddingNetwork, dict[str, Any]]:
@@ -85,7 +83,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     result = evaluation.evaluate(
         embeddings,
         labels,
-        metrics=list(dict.fromkeys([*args.eval_metric, SHOWN_BY])),
+        metrics=list(dict.fromkeys([*args.eval_metric, results.SHOWN_BY])),
         ks=parameters.KS,
         relevance=Relevance(args.relevance, args.relevance_threshold),
         backend=args.backend,
@@ -93,7 +91,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     )
     content = result.report()
     content["protocol"] |= {
-        "run": folder.name,
+        "run": str(folder),
         "network": network_name(args),
         "split": args.dataset_type,
         "dataset": run.dataset,
@@ -104,82 +102,27 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
         "skipped_images": len(dataset) - len(rows),
         "seconds": seconds | result.seconds,
     }
-    if distributed.is_main():
-        target = folder / "evaluation_results" / f"{network_name(args)}_{args.dataset_type}"
-        target.mkdir(parents=True, exist_ok=True)
-        run_folder.write_json(target / "scores.json", run_folder.json_safe(content))
-        text = summary(folder, content)
-        (target / "evaluate_model.txt").write_text(text)
-        print(text)
-        draw_retrievals(target, result, dataset, rows, args.retrieval_queries)
+    densities = None
     if args.dataset_type == "val" or args.is_plot_dist:
         densities = density.distance_densities(embeddings, labels, device=device)
-        if distributed.is_main():
-            title = f"{dataset.title.split(' (')[0]}, {args.dataset_type}: distances between images"
-            figures.distance_density(target / "distance_density.png", densities, title=title)
+    if distributed.is_main():
+        text = results.write_results(
+            folder / "evaluation_results" / f"{network_name(args)}_{args.dataset_type}",
+            result,
+            content,
+            Collection(dataset.names[rows], dataset.labels[rows], lambda row: dataset.thumbnail(int(rows[row]), 192)),
+            embeddings,
+            label_names=dataset.label_names,
+            title=f"{folder.name} on {run.dataset}, {args.dataset_type}, {network_name(args)} network",
+            pictured_queries=args.retrieval_queries,
+            densities=densities,
+        )
+        print(text)
     return content
 
 
 def network_name(args: Settings) -> str:
     return "initial" if args.is_evaluate_initial else args.checkpoint
-
-
-def summary(folder: Path, content: dict[str, Any]) -> str:
-    """The scores with their chance levels as a text table, and under which rules they were measured."""
-    protocol = content["protocol"]
-    lines = [
-        f"{folder}: {protocol['network']} network on the {protocol['split']} split of {protocol['dataset']}",
-        f"{protocol['queries']} queries, each against the {protocol['gallery'] - 1} other images; "
-        f"{protocol['self_match']}; ties {protocol['ties']}",
-        "",
-        f"{'measure':<20}{'score':>8}{'chance':>8}",
-    ]
-    lines += [f"{name:<20}{score:>8.4f}{content['chance'][name]:>8.4f}" for name, score in content["scores"].items()]
-    lines += ["", *(f"note: {note}" for note in protocol["notes"])]
-    if protocol["skipped_images"]:
-        lines.append(f"note: {protocol['skipped_images']} unreadable images were left out")
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def draw_retrievals(
-    target: Path, result: evaluation.Evaluation, dataset: RetrievalDataset, rows: Tensor, queries: int
-) -> None:
-    """retrievals.png: queries at even steps from the best to the worst by the mean Jaccard of their neighbours."""
-    values = result.scores.per_query[SHOWN_BY].nan_to_num(-1.0)
-    ranked = values.argsort(descending=True, stable=True)
-    places = torch.linspace(0, len(ranked) - 1, min(queries, len(ranked))).round().long()
-    found = []
-    for place in places.tolist():
-        query = int(ranked[place])
-        share = 1 - place / max(1, len(ranked) - 1)
-        found.append(
-            Retrieval(
-                query,
-                result.neighbours.indices[query, :SHOWN].tolist(),
-                result.neighbours.distances[query, :SHOWN].tolist(),
-                heading={1.0: "best", 0.0: "worst"}.get(share, f"{100 * share:.0f} % rank"),
-                note=f"Jaccard {values[query]:.2f}",
-            )
-        )
-    retrievals(
-        target / "retrievals.png",
-        found,
-        thumbnail=lambda row: dataset.thumbnail(int(rows[row]), 192),
-        labels=dataset.labels[rows.numpy()],
-        label_names=dataset.label_names,
-        title=f"{dataset.title.split(' (')[0]}, {dataset.split}: queries from the best to the worst",
-    )
-
-
-def comparison(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> str:
-    """One line a run, one column a measure."""
-    names = [n for n in ("recall@1", "r_precision@8", "map@8", "label_jaccard@8") if n in contents[0]["scores"]]
-    names = names or list(contents[0]["scores"])[:6]
-    width = max(len(folder.name) for folder in folders) + 2
-    lines = [f"{'run':<{width}}" + "".join(f"{name:>17}" for name in names)]
-    for folder, content in zip(folders, contents, strict=True):
-        lines.append(f"{folder.name:<{width}}" + "".join(f"{content['scores'][name]:>17.4f}" for name in names))
-    return "\n".join(lines)
 
 
 @main_guard
@@ -189,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with engine.session(args) as device:
         contents = [evaluate_run(folder, args, device) for folder in folders]
         if len(folders) > 1 and distributed.is_main():
-            print(comparison(folders, contents))
+            print(results.comparison([folder.name for folder in folders], contents))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ ENGINE_FLOOR = {
     "logger",
     "figures",
     "report",
+    "results",
     "retrieval_picture",
     "run_folder",
 }

@@ -1,0 +1,135 @@
+"""What an evaluation leaves behind: scores as JSON and text, neighbours as a table, pictures and the HTML report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utilities import figures, run_folder
+from utilities.density import Densities
+from utilities.embedding_map import embedding_map
+from utilities.evaluation import Evaluation
+from utilities.neighbour_table import write_neighbours
+from utilities.report import Collection, write_report
+from utilities.retrieval_picture import Retrieval, retrievals
+from utilities.summaries import bootstrap_intervals
+
+SHOWN = 8  # neighbours in retrievals.png
+SHOWN_BY = "label_jaccard@8"  # what queries are ordered by in the pictures
+INTERVAL_SEED = 0
+
+
+def write_results(
+    folder: Path,
+    evaluation: Evaluation,
+    content: dict[str, Any],
+    images: Collection,
+    embeddings: Tensor,
+    *,
+    label_names: Sequence[str],
+    title: str,
+    pictured_queries: int,
+    densities: Densities | None,
+) -> str:
+    """Fill `folder`; content is what scores.json will hold, to which the 95 % intervals are added. Returns the text.
+
+    images and embeddings (M, D) are those of the evaluation's rows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    intervals = bootstrap_intervals(evaluation.scores.per_query, seed=INTERVAL_SEED)
+    content["interval"] = {name: list(bounds) for name, bounds in intervals.items()}
+    run_folder.write_json(folder / "scores.json", run_folder.json_safe(content))
+    text = summary(title, content)
+    (folder / "evaluate_model.txt").write_text(text)
+    labels = torch.from_numpy(images.labels)
+    write_neighbours(
+        folder,
+        evaluation.neighbours,
+        query_names=images.names,
+        gallery_names=images.names,
+        query_labels=labels,
+        gallery_labels=labels,
+    )
+    _draw_retrievals(folder / "retrievals.png", evaluation, images, label_names, title, pictured_queries)
+    if densities is not None:
+        figures.distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
+    write_report(
+        folder / "report.html",
+        evaluation,
+        images,
+        label_names=label_names,
+        title=title,
+        about=_about(content["protocol"]),
+        show_by=SHOWN_BY,
+        seed=INTERVAL_SEED,
+        points=embedding_map(embeddings, method="pca", seed=INTERVAL_SEED) if len(embeddings) > 2 else None,
+    )
+    return text
+
+
+def summary(title: str, content: dict[str, Any]) -> str:
+    """The scores with intervals and chance levels as a text table, and the rules they were measured under."""
+    protocol = content["protocol"]
+    lines = [title, _about(protocol), "", f"{'measure':<20}{'score':>8}{'95 % interval':>18}{'chance':>9}"]
+    for name, score in content["scores"].items():
+        low, high = content["interval"][name]
+        lines.append(f"{name:<20}{score:>8.4f}{f'{low:.4f} {high:.4f}':>18}{content['chance'][name]:>9.4f}")
+    lines += ["", *(f"note: {note}" for note in protocol["notes"])]
+    if protocol["skipped_images"]:
+        lines.append(f"note: {protocol['skipped_images']} unreadable images were left out")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def comparison(names: Sequence[str], contents: Sequence[dict[str, Any]]) -> str:
+    """One line a run, one column a measure."""
+    wanted = ("recall@1", "r_precision@8", "map@8", "label_jaccard@8")
+    columns = [n for n in wanted if n in contents[0]["scores"]] or list(contents[0]["scores"])[:6]
+    width = max(map(len, names)) + 2
+    lines = [f"{'run':<{width}}" + "".join(f"{column:>17}" for column in columns)]
+    for name, content in zip(names, contents, strict=True):
+        lines.append(f"{name:<{width}}" + "".join(f"{content['scores'][column]:>17.4f}" for column in columns))
+    return "\n".join(lines)
+
+
+def _about(protocol: dict[str, Any]) -> str:
+    return (
+        f"{protocol['queries']} queries, each against the {protocol['gallery'] - 1} other images; "
+        f"{protocol['self_match']}; ties {protocol['ties']}; relevance {protocol['relevance']}"
+    )
+
+
+def _draw_retrievals(
+    path: Path, evaluation: Evaluation, images: Collection, label_names: Sequence[str], title: str, queries: int
+) -> None:
+    """Queries at even steps from the best to the worst by the mean Jaccard similarity of their neighbours."""
+    values = evaluation.scores.per_query[SHOWN_BY].nan_to_num(-1.0)
+    ranked = values.argsort(descending=True, stable=True)
+    last = len(ranked) - 1
+    places = torch.linspace(0, last, min(queries, len(ranked))).round().long().unique()
+    found = []
+    for place in places.tolist():
+        query = int(ranked[place])
+        heading = (
+            "best" if place == 0 else "worst" if place == last else f"better than {100 * (1 - place / last):.0f} %"
+        )
+        found.append(
+            Retrieval(
+                query,
+                evaluation.neighbours.indices[query, :SHOWN].tolist(),
+                evaluation.neighbours.distances[query, :SHOWN].tolist(),
+                heading=heading,
+                note=f"{values[query]:.2f}",
+            )
+        )
+    retrievals(
+        path,
+        found,
+        thumbnail=images.thumbnail,
+        labels=images.labels,
+        label_names=label_names,
+        title=f"{title}: queries by the mean Jaccard similarity of what they find",
+    )
