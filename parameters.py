@@ -513,13 +513,14 @@ def _derive_of_method(settings: Mapping[str, Any], default: Callable[[str, Any],
 def _check(settings: Mapping[str, Any]) -> None:
     """Combinations that cannot work, each named with both flags."""
     positive = ("nb_epochs", "batch_size", "eval_batch_size", "eval_epoch", "image_size", "sz_embedding",
-                "num_samples_per_class", "log_every_steps")  # fmt: skip
+                "num_samples_per_class", "log_every_steps", "dac_nb_clusters", "dac_recluster_every", "bier_groups")  # fmt: skip
     for name in positive:
-        if settings[name] < 1:
+        if settings.get(name, 1) < 1:
             raise UserError(f"--{name} {settings[name]} must be at least 1")
     if settings["resize_to"] < settings["image_size"]:
         raise UserError(f"--resize_to {settings['resize_to']} is smaller than --image_size {settings['image_size']}")
-    if settings["batch_size"] % settings["num_samples_per_class"]:
+    balanced = settings["method"] != "sndl"
+    if balanced and settings["batch_size"] % settings["num_samples_per_class"]:
         raise UserError(
             f"--batch_size {settings['batch_size']} is no multiple of --num_samples_per_class "
             f"{settings['num_samples_per_class']}; a balanced batch holds whole classes"
@@ -543,7 +544,7 @@ def _check_parts(settings: Mapping[str, Any]) -> None:
     """What divides the embedding must fit its width."""
     method, width = settings["method"], settings["sz_embedding"]
     parts = {"diva": 4, "dac": settings.get("dac_nb_clusters", 1)}.get(method, 1)
-    if parts < 1 or width % parts:
+    if width % parts:
         what = "the four heads of DiVA" if method == "diva" else f"--dac_nb_clusters {parts} slices"
         raise UserError(f"--sz_embedding {width} cannot be divided equally among {what}; give a multiple")
     sizes = settings.get("bier_sizes")
@@ -593,12 +594,12 @@ def table() -> str:
     lines += ["", "| preset | what it sets |", "| --- | --- |"]
     for method, presets in PRESETS.items():
         for name, values in presets.items():
-            changed = ", ".join(f"`--{flag} {_spelled(value)}`" for flag, value in values.items())
+            changed = ", ".join(f"`--{flag} {spelled(value)}`" for flag, value in values.items())
             lines.append(f"| `--{method}_preset {name}` | {changed or 'the defaults'} |")
     return "\n".join(lines)
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
     """As it is typed on a command line."""
     return f"{value:g}" if isinstance(value, float) else _shown(value)
 

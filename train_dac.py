@@ -81,7 +81,7 @@ class DivideAndConquer(Method):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         outputs = self.network(batch.images)
-        if self.epoch < self.args.dac_merge_epoch:
+        if self.slices_train:
             k = int(self.clusters.drawn_from[batch.indices[0]])
             name, embeddings, criterion = f"slice{k}", outputs[f"slice{k}"], self.of_slice[k]
         else:
@@ -90,6 +90,11 @@ class DivideAndConquer(Method):
         triplets = self.miner(embeddings.detach(), labels, indices, self.generator(embeddings.device))
         self.observed = {"changed_clusters": self.clusters.changed}
         return {name: criterion(embeddings, triplets, labels)}
+
+    @property
+    def slices_train(self) -> bool:
+        """Whether slices are trained in this epoch, each by itself, or the whole embedding."""
+        return self.epoch < self.args.dac_merge_epoch
 
     def epoch_batches(self, epoch: int) -> Sequence[np.ndarray]:
         """A function of the epoch and of the clusters, which the first call in their epoch makes."""
