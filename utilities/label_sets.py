@@ -48,7 +48,7 @@ class PackedLabels:
         packed = np.packbits(labels.cpu().numpy().astype(bool), axis=1)
         missing = -packed.shape[1] % 8
         self.words = np.ascontiguousarray(np.pad(packed, ((0, 0), (0, missing)))).view(np.uint64)  # (N, W)
-        self.sizes = labels.sum(1).cpu()
+        self.sizes = _count_bits(self.words)
 
     def shared(self, rows: slice, images: Tensor, gallery: PackedLabels) -> tuple[Tensor, Tensor]:
         """Labels that queries share with images (b, K), and with the union of the first 1 to K: both (b, K) int64."""
