@@ -56,52 +56,85 @@ run() {
 }
 
 train() { run .venv/bin/python "train_$1.py" "${@:2}"; }
+# train_once DATASET METHOD FLAGS ...: a new run, or the rest of the one that is there (nothing, when it is complete).
+train_once() {
+  local folder="$RESULTS/$1/$2"
+  if [ "$PRINT_ONLY" = no ] && [ -e "$folder/args.json" ]; then
+    train "$2" --load_from_checkpoint "$folder"
+  else
+    train "$2" --dataset "$1" --save_path "$RESULTS" --savename "$2" "${@:3}"
+  fi
+}
 evaluate() { run .venv/bin/python evaluate_model.py "$@"; }
 
 # ---- recipes ------------------------------------------------------------------------------------------------------
 
-# All methods on the embedded scenes, from scratch: under ten minutes on two cores.
+METHODS="baseline diva dac bier sndl"
+
+# runs NAME ...: their run folders under $RESULTS/$1
+runs() { local set=$1 name; shift; for name in "$@"; do printf '%s ' "$RESULTS/$set/$name"; done; }
+
+# All methods on the embedded scenes, from scratch, and one table: under ten minutes on two cores.
 demo() {
-  train baseline --dataset Demo --source_path demo_data --save_path "$RESULTS" --savename baseline --nb_epochs 12 --eval_epoch 4
-  evaluate --load_from_checkpoint "$RESULTS/Demo/baseline" --dataset_type test
+  local method
+  for method in $METHODS; do
+    train_once Demo "$method" --source_path demo_data --nb_epochs 8 --eval_epoch 4 --batch_size 60 --num_workers 1
+  done
+  evaluate --load_from_checkpoint $(runs Demo $METHODS) --dataset_type test
 }
 
-# Real images from scratch at 128 pixels: under twenty minutes on two cores.
+# Real images from scratch at 128 pixels, method by method: at most twenty minutes each on two cores.
 ucmerced() {
-  train baseline --dataset UCMerced --source_path "$DATA/UCMerced" --save_path "$RESULTS" --savename baseline --weights none --image_size 128 --nb_epochs 40 --is_log_intra_inter_overlap
-  evaluate --load_from_checkpoint "$RESULTS/UCMerced/baseline" --source_path "$DATA/UCMerced" --dataset_type test
-  evaluate --load_from_checkpoint "$RESULTS/UCMerced/baseline" --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
+  local method
+  for method in $METHODS; do
+    train_once UCMerced "$method" --source_path "$DATA/UCMerced" $UCMERCED_FLAGS
+  done
+  evaluate --load_from_checkpoint $(runs UCMerced $METHODS) --source_path "$DATA/UCMerced" --dataset_type test
+  evaluate --load_from_checkpoint $(runs UCMerced $METHODS) --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
 }
+UCMERCED_FLAGS="--weights none --image_size 128 --batch_size 60 --nb_epochs 36 --eval_epoch 6 --num_workers 1 --is_log_intra_inter_overlap"
 
-# The original comparison on MLRSNet; the backbone starts from ImageNet weights.
+# The original comparison; the backbone starts from ImageNet weights.
 mlrsnet() {
-  train baseline --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline --project MLRSNet --group baseline --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120 --is_log_intra_inter_overlap
-  evaluate --load_from_checkpoint "$RESULTS/MLRSNet/baseline" --source_path "$DATA/MLRSNet" --dataset_type test
+  local method
+  for method in $METHODS; do
+    train_once MLRSNet "$method" --source_path "$DATA/MLRSNet" --project MLRSNet --group "$method" --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120 --is_log_intra_inter_overlap
+  done
+  evaluate --load_from_checkpoint $(runs MLRSNet $METHODS) --source_path "$DATA/MLRSNet" --dataset_type test
 }
 
 bigearthnet() {
-  train baseline --dataset BigEarthNet --source_path "$DATA/BigEarthNet" --save_path "$RESULTS" --savename baseline --project BigEarthNet --group baseline --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120
-  evaluate --load_from_checkpoint "$RESULTS/BigEarthNet/baseline" --source_path "$DATA/BigEarthNet" --dataset_type test
+  local method
+  for method in $METHODS; do
+    train_once BigEarthNet "$method" --source_path "$DATA/BigEarthNet" --project BigEarthNet --group "$method" --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120
+  done
+  evaluate --load_from_checkpoint $(runs BigEarthNet $METHODS) --source_path "$DATA/BigEarthNet" --dataset_type test
 }
 
 # Go on with a run that was stopped or killed, or that should have more epochs.
 resume() {
-  train baseline --load_from_checkpoint "$RESULTS/Demo/baseline" --nb_epochs 14
+  train baseline --load_from_checkpoint "$RESULTS/Demo/baseline" --nb_epochs 10
 }
 
-evaluate_all() {
-  evaluate --load_from_checkpoint "$RESULTS/Demo/baseline" --dataset_type val --is_plot_dist
+evaluate_runs() {
+  evaluate --load_from_checkpoint "$RESULTS/Demo/baseline" --dataset_type val
+  evaluate --load_from_checkpoint "$RESULTS/Demo/baseline" --dataset_type test --is_plot_dist --relevance share --eval_metric recall@K hit@K precision@K map_at_r ndcg@K
 }
 
 multi_gpu() {
-  train baseline --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-4gpu --gpu_ids 0 1 2 3 --batch_size 128 --num_samples_per_class 4 --use_npmem
+  train baseline --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-4gpu --gpu_ids 0 1 2 3 --batch_size 120 --use_npmem
+}
+
+# Inside a job of `sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=1`: one torchrun a node.
+slurm() {
+  run srun .venv/bin/torchrun --nnodes "${SLURM_NNODES:-2}" --nproc_per_node 4 --rdzv_backend c10d --rdzv_id "${SLURM_JOB_ID:-0}" --rdzv_endpoint "${MASTER_ADDR:-localhost}:29500" train_baseline.py --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-slurm --batch_size 120 --use_npmem
 }
 
 wandb_offline() {
   train baseline --dataset Demo --source_path demo_data --save_path "$RESULTS" --savename baseline-wandb --nb_epochs 2 --eval_epoch 1 --log_online --wandb_dryrun
 }
 
-RECIPES="demo ucmerced mlrsnet bigearthnet resume evaluate multi_gpu wandb_offline"
+RECIPES="demo ucmerced mlrsnet bigearthnet resume evaluate multi_gpu slurm wandb_offline"
 case $NAME in
   setup) setup "${2:-}" ;;
   list) echo "setup $RECIPES" ;;
@@ -111,7 +144,7 @@ case $NAME in
       *) echo "error: unknown recipe '$NAME'; choices: setup list $RECIPES" >&2; exit 2 ;;
     esac
     [ "$PRINT_ONLY" = yes ] || setup
-    [ "$NAME" = evaluate ] && NAME=evaluate_all
+    [ "$NAME" = evaluate ] && NAME=evaluate_runs
     "$NAME"
     ;;
 esac

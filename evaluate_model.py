@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with engine.session(args) as device:
         contents = [evaluate_run(folder, args, device) for folder in folders]
         if len(folders) > 1 and distributed.is_main():
-            print(results.comparison([folder.name for folder in folders], contents))
+            print(results.comparison(folders, contents))
 
 
 if __name__ == "__main__":

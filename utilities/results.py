@@ -13,6 +13,7 @@ from utilities import figures, run_folder
 from utilities.density import Densities
 from utilities.embedding_map import embedding_map
 from utilities.evaluation import Evaluation
+from utilities.logger import read_metrics
 from utilities.neighbour_table import write_neighbours
 from utilities.report import Collection, write_report
 from utilities.retrieval_picture import Retrieval, retrievals
@@ -84,15 +85,20 @@ def summary(title: str, content: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def comparison(names: Sequence[str], contents: Sequence[dict[str, Any]]) -> str:
-    """One line a run, one column a measure."""
+def comparison(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> str:
+    """Markdown table, one line a run: its scores, and how fast and how long it trained."""
     wanted = ("recall@1", "r_precision@8", "map@8", "label_jaccard@8")
     columns = [n for n in wanted if n in contents[0]["scores"]] or list(contents[0]["scores"])[:6]
-    width = max(map(len, names)) + 2
-    lines = [f"{'run':<{width}}" + "".join(f"{column:>17}" for column in columns)]
-    for name, content in zip(names, contents, strict=True):
-        lines.append(f"{name:<{width}}" + "".join(f"{content['scores'][column]:>17.4f}" for column in columns))
-    return "\n".join(lines)
+    rows = [["run", *columns, "images/s", "minutes"]]
+    for folder, content in zip(folders, contents, strict=True):
+        trained = [record for record in read_metrics(folder) if record["split"] == "train"]
+        seconds = sum(record["seconds"] for record in trained)
+        images = sum(record["seconds"] * record["images_per_second"] for record in trained)
+        scores = [f"{content['scores'][column]:.4f}" for column in columns]
+        rows.append([folder.name, *scores, f"{images / seconds:.0f}" if seconds else "-", f"{seconds / 60:.1f}"])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
 def _about(protocol: dict[str, Any]) -> str:
