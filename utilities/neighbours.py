@@ -24,7 +24,7 @@ from utilities.errors import UserError
 from utilities.exact import float32_error, full_float32, on_grid, squared_distances, squared_lengths
 
 BACKENDS = ("auto", "faiss", "faiss-gpu", "torch")
-BLOCK_BYTES = 512 * 2**20
+BLOCK_BYTES = 256 * 2**20
 FAISS_MAX_K = 2048  # the most faiss returns on a GPU; beyond it torch is the faster one on a CPU too
 _MOST_QUERIES = 16384  # a block; large enough for faiss, small enough for a progress bar
 _MARGIN = 4  # candidates beyond the k: float32 is off by far less than their spread
