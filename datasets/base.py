@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,15 @@ from utilities.errors import DatasetError
 from utilities.registry import Registry
 
 SPLITS = ("train", "val", "test")
+
+
+class DecodedPixels(Protocol):
+    """Pixels of a split that were decoded beforehand (`datasets.cache`)."""
+
+    broken: np.ndarray  # (N,) bool: could not be decoded
+
+    def gather(self, rows: Sequence[int]) -> torch.Tensor:
+        """Images of the rows, (B, *item_shape)."""
 
 
 class RetrievalDataset(Dataset[Batch]):
@@ -45,6 +54,8 @@ class RetrievalDataset(Dataset[Batch]):
     labels: np.ndarray
 
     title: ClassVar[str] = ""  # what to call it in a report
+    decoder: ClassVar[int] = 1  # to be raised when `read` gives other pixels for equal files
+    variant: str = ""  # what else pixels depend on: version, seed; images of one name and variant are equal
 
     def __init__(self, *, source_path: Path, split: str) -> None:
         if split not in SPLITS:
@@ -54,6 +65,7 @@ class RetrievalDataset(Dataset[Batch]):
         self.source_path = source_path
         self.split = split
         self.skip_broken = False
+        self.cache: DecodedPixels | None = None
 
     def read(self, row: int) -> np.ndarray:
         """Pixels of one image, `item_shape` and `dtype`. Raises `DatasetError` naming the file."""
@@ -74,23 +86,33 @@ class RetrievalDataset(Dataset[Batch]):
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         """The rows as one batch; with `skip_broken`, unreadable images are warned about and left out."""
+        images, kept = self._decode(rows) if self.cache is None else self._fetch(rows, self.cache)
+        indices = np.asarray(kept, np.int64)
+        return Batch(images, torch.from_numpy(self.labels[indices]), torch.from_numpy(indices))
+
+    def _decode(self, rows: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
         images = np.empty((len(rows), *self.item_shape), self.dtype)
         kept: list[int] = []
         for row in rows:
             try:
                 images[len(kept)] = self.read(row)
             except DatasetError as error:
-                if not self.skip_broken:
-                    raise
-                warnings.warn(f"skipped: {error}", stacklevel=1)
+                self._skip(error)
                 continue
             kept.append(row)
-        indices = np.asarray(kept, np.int64)
-        return Batch(
-            images=torch.from_numpy(images[: len(kept)]),
-            labels=torch.from_numpy(self.labels[indices]),
-            indices=torch.from_numpy(indices),
-        )
+        return torch.from_numpy(images[: len(kept)]), kept
+
+    def _fetch(self, rows: Sequence[int], cache: DecodedPixels) -> tuple[torch.Tensor, list[int]]:
+        broken = cache.broken[np.asarray(rows, np.int64)]
+        for row in np.asarray(rows, np.int64)[broken].tolist():
+            self._skip(DatasetError(f"{self.names[row]} could not be decoded when the pixels were prepared"))
+        kept = [row for row, left_out in zip(rows, broken.tolist(), strict=True) if not left_out]
+        return cache.gather(kept), kept
+
+    def _skip(self, error: DatasetError) -> None:
+        if not self.skip_broken:
+            raise error
+        warnings.warn(f"skipped: {error}", stacklevel=1)
 
     def fingerprint(self) -> str:
         """`label_fingerprint` of this split: equal data, equal fingerprint."""

@@ -60,6 +60,7 @@ class BigEarthNet(RetrievalDataset):
         self.band_sides = tuple(BAND_SIDES[band] for band in self.bands)
         self.mean, self.std = zip(*(STATISTICS[version][band] for band in self.bands), strict=True)
         self.version = version
+        self.variant = f"v{version}"
         if version == 1:
             self._root = archive_folder(source_path)
             table = read_version_1(self._root, Path(index_path) if index_path else None)

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from datasets.base import DATASETS, RetrievalDataset
+from datasets.base import DATASETS, SPLITS, RetrievalDataset
+from datasets.cache import cache_folder, open_cache
+from datasets.cache_writer import prepare, usable_cores
 from datasets.loaders import Loader
 from datasets.transforms import Augmentation, DeviceTransform
 from utilities import distributed
@@ -25,9 +27,27 @@ class TrainingData(NamedTuple):
 
 def open_split(args: Settings, split: str) -> RetrievalDataset:
     """One split of the data set that the flags name. Raises UserError when it is not what it should be."""
+    dataset = _open_files(args, split)
+    if args.use_npmem:
+        attach_cache(args, dataset)
+    return dataset
+
+
+def _open_files(args: Settings, split: str) -> RetrievalDataset:
     dataset = DATASETS.build(args.dataset, args, source_path=Path(args.source_path), split=split)
     dataset.skip_broken = args.skip_broken_images
     return dataset
+
+
+def attach_cache(args: Settings, *opened: RetrievalDataset) -> None:
+    """Let the splits read from the prepared array, after preparing it where it is not there yet."""
+    folder = cache_folder(opened[0], args.cache_path)
+    if not folder.exists():
+        at_hand = {dataset.split: dataset for dataset in opened}
+        splits = [at_hand.get(split) or _open_files(args, split) for split in SPLITS]
+        prepare(splits, args.cache_path, processes=usable_cores(), skip_broken=args.skip_broken_images)
+    for dataset in opened:
+        dataset.cache = open_cache(dataset, folder)
 
 
 def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device) -> Loader:
@@ -46,12 +66,14 @@ def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device)
 
 
 def open_data(args: Settings, device: torch.device) -> TrainingData:
-    """Train and val of the run. The main process opens them first: it may have to generate or prepare them."""
+    """Train and val of the run. The main process opens them first: it may have to generate them."""
     if not distributed.is_main():
         distributed.barrier()
-    train, val = open_split(args, "train"), open_split(args, "val")
+    train, val = _open_files(args, "train"), _open_files(args, "val")
     if distributed.is_main():
         distributed.barrier()
+    if args.use_npmem:  # may take hours: the processes wait for each other by a lock, which knows no time-out
+        attach_cache(args, train, val)
     whole = args.batch_size * distributed.world_size()
     if whole > len(train):
         raise UserError(

@@ -137,6 +137,7 @@ class Demo(MLRSNet):
         write_mlrsnet_layout(folder, images_per_category=images_per_category, side=side, seed=seed)
         super().__init__(source_path=folder, split=split, labels="as_is", proportions=PROPORTIONS)
         self.band_sides = (side, side, side)
+        self.variant = f"generator {GENERATOR_VERSION}, seed {seed}, {images_per_category} a category"
         self._side = side
 
     def read(self, row: int) -> np.ndarray:

@@ -72,4 +72,6 @@ class Registry(Generic[T]):
 def import_siblings(package: str, path: list[str]) -> None:
     """Import every module of a package, so that its classes register. Called by the package's __init__."""
     for module in pkgutil.iter_modules(path):
+        if module.name == "__main__":  # a script
+            continue
         importlib.import_module(f"{package}.{module.name}")
