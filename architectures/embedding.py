@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.base import BACKBONES
+from utilities.float32 import at_least_float32
 from utilities.settings import Settings
 
 HEAD_INITS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -74,7 +75,7 @@ class EmbeddingNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, features) float32, before the heads."""
-        return self.backbone(images).float()
+        return at_least_float32(self.backbone(images))
 
     def raw(self, features: Tensor) -> dict[str, Tensor]:
         """(B, features) -> name -> (B, d) float32, not normalised."""

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from criteria.base import CRITERIA
-from criteria.float32 import at_least_float32
 from utilities.errors import UserError
+from utilities.float32 import at_least_float32
 from utilities.labels import PairRule, Pairs
 
 BOOSTING = ("eta", "additive")

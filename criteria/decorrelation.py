@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from criteria.base import CRITERIA
-from criteria.float32 import at_least_float32
 from utilities.errors import UserError
+from utilities.float32 import at_least_float32
 
 NORM_AXES = ("output", "input")
 NORM_REDUCTIONS = ("sum", "mean")

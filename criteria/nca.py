@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from criteria.base import CRITERIA
-from criteria.float32 import at_least_float32
 from utilities.errors import UserError
+from utilities.float32 import at_least_float32
 from utilities.labels import cosine, hamming, jaccard, overlap
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from utilities.float32 import at_least_float32
+
 
 def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distances between unit rows, (M, D) and (N, D) -> (M, N) float32 in [0, 2].
@@ -13,11 +15,6 @@ def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
     1e-8 inside the root keeps the gradient finite for duplicates, as the authors of the margin loss do.
     """
     with torch.autocast(a.device.type, enabled=False):
-        squared = torch.addmm(a.new_full((), 2.0, dtype=torch.float32), a.float(), b.float().T, alpha=-2)
+        a, b = at_least_float32(a), at_least_float32(b)
+        squared = torch.addmm(a.new_full((), 2.0), a, b.T, alpha=-2)
         return (squared.clamp(min=0) + 1e-8).sqrt()
-
-
-def paired_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances between corresponding rows, (T, D) and (T, D) -> (T,) float32."""
-    with torch.autocast(a.device.type, enabled=False):
-        return (a.float() - b.float()).square().sum(1).add(1e-8).sqrt()

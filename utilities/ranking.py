@@ -125,7 +125,12 @@ class _Ranker:
 
 def _beside(rows: Tensor, *columns: Tensor) -> Tensor:
     """(N, D) and columns (N,) -> (N, D + columns) float64."""
-    return torch.cat([rows.double(), *(column.double()[:, None] for column in columns)], dim=1)
+    count, width = rows.shape
+    result = torch.empty(count, width + len(columns), dtype=torch.float64, device=rows.device)
+    result[:, :width] = rows
+    for place, column in enumerate(columns):
+        result[:, width + place] = column
+    return result
 
 
 def _sort_rows(keys: Tensor) -> Tensor:
