@@ -92,7 +92,7 @@ ucmerced() {
   evaluate --load_from_checkpoint $(runs UCMerced $METHODS) --source_path "$DATA/UCMerced" --dataset_type test
   evaluate --load_from_checkpoint $(runs UCMerced $METHODS) --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
 }
-UCMERCED_FLAGS="--weights none --image_size 128 --batch_size 60 --nb_epochs 25 --eval_epoch 5 --num_workers 1 --is_log_intra_inter_overlap"
+UCMERCED_FLAGS="--weights none --image_size 128 --batch_size 60 --nb_epochs 54 --small_epochs 44 --color_jitter 0.2 --eval_epoch 9 --num_workers 1 --is_log_intra_inter_overlap"
 
 # The original comparison; the backbone starts from ImageNet weights.
 mlrsnet() {

@@ -64,6 +64,8 @@ DATA = [
     Flag("source_path", "demo_data", "folder of the data set (Demo: generated there when absent)"),
     Flag("image_size", AUTO, "side of the network's input in pixels; 224 (BigEarthNet 100, Demo 64)", int),
     Flag("resize_to", AUTO, "side to which whole images are resized before the crop; image_size * 8/7 (BigEarthNet 6/5)", int),
+    Flag("small_epochs", 0, "progressive resizing: train this many first epochs on smaller images, which are cheaper", int),
+    Flag("small_image_size", AUTO, "side of the network's input in those epochs; half of --image_size", int),
     Flag("crop_area", None, "range of the random crop's share of the image's area, resampled; default: a plain crop", float, nargs="2"),
     Flag("color_jitter", 0.0, "RGB: brightness, contrast, saturation times 1 + U(-x, x) in training", float),
     switch("no_flips", "no mirroring and no right-angle rotations in training"),
@@ -485,6 +487,7 @@ def derive(values: Mapping[str, Any]) -> dict[str, Any]:
     scratch = settings["weights"] == "none"
     default("image_size", {"BigEarthNet": 100, "Demo": 64}.get(dataset, 224))
     default("resize_to", round(settings["image_size"] * (6 / 5 if sentinel else 8 / 7)))
+    default("small_image_size", max(1, settings["image_size"] // 2))
     default("freeze_batch_norm", not scratch)
     default("optim", "adamw" if scratch else "adam")
     default("lr", 1e-3 if scratch else 1e-5)

@@ -30,6 +30,7 @@ class _CurrentBatches(Sampler[list[int]]):
 class Loader:
     """Feeds one split. Global index batches in, this rank's augmented batches on the device out.
 
+    `small` (epochs, transform): the first epochs of training go through this cheaper transform instead.
     `skipped` collects the rows of images that could not be read (only with the data set's `skip_broken`).
     """
 
@@ -41,8 +42,10 @@ class Loader:
         augmentation: Augmentation,
         device: torch.device,
         num_workers: int,
+        small: tuple[int, DeviceTransform] | None = None,
     ) -> None:
         self.dataset = dataset
+        self.small = small
         self.transform = transform
         self.augmentation = augmentation
         self.device = device
@@ -71,6 +74,7 @@ class Loader:
 
         Augmentation depends on (seed, epoch, number of the batch, place in the global batch) alone.
         """
+        transform = self.small[1] if self.small and epoch < self.small[0] else self.transform
         rank, world = distributed.rank(), distributed.world_size()
         shares = [batch.reshape(world, -1)[rank] for batch in batches[start:]]
         for number, (batch, share) in enumerate(self._fetch(shares), start):
@@ -85,8 +89,8 @@ class Loader:
             batch = batch.to(self.device)
             raw = batch.images
             yield batch._replace(
-                images=self.transform.training(raw, views[0], self.augmentation),
-                second_view=self.transform.training(raw, views[1], self.augmentation) if second_view else None,
+                images=transform.training(raw, views[0], self.augmentation),
+                second_view=transform.training(raw, views[1], self.augmentation) if second_view else None,
             )
 
     def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:

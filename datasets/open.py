@@ -27,13 +27,14 @@ class TrainingData(NamedTuple):
 
 def open_split(args: Settings, split: str) -> RetrievalDataset:
     """One split of the data set that the flags name. Raises UserError when it is not what it should be."""
-    dataset = _open_files(args, split)
+    dataset = open_files(args, split)
     if args.use_npmem:
         attach_cache(args, dataset)
     return dataset
 
 
-def _open_files(args: Settings, split: str) -> RetrievalDataset:
+def open_files(args: Settings, split: str) -> RetrievalDataset:
+    """One split that reads its images from their own files, also with --use_npmem."""
     dataset = DATASETS.build(args.dataset, args, source_path=Path(args.source_path), split=split)
     dataset.skip_broken = args.skip_broken_images
     return dataset
@@ -44,7 +45,7 @@ def attach_cache(args: Settings, *opened: RetrievalDataset) -> None:
     folder = cache_folder(opened[0], args.cache_path)
     if not folder.exists():
         at_hand = {dataset.split: dataset for dataset in opened}
-        splits = [at_hand.get(split) or _open_files(args, split) for split in SPLITS]
+        splits = [at_hand.get(split) or open_files(args, split) for split in SPLITS]
         prepare(splits, args.cache_path, processes=usable_cores(), skip_broken=args.skip_broken_images)
     for dataset in opened:
         dataset.cache = open_cache(dataset, folder)
@@ -52,24 +53,34 @@ def attach_cache(args: Settings, *opened: RetrievalDataset) -> None:
 
 def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device) -> Loader:
     """The loader of one split with its device-side transform."""
-    transform = DeviceTransform(
-        band_sides=dataset.band_sides,
-        image_size=args.image_size,
-        resize_to=args.resize_to,
-        mean=dataset.mean,
-        std=dataset.std,
-        per_image=args.per_image_normalisation,
-        device=device,
+    small_resize = round(args.resize_to * args.small_image_size / args.image_size)
+    whole, small = (
+        DeviceTransform(
+            band_sides=dataset.band_sides,
+            image_size=image_size,
+            resize_to=resize_to,
+            mean=dataset.mean,
+            std=dataset.std,
+            per_image=args.per_image_normalisation,
+            device=device,
+        )
+        for image_size, resize_to in ((args.image_size, args.resize_to), (args.small_image_size, small_resize))
     )
-    augmentation = Augmentation(args.crop_area, flips=not args.no_flips, jitter=args.color_jitter)
-    return Loader(dataset, transform, augmentation=augmentation, device=device, num_workers=args.num_workers)
+    return Loader(
+        dataset,
+        whole,
+        augmentation=Augmentation(args.crop_area, flips=not args.no_flips, jitter=args.color_jitter),
+        device=device,
+        num_workers=args.num_workers,
+        small=(args.small_epochs, small),
+    )
 
 
 def open_data(args: Settings, device: torch.device) -> TrainingData:
     """Train and val of the run. The main process opens them first: it may have to generate them."""
     if not distributed.is_main():
         distributed.barrier()
-    train, val = _open_files(args, "train"), _open_files(args, "val")
+    train, val = open_files(args, "train"), open_files(args, "val")
     if distributed.is_main():
         distributed.barrier()
     if args.use_npmem:  # may take hours: the processes wait for each other by a lock, which knows no time-out
