@@ -119,9 +119,7 @@ def _draw_retrievals(
     found = []
     for place in places.tolist():
         query = int(ranked[place])
-        heading = (
-            "best" if place == 0 else "worst" if place == last else f"better than {100 * (1 - place / last):.0f} %"
-        )
+        heading = "best" if place == 0 else "worst" if place == last else f"top {100 * place / last:.0f} %"
         found.append(
             Retrieval(
                 query,
