@@ -75,6 +75,14 @@ def test_epochs_seeds_and_views_differ(tmp_path):
     assert not torch.equal(first.images, run(feed, seed=2)[0].images)
 
 
+def test_progressive_resizing_makes_the_first_epochs_small_and_nothing_else(tmp_path):
+    feed, plain = loader(Numbers(tmp_path)), loader(Numbers(tmp_path))
+    feed.small = (2, DeviceTransform(band_sides=(12,) * 3, image_size=4, resize_to=6, mean=[0.0] * 3, std=[1.0] * 3))
+    assert [run(feed, epoch=epoch)[0].images.shape[-1] for epoch in range(4)] == [4, 4, 8, 8]
+    assert torch.equal(run(feed, epoch=2)[0].images, run(plain, epoch=2)[0].images)
+    assert next(feed.evaluation(np.arange(8), 8)).images.shape[-1] == 8
+
+
 def test_ranks_share_a_global_batch(tmp_path, monkeypatch):
     feed = loader(Numbers(tmp_path))
     whole = run(feed)
