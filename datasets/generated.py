@@ -50,8 +50,7 @@ def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
         found = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"{folder} exists and was not generated here (no readable {MANIFEST}); move it away or give "
-            "another folder"
+            f"{folder} exists and was not generated here (no readable {MANIFEST}); move it away or give another folder"
         ) from error
     if found == dict(manifest):
         return

@@ -130,9 +130,7 @@ class Demo(MLRSNet):
 
     title = "the generated demo data"
 
-    def __init__(
-        self, *, source_path: Path, split: str, images_per_category: int, side: int, seed: int
-    ) -> None:
+    def __init__(self, *, source_path: Path, split: str, images_per_category: int, side: int, seed: int) -> None:
         folder = source_path if (source_path / "manifest.json").is_file() else source_path / "Demo"
         write_mlrsnet_layout(folder, images_per_category=images_per_category, side=side, seed=seed)
         super().__init__(source_path=folder, split=split, labels="as_is", proportions=PROPORTIONS)

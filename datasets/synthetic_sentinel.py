@@ -110,9 +110,7 @@ def _places(patches: int, seed: int) -> list[tuple[Acquisition, int, int]]:
     return places
 
 
-def _write_patch(
-    folder: Path, acquisition: Acquisition, column: int, row: int, number: int, seed: int
-) -> None:
+def _write_patch(folder: Path, acquisition: Acquisition, column: int, row: int, number: int, seed: int) -> None:
     name = f"{acquisition.name}_{column}_{row}"
     kinds = acquisition.landscapes
     kind = kinds[number // len(ACQUISITIONS) % len(kinds)]

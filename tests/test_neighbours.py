@@ -108,9 +108,7 @@ def test_float64_adds_the_grid_without_rounding() -> None:
     rows = on_grid(unit(torch.randn(40, 300, generator=torch.Generator().manual_seed(7))))
     shuffled = torch.randperm(300, generator=torch.Generator().manual_seed(8))
     one = squared_distances(rows, rows, squared_lengths(rows), squared_lengths(rows))
-    other = squared_distances(
-        rows[:, shuffled], rows[:, shuffled], squared_lengths(rows), squared_lengths(rows)
-    )
+    other = squared_distances(rows[:, shuffled], rows[:, shuffled], squared_lengths(rows), squared_lengths(rows))
     literal = (rows.double()[:, None] - rows.double()).square().sum(-1)
     assert torch.equal(one, other)
     assert torch.equal(one, literal)

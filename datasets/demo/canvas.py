@@ -190,18 +190,14 @@ class Canvas:
         part = np.asarray(self._colour.crop(box), np.float32) * (1 + strength * wave[..., None])
         self._colour.paste(Image.fromarray(part.clip(0, 255).astype(np.uint8)), box[:2], mask.crop(box))
 
-    def canopy(
-        self, points: Sequence[Point], colour: Colour, material: str, crown: float, height: float
-    ) -> None:
+    def canopy(self, points: Sequence[Point], colour: Colour, material: str, crown: float, height: float) -> None:
         """Fill a polygon with closed tree crowns `crown` metres wide and up to `height` metres high."""
         mask = self._mask(points, ragged=0.6 * crown)
         zoom = crown * self.scale / CANOPY_CROWN
         width = min(CANOPY_TILE, math.ceil(self.size / zoom))
         left, top = self.rng.integers(0, CANOPY_TILE - width + 1, 2)
         domes, tints = (
-            np.asarray(
-                Image.fromarray(tile[top : top + width, left : left + width]).resize((self.size, self.size))
-            )
+            np.asarray(Image.fromarray(tile[top : top + width, left : left + width]).resize((self.size, self.size)))
             for tile in _canopy_tiles()
         )
         shade = (0.62 + 0.45 * domes + 0.16 * tints)[..., None]
@@ -250,11 +246,7 @@ class Canvas:
             np.array([getattr(m, kind) for m in MATERIALS.values()], np.float32)
             for kind in ("fine", "coarse", "waves", "relief")
         )
-        gain = (
-            1
-            + fine[material] * self.noise(self.side)
-            + coarse[material] * (self.noise(12) + 0.7 * self.noise(40))
-        )
+        gain = 1 + fine[material] * self.noise(self.side) + coarse[material] * (self.noise(12) + 0.7 * self.noise(40))
         if (waves * present).any():
             gain += waves[material] * self.noise(self.side, stretch=3)
         if (relief * present).any():

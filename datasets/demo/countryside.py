@@ -72,9 +72,7 @@ def farmland(canvas: Canvas) -> None:
     rng, extent = canvas.rng, canvas.extent
     parcels(canvas, 0.25, 0.7)
     if chance(canvas, 0.4):
-        canvas.line(
-            winding(canvas, rng.uniform(-0.3, 0.3) * extent, 0.04), 5, canvas.tone("soil"), "bare soil", 0
-        )
+        canvas.line(winding(canvas, rng.uniform(-0.3, 0.3) * extent, 0.04), 5, canvas.tone("soil"), "bare soil", 0)
     elif chance(canvas, 0.6):
         street(canvas, rng.uniform(-0.3, 0.3) * extent, spacing=70)
     if chance(canvas, 0.5):

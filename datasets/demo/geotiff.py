@@ -69,9 +69,7 @@ def _directory(tags: list[Tag], pixels_at: int) -> bytes:
             values[tag] = content
         else:
             base = pixels_at if tag == STRIP_OFFSETS else 0
-            values[tag] = struct.pack(
-                f"<{len(content)}{_FORMATS[kind]}", *(base + value for value in content)
-            )
+            values[tag] = struct.pack(f"<{len(content)}{_FORMATS[kind]}", *(base + value for value in content))
     outside, place = {}, 8 + 2 + 12 * len(tags) + 4
     # GDAL puts the strips' sizes before their offsets; the rest follows in the order of the directory
     for tag in (STRIP_SIZES, *(tag for tag in values if tag != STRIP_SIZES)):

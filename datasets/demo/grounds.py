@@ -29,9 +29,7 @@ def railway(canvas: Canvas, points: Sequence[Point], tracks: int) -> None:
     for track in range(tracks):
         offset = 4.8 * (track - (tracks - 1) / 2)
         for x, y, direction in along(points, max(1.6, 1.1 * pixel)):
-            canvas.line(
-                turned(x, y, direction, [(0, offset - 1.4), (0, offset + 1.4)]), 0.5, shaded(ballast, 0.72)
-            )
+            canvas.line(turned(x, y, direction, [(0, offset - 1.4), (0, offset + 1.4)]), 0.5, shaded(ballast, 0.72))
         for rail in (-0.75, 0.75):
             canvas.line(shifted(points, 0, offset + rail), 0.3, shaded(ballast, 0.42 if rail < 0 else 1.45))
 
@@ -43,9 +41,7 @@ def train(canvas: Canvas, points: Sequence[Point], offset: float, wagons: int) -
     colour = canvas.fresh("roof pitched")
     for x, y, direction in stops[start : start + wagons]:
         where = turned(x, y, direction, [(0, offset)])[0]
-        canvas.polygon(
-            box(*where, 15.5, 3.0, direction), shaded(colour, canvas.rng.uniform(0.85, 1.15)), "railway", 4
-        )
+        canvas.polygon(box(*where, 15.5, 3.0, direction), shaded(colour, canvas.rng.uniform(0.85, 1.15)), "railway", 4)
 
 
 def runway(canvas: Canvas, y: float, width: float) -> None:
@@ -61,9 +57,7 @@ def runway(canvas: Canvas, y: float, width: float) -> None:
     if rng.random() < 0.6:
         x = rng.uniform(-0.4, 0.2) * canvas.extent
         for offset in np.linspace(-0.4, 0.4, 8):
-            canvas.line(
-                [(x, y + offset * width), (x + 32, y + offset * width)], 0.05 * width, canvas.tone("paint")
-            )
+            canvas.line([(x, y + offset * width), (x + 32, y + offset * width)], 0.05 * width, canvas.tone("paint"))
         for offset in (-0.2, 0.2):
             canvas.line(
                 [(x + 90, y + offset * width), (x + 135, y + offset * width)],
@@ -107,9 +101,7 @@ def tennis_court(canvas: Canvas, x: float, y: float, angle: float) -> None:
     """36 m x 18 m surround, 23.77 m x 10.97 m court with its lines and net."""
     canvas.polygon(box(x, y, 36, 18, angle), canvas.tone("court surround"), "tennis court", 0)
     canvas.polygon(box(x, y, 23.8, 11, angle), canvas.tone("court"), "tennis court", 0)
-    lines = [[(-11.9, b), (11.9, b)] for b in (-5.5, -4.1, 4.1, 5.5)] + [
-        [(a, -5.5), (a, 5.5)] for a in (-11.9, 11.9)
-    ]
+    lines = [[(-11.9, b), (11.9, b)] for b in (-5.5, -4.1, 4.1, 5.5)] + [[(a, -5.5), (a, 5.5)] for a in (-11.9, 11.9)]
     lines += [[(a, -4.1), (a, 4.1)] for a in (-6.4, 6.4)] + [[(-6.4, 0), (6.4, 0)]]
     for ends in lines:
         canvas.line(turned(x, y, angle, ends), 0.5, canvas.tone("paint"))
@@ -141,7 +133,5 @@ def swimming_pool(canvas: Canvas, x: float, y: float, length: float, angle: floa
         canvas.polygon(box(x, y, length, width, angle), water, "swimming pool", 0)
     else:
         outline = blob(rng, 0, 0, length / 2.4, 0.3)
-        canvas.polygon(
-            turned(x, y, angle, [(1.35 * a, 1.35 * b) for a, b in outline]), coping, "unlabelled", 0
-        )
+        canvas.polygon(turned(x, y, angle, [(1.35 * a, 1.35 * b) for a, b in outline]), coping, "unlabelled", 0)
         canvas.polygon(turned(x, y, angle, outline), water, "swimming pool", 0)

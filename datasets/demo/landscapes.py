@@ -144,9 +144,7 @@ def _surfaces(rng: np.random.Generator, classes: np.ndarray) -> tuple[np.ndarray
         choices = [SURFACES.index(name) for name in cover.mix]
         parcels = _cells(rng, cover.parcel, natural=cover.natural, stretch=rng.uniform(1, 2.2))
         of_cell = rng.choice(choices, TABLE * TABLE, p=weights / weights.sum())
-        tone_of_cell = (
-            rng.normal(1, 0.05 if cover.natural else 0.12, TABLE * TABLE).clip(0.7, 1.35).astype(np.float32)
-        )
+        tone_of_cell = rng.normal(1, 0.05 if cover.natural else 0.12, TABLE * TABLE).clip(0.7, 1.35).astype(np.float32)
         surface[inside] = of_cell[parcels.cell][inside]
         tone[inside] = tone_of_cell[parcels.cell][inside]
         speckle[inside] = cover.speckle

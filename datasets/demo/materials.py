@@ -49,9 +49,7 @@ MATERIALS: dict[str, Material] = {
 }
 CODES = {name: code for code, name in enumerate(MATERIALS)}
 
-LABELS: tuple[str, ...] = tuple(
-    sorted({label for material in MATERIALS.values() for label in material.labels})
-)
+LABELS: tuple[str, ...] = tuple(sorted({label for material in MATERIALS.values() for label in material.labels}))
 
 # A label needs this share of the picture: 0.1 % is a car or two; surfaces need more than a sliver.
 _LEAST_SHARE = dict.fromkeys(LABELS, 0.001) | {

@@ -23,9 +23,7 @@ def tree(canvas: Canvas, x: float, y: float, radius: float) -> None:
             canvas.disc(x + dx, y + dy, size * part, tint, "trees", height * rise)
 
 
-def scatter_trees(
-    canvas: Canvas, count: int, radius: tuple[float, float], on: Collection[str] = VEGETATED
-) -> None:
+def scatter_trees(canvas: Canvas, count: int, radius: tuple[float, float], on: Collection[str] = VEGETATED) -> None:
     """Single trees and clumps where the ground allows them."""
     rng = canvas.rng
     for _ in range(count):
@@ -76,9 +74,7 @@ def house(canvas: Canvas, x: float, y: float, length: float, width: float, angle
         canvas.polygon(turned(x, y, angle, shape), shaded(colour, light), "buildings", height)
 
 
-def hall(
-    canvas: Canvas, x: float, y: float, length: float, width: float, angle: float, height: float
-) -> None:
+def hall(canvas: Canvas, x: float, y: float, length: float, width: float, angle: float, height: float) -> None:
     """A flat roof with a parapet, sheds or machinery on it."""
     rng, colour = canvas.rng, canvas.fresh("roof flat")
     canvas.polygon(box(x, y, length, width, angle), shaded(colour, 1.08), "buildings", height)
@@ -97,14 +93,10 @@ def tank(canvas: Canvas, x: float, y: float, radius: float) -> None:
     height = rng.uniform(8, 14)
     canvas.disc(x, y, radius, shaded(colour, 1.06), "tanks", height)
     if rng.random() < 0.5:  # floating roof, sunken
-        canvas.disc(
-            x, y, radius * 0.93, shaded(colour, rng.uniform(0.7, 0.95)), "tanks", height - rng.uniform(1, 4)
-        )
+        canvas.disc(x, y, radius * 0.93, shaded(colour, rng.uniform(0.7, 0.95)), "tanks", height - rng.uniform(1, 4))
     else:
         for part in (0.75, 0.5, 0.25):
-            canvas.disc(
-                x, y, radius * part, shaded(colour, 1.03 - 0.06 * part), "tanks", height + 2 * (1 - part)
-            )
+            canvas.disc(x, y, radius * part, shaded(colour, 1.03 - 0.06 * part), "tanks", height + 2 * (1 - part))
     angle = rng.uniform(0, 2 * math.pi)
     canvas.line(turned(x, y, angle, [(0, 0), (radius, 0)]), 0.9, shaded(colour, 0.6))
 
@@ -149,9 +141,7 @@ def airplane(canvas: Canvas, x: float, y: float, angle: float, length: float) ->
         0.3 * l,
     )
     for side in (1, -1):
-        canvas.polygon(
-            box(*turned(x, y, angle, [(0.03 * l, 0.17 * l * side)])[0], 0.11 * l, 0.05 * l, angle), fin
-        )
+        canvas.polygon(box(*turned(x, y, angle, [(0.03 * l, 0.17 * l * side)])[0], 0.11 * l, 0.05 * l, angle), fin)
 
 
 def ship(canvas: Canvas, x: float, y: float, angle: float, length: float, wake: bool = False) -> None:

@@ -43,9 +43,7 @@ def meander(rng: np.random.Generator, reach: float, amplitude: float) -> list[Po
     xs = np.linspace(-reach, reach, 36)
     ys = np.zeros_like(xs)
     for wave in (0.5, 1, 2):
-        ys += (
-            amplitude / (0.5 + wave) * rng.normal() * np.sin(math.pi * wave * xs / reach + rng.uniform(0, 6))
-        )
+        ys += amplitude / (0.5 + wave) * rng.normal() * np.sin(math.pi * wave * xs / reach + rng.uniform(0, 6))
     return list(zip(xs, ys - ys.mean(), strict=True))
 
 

@@ -31,9 +31,7 @@ def sports_ground(canvas: Canvas) -> None:
         open_ground(canvas)
     else:
         canvas.ground("pavement", canvas.tone("concrete"))
-        canvas.polygon(
-            beyond(canvas, canvas.rng.uniform(0.1, 0.4) * canvas.extent), canvas.tone("grass"), "grass", 0
-        )
+        canvas.polygon(beyond(canvas, canvas.rng.uniform(0.1, 0.4) * canvas.extent), canvas.tone("grass"), "grass", 0)
 
 
 @scene("basketball_court", extent=(60, 110))

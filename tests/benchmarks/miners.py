@@ -167,9 +167,7 @@ def processor(device: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[120, 512], help="batch sizes")
     parser.add_argument("--per_class", type=int, default=2, help="images of each class in a batch")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
