@@ -50,6 +50,13 @@ def refuse_difference(listed: Iterable[str], present: Iterable[str], listing: st
 
     listing says in words what lists the images.
     """
+    error = difference(listed, present, listing, folder)
+    if error is not None:
+        raise error
+
+
+def difference(listed: Iterable[str], present: Iterable[str], listing: str, folder: Path) -> DatasetError | None:
+    """What `refuse_difference` raises."""
     listed, present = set(listed), set(present)
     problems = [
         f"{len(names):,} {what} ({', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''})"
@@ -59,8 +66,13 @@ def refuse_difference(listed: Iterable[str], present: Iterable[str], listing: st
         )
         if names
     ]
-    if problems:
-        raise DatasetError(
-            f"the images in {folder} are not those of {listing}: {'; '.join(problems)}; "
-            "unpack the archive again, or make the two agree"
-        )
+    if not problems:
+        return None
+    return DatasetError(
+        f"the images in {folder} are not those of {listing}: {'; '.join(problems)}; "
+        "unpack the archive again, or make the two agree",
+        names=[
+            *(f"absent: {folder / name}" for name in sorted(listed - present)),
+            *(f"unlisted: {folder / name}" for name in sorted(present - listed)),
+        ],
+    )

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from datasets.base import DATASETS, RetrievalDataset
-from datasets.images import IMAGENET_MEAN, IMAGENET_STD, image_files, read_rgb, refuse_difference
+from datasets.images import IMAGENET_MEAN, IMAGENET_STD, difference, image_files, read_rgb, refuse_difference
 from datasets.label_csv import LabelTable, read_label_table
 from datasets.mlrsnet_labels import CATEGORY_LABELS, LABELS, corrupted_rows, read_workbook, repair
 from datasets.split_files import hashed_split, parse_proportions, rows_of_split
@@ -54,9 +54,7 @@ class MLRSNet(RetrievalDataset):
         table = label_table(source_path, labels)
         images = source_path / "Images"
         folders = category_folders(images, table.category_names)
-        for i, (category, folder) in enumerate(zip(table.category_names, folders, strict=True)):
-            listed = table.names[table.categories == i].tolist()
-            refuse_difference(listed, image_files(images / folder), f"labels/{category}.csv", images / folder)
+        refuse_differences(table, images, folders)
         part = hashed_split(table.names, table.categories, parse_proportions(proportions), seed=self.split_seed)
         rows = rows_of_split(part, split)
         self.names, self.labels, self.label_names = table.names[rows], table.labels[rows], table.label_names
@@ -98,6 +96,19 @@ def label_table(source_path: Path, labels: str) -> LabelTable:
         stacklevel=2,
     )
     return repaired
+
+
+def refuse_differences(table: LabelTable, images: Path, folders: Sequence[str]) -> None:
+    """Raise one `DatasetError` about all categories whose images are not those of their label file."""
+    errors = []
+    for i, (category, folder) in enumerate(zip(table.category_names, folders, strict=True)):
+        listed = table.names[table.categories == i].tolist()
+        error = difference(listed, image_files(images / folder), f"labels/{category}.csv", images / folder)
+        if error is not None:
+            errors.append(error)
+    if errors:
+        more = f" ({len(errors) - 1} other categories likewise)" if len(errors) > 1 else ""
+        raise DatasetError(f"{errors[0]}{more}", names=[name for error in errors for name in error.names])
 
 
 def category_folders(images: Path, categories: Sequence[str]) -> list[str]:

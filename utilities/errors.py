@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -15,7 +15,14 @@ class UserError(Exception):
 
 
 class DatasetError(UserError):
-    """A data set, an image or a label file on disk is not what it should be; names the file."""
+    """A data set, an image or a label file on disk is not what it should be; names the file.
+
+    names: all files meant, where the message names the first few only.
+    """
+
+    def __init__(self, message: str, names: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class RunFailure(Exception):  # noqa: N818 - named for what the user reads
