@@ -14,6 +14,7 @@ ENGINE_FLOOR = {
     "checkpoint",
     "logger",
     "figures",
+    "check_figures",
     "report",
     "results",
     "retrieval_picture",
@@ -49,6 +50,8 @@ def imports(path):
 
 def floor(module):
     top, _, rest = module.partition(".")
+    if rest == "__main__":  # `python -m datasets`
+        return "script"
     if top == "utilities":
         return "engine" if rest.split(".")[0] in ENGINE_FLOOR else "ground"
     if top in FOLDERS:

@@ -1,0 +1,104 @@
+"""Check a data set before anyone trains on it, and prepare its pixels.
+
+    python -m datasets UCMerced --source_path DIR [--out DIR] [--use_npmem [--cache_path DIR]]
+
+Counts, missing and broken files by name, label statistics with plots, split sizes, fingerprints and a contact sheet go
+to the terminal and to --out. Exit code 1 when something is broken, 2 when something is asked for wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import parameters
+from datasets.base import DATASETS, SPLITS, RetrievalDataset
+from datasets.cache_writer import prepare, usable_cores
+from datasets.check import Inspection, co_occurrence, inspect, sample, summary, text
+from datasets.open import open_files
+from utilities import check_figures
+from utilities.errors import DatasetError, UserError, main_guard
+from utilities.settings import Settings
+
+FLAGS = [
+    parameters.Flag("source_path", None, "folder of the data set"),
+    parameters.Flag("out", None, "folder for check.json, check.txt and the pictures; default: dataset_check/<NAME>"),
+    parameters.switch("quick", "do not decode the images, only look whether they are there"),
+    parameters.Flag("contact_images", 48, "images on the contact sheet", int),
+    parameters.switch("use_npmem", "prepare the array that --use_npmem of the training scripts reads"),
+    parameters.Flag("cache_path", None, "folder for prepared data; default: inside --source_path"),
+    parameters.switch("skip_broken_images", "with --use_npmem: prepare the others when images are broken"),
+]
+
+
+def parse(argv: Sequence[str] | None) -> Settings:
+    groups = {"check": FLAGS, "one data set": parameters.DATASET}
+    parser = parameters.build_parser("-m datasets", groups, "Check a data set, and prepare its pixels.")
+    parser.add_argument("dataset", choices=DATASETS.names(), help="data set")
+    given = vars(parser.parse_args(parameters.underscored(sys.argv[1:] if argv is None else argv)))
+    settings = Settings({flag.name: flag.default for flags in groups.values() for flag in flags} | given)
+    if settings.source_path is None:
+        raise UserError("--source_path DIR is needed: the folder of the data set")
+    return settings
+
+
+def draw(folder: Path, result: Inspection, name: str, images: int) -> None:
+    """The four pictures."""
+    splits, label_names = result.splits, result.splits[0].label_names
+    content = summary(result, name)["splits"]
+    check_figures.labels_per_image(
+        folder / "labels_per_image.png",
+        {split: values["labels_per_image"] for split, values in content.items()},
+        title=f"{name}: labels per image",
+    )
+    check_figures.images_per_label(
+        folder / "images_per_label.png",
+        {split: values["images_per_label"] for split, values in content.items()},
+        label_names,
+        title=f"{name}: images per label",
+    )
+    check_figures.co_occurrence(
+        folder / "co_occurrence.png",
+        co_occurrence(np.concatenate([split.labels for split in splits])),
+        label_names,
+        title=f"{name}: labels that come together",
+    )
+    pictures = [picture(split, row) for split, row in sample(splits, images)]
+    check_figures.contact_sheet(folder / "contact_sheet.png", pictures, title=name)
+
+
+def picture(split: RetrievalDataset, row: int) -> check_figures.Picture:
+    labels = [label for label, carried in zip(split.label_names, split.labels[row], strict=True) if carried]
+    try:
+        pixels = split.thumbnail(row, 192)
+    except DatasetError:  # named among the problems
+        pixels = None
+    return check_figures.Picture(pixels, str(split.names[row]), labels)
+
+
+@main_guard
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    if args.dataset != "Demo" and not Path(args.source_path).is_dir():  # the demo is generated
+        raise UserError(f"--source_path {args.source_path} is not a folder; give the folder of {args.dataset}")
+    result = inspect(lambda split: open_files(args, split), decode=not args.quick, processes=usable_cores())
+    content = summary(result, args.dataset)
+    folder = Path(args.out or f"dataset_check/{args.dataset}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "check.json").write_text(json.dumps(content, indent=2) + "\n")
+    (folder / "check.txt").write_text(text(content, most=sys.maxsize) + "\n")
+    if result.splits:
+        draw(folder, result, args.dataset, args.contact_images)
+    print(f"{text(content)}\nwritten to {folder}")
+    if args.use_npmem and len(result.splits) == len(SPLITS) and (not result.problems or args.skip_broken_images):
+        prepare(result.splits, args.cache_path, processes=usable_cores(), skip_broken=args.skip_broken_images)
+    if result.problems:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
