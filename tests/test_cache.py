@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+import parameters
 from datasets import cache, cache_writer
 from datasets.base import SPLITS, RetrievalDataset
 from datasets.bigearthnet import BigEarthNet
@@ -22,7 +23,6 @@ from datasets.mlrsnet import MLRSNet
 from datasets.open import open_data, open_split
 from tests.miniatures import write_bigearthnet, write_mlrsnet
 from utilities.errors import DatasetError, RunFailure, UserError
-from utilities.settings import Settings
 
 FORK = multiprocessing.get_context("fork")
 
@@ -417,23 +417,29 @@ def resident():
 # --- flags ----------------------------------------------------------------------------------------------------
 
 
-def settings(root, **changed):
-    values = {
-        "dataset": "MLRSNet", "source_path": str(root), "skip_broken_images": False, "use_npmem": True,
-        "cache_path": None, "mlrsnet_labels": "as_is", "mlrsnet_proportions": "40/10/50", "image_size": 224,
-        "resize_to": 256, "per_image_normalisation": False, "crop_area": None, "no_flips": False,
-        "color_jitter": 0.0, "num_workers": 0, "batch_size": 4,
-    }  # fmt: skip
-    return Settings(values | changed)
+def settings(root, *argv):
+    common = [
+        "--dataset",
+        "MLRSNet",
+        "--mlrsnet_labels",
+        "as_is",
+        "--num_workers",
+        "0",
+        "--batch_size",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    return parameters.parse("baseline", [*common, "--source_path", str(root), *map(str, argv)])
 
 
 @CORRUPTED
 def test_the_flags_reach_the_loaders(tmp_path):
     root = write_mlrsnet(tmp_path / "M")
-    plain = open_data(settings(root, use_npmem=False), torch.device("cpu"))
+    plain = open_data(settings(root), torch.device("cpu"))
     assert plain.train.dataset.cache is None
     assert not (root / ".cache").exists()
-    cached = open_data(settings(root, cache_path=str(tmp_path / "fast")), torch.device("cpu"))
+    cached = open_data(settings(root, "--use_npmem", "--cache_path", tmp_path / "fast"), torch.device("cpu"))
     assert cached.train.dataset.cache.folder.parent == tmp_path / "fast"
     for one, other in ((plain.train, cached.train), (plain.val, cached.val)):
         rows = np.arange(len(one.dataset))
@@ -446,8 +452,8 @@ def test_the_flags_reach_the_loaders(tmp_path):
 @CORRUPTED
 def test_the_test_split_is_prepared_with_the_others(tmp_path):
     root = write_mlrsnet(tmp_path / "M")
-    open_data(settings(root), torch.device("cpu"))
+    open_data(settings(root, "--use_npmem"), torch.device("cpu"))
     for image in (root / "Images").rglob("*.jpg"):
         image.write_bytes(b"")  # from here on nothing can be decoded
-    test = open_split(settings(root), "test")
+    test = open_split(settings(root, "--use_npmem"), "test")
     assert len(test.__getitems__([0, 1]).images) == 2
