@@ -293,6 +293,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 EVALUATION = [
     Flag("load_from_checkpoint", None, "run folders to evaluate; several end with one table", nargs="+"),
     Flag("source_path", None, "folder of the data set; default: as the run recorded"),
+    Flag("cache_path", None, "folder of prepared data of a run with --use_npmem; default: as the run recorded"),
     Flag("dataset_type", "test", "split to evaluate", choices=("train", "val", "test")),
     Flag("checkpoint", "best", "best.pt or last.pt", choices=("best", "last")),
     switch("is_evaluate_initial", "evaluate the network as it was before training"),
@@ -433,7 +434,7 @@ def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
 def of_run(folder: Path, evaluation: Settings) -> Settings:
     """Settings of a saved run with what an evaluation may say differently."""
     recorded = run_folder.read_args(folder)
-    names = ("source_path", "eval_batch_size", "num_workers", "device", "precision", "skip_broken_images")
+    names = ("source_path", "cache_path", "eval_batch_size", "num_workers", "device", "precision", "skip_broken_images")
     changed = {name: evaluation[name] for name in names if evaluation[name] is not None}
     return Settings(recorded | changed)
 
