@@ -76,7 +76,12 @@ class Output(NamedTuple):
 
 
 def run_inside(script: str, *argv: object, code: int = 0) -> Output:
-    """As `run` in this process, which saves the seconds of importing torch; for what is not about processes."""
+    """As `run` in this process, which saves the seconds of importing torch; for what is not about processes.
+
+    With as many threads as `run` gives: sums over other numbers of threads differ in the last bit.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     out, err = io.StringIO(), io.StringIO()
     ended = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -84,6 +89,8 @@ def run_inside(script: str, *argv: object, code: int = 0) -> Output:
             importlib.import_module(script).main([str(word) for word in argv])
         except SystemExit as stop:
             ended = stop.code if isinstance(stop.code, int) else 1
+        finally:
+            torch.set_num_threads(threads)
     assert ended == code, f"exit code {ended}\n{out.getvalue()[-3000:]}\n{err.getvalue()[-3000:]}"
     return Output(out.getvalue(), err.getvalue())
 

@@ -26,7 +26,7 @@ from utilities.batch import Batch
 KINDS = (Baseline, DiVA, DivideAndConquer, BIER, SNDL)
 WORLD, GLOBAL, N, L = 2, 12, 48, 5
 SMALL = ("--arch", "resnet18", "--sz_embedding", "16", "--num_samples_per_class", "3", "--freeze_batch_norm", "yes")
-EXTRA = {"dac": ("--dac_nb_clusters", "2"), "diva": ("--diva_moco_n_key_batches", "2")}
+QUEUE = 2 * GLOBAL  # keys; its flag counts in --batch_size, which is that of one process
 
 
 def split():
@@ -37,7 +37,8 @@ def split():
 
 
 def build(kind, batch_size):
-    argv = [*SMALL, "--batch_size", str(batch_size), *EXTRA.get(kind.name, ())]
+    extra = {"dac": ["--dac_nb_clusters", "2"], "diva": ["--diva_moco_n_key_batches", str(QUEUE // batch_size)]}
+    argv = [*SMALL, "--batch_size", str(batch_size), *extra.get(kind.name, [])]
     method = kind(parameters.parse(kind.name, argv), split()).double().train()
     if kind is DivideAndConquer:
         method.clusters.drawn_from.zero_()  # every image in cluster 0

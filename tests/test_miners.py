@@ -565,7 +565,7 @@ def test_shared_positive_follows_its_option() -> None:
 def test_intra_with_replacement_draws_any_member() -> None:
     """Two images a class: all three draws agree one time in four; without replacement no triplet."""
     embeddings, labels, indices = one_hot_batch(4, 2)
-    assert len(build("intra_random")(embeddings, labels, indices, seeded(0))) == 0
+    assert build("intra_random")(embeddings, labels, indices, seeded(0)).count == 0
     counts = drawn(build("intra_random", with_replacement=True), (embeddings, labels, indices), 200)
     assert counts.total() == 800
     agreeing = sum(c for (a, p, n), c in counts.items() if a == p == n)
