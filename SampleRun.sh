@@ -78,7 +78,7 @@ runs() { local set=$1 name; shift; for name in "$@"; do printf '%s ' "$RESULTS/$
 demo() {
   local method
   for method in $METHODS; do
-    train_once Demo "$method" --source_path demo_data --nb_epochs 8 --eval_epoch 4 --batch_size 60 --num_workers 1
+    train_once Demo "$method" --source_path demo_data --nb_epochs 8 --eval_epoch 8 --batch_size 60 --num_workers 1
   done
   evaluate --load_from_checkpoint $(runs Demo $METHODS) --dataset_type test
 }

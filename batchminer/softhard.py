@@ -39,6 +39,6 @@ class SoftHard(Miner):
         # Without a hard pair every bound is met: d > -inf, d < inf.
         hard_positive = positive & (distances > nearest_negative.where(any_hard, -torch.inf))
         hard_negative = negative & (distances < farthest_positive.where(any_hard, torch.inf))
-        other, has_positive = draw(hard_positive, generator)
-        found, has_negative = draw(hard_negative, generator)
-        return one_per_anchor(has_positive & has_negative, other, found, labels, generator)
+        columns, has = draw(torch.cat([hard_positive, hard_negative]), generator)  # one call draws both
+        other, found = columns.chunk(2)
+        return one_per_anchor(has.view(2, -1).all(0), other, found, labels, generator)
