@@ -74,7 +74,7 @@ METHODS="baseline diva dac bier sndl"
 # runs NAME ...: their run folders under $RESULTS/$1
 runs() { local set=$1 name; shift; for name in "$@"; do printf '%s ' "$RESULTS/$set/$name"; done; }
 
-# All methods on the embedded scenes, from scratch, and one table: under ten minutes on two cores.
+# All methods on the embedded scenes, from scratch, and one table: about ten minutes on two cores.
 demo() {
   local method
   for method in $METHODS; do

@@ -1,7 +1,7 @@
 """Baseline: the margin loss over mined triplets (Wu et al. 2017, "Sampling Matters in Deep Embedding Learning").
 
 For a triplet (a, p, n) of unit embeddings with Euclidean distances d, and the boundary beta_c of the class c
-through which it was formed, Eqs. 5-7 of the paper minimise
+through which it was formed, the paper minimises
 
     L = ( sum_t [d_ap - beta_c + gamma]_+ + [beta_c - d_an + gamma]_+  +  nu sum_t beta_c ) / #active
 
