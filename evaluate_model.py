@@ -23,7 +23,7 @@ import parameters
 from architectures.embedding import EmbeddingNetwork
 from datasets.base import RetrievalDataset
 from datasets.open import open_loader, open_split
-from utilities import checkpoint, density, distributed, engine, evaluation, precision, results, seeding
+from utilities import checkpoint, comparison, density, distributed, engine, evaluation, precision, results, seeding
 from utilities.errors import UserError, main_guard
 from utilities.metrics import Relevance
 from utilities.report import Collection
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with engine.session(args) as device:
         contents = [evaluate_run(folder, args, device) for folder in folders]
         if len(folders) > 1 and distributed.is_main():
-            print(results.comparison(folders, contents))
+            print(comparison.comparison(folders, contents))
 
 
 if __name__ == "__main__":
