@@ -13,6 +13,7 @@ ENGINE_FLOOR = {
     "optim",
     "checkpoint",
     "logger",
+    "loss_window",
     "figures",
     "check_figures",
     "comparison",

@@ -1,0 +1,64 @@
+"""Losses between two log lines."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from utilities.errors import RunFailure
+from utilities.loss_window import GRADIENT_NORM, LossWindow
+
+FOLDER = Path("run")
+
+
+def add(window, step, norm=1.0, observed=None, **terms):
+    values = {name: torch.tensor(value) for name, value in terms.items()}
+    seen = {name: torch.tensor(value) for name, value in (observed or {}).items()}
+    window.add(2, step, 10, values, seen | {GRADIENT_NORM: torch.tensor(norm)}, [0.1 * step])
+
+
+def filled():
+    window = LossWindow()
+    add(window, 5, norm=1.0, a=1.0, b=4.0)
+    add(window, 6, norm=3.0, a=3.0, observed={"coverage": 0.5})  # a step without b, as D&C's slices take turns
+    return window
+
+
+def test_a_record_holds_means_over_the_steps_that_had_the_term():
+    record = filled().read(FOLDER)
+    assert record["losses"] == {"a": 2.0, "b": 4.0, "total": 4.0}, "total: (1 + 4 + 3) / 2 steps"
+    assert record["observed"] == {GRADIENT_NORM: 2.0, "coverage": 0.5}
+    assert (record["epoch"], record["step"], record["learning_rates"]) == (3, 6, [pytest.approx(0.6)])
+
+
+def test_reading_empties_the_window():
+    window = filled()
+    window.read(FOLDER)
+    assert window.count == 0
+    add(window, 7, a=9.0)
+    assert window.read(FOLDER)["losses"] == {"a": 9.0}, "one term has no total"
+
+
+def test_a_saved_window_goes_on_as_if_nothing_had_happened():
+    straight, saved = filled(), LossWindow()
+    saved.load(filled().state())
+    for window in (straight, saved):
+        add(window, 7, a=5.0)
+    ours, theirs = straight.read(FOLDER), saved.read(FOLDER)
+    timing = ("seconds", "images_per_second")
+    assert {k: v for k, v in ours.items() if k not in timing} == {k: v for k, v in theirs.items() if k not in timing}
+
+
+@pytest.mark.parametrize("bad", [{"a": float("nan")}, {"a": 1.0, "norm": float("inf")}])
+def test_the_first_step_that_is_not_finite_is_named_with_every_term(bad):
+    window = filled()
+    add(window, 7, **bad)
+    add(window, 8, a=float("nan"))
+    with pytest.raises(RunFailure, match=r"at epoch 3, step 7: a = \S+, gradient_norm = "):
+        window.check(FOLDER)
+
+
+def test_what_is_only_observed_may_be_anything():
+    window = LossWindow()
+    add(window, 1, a=1.0, observed={"x": float("nan")})
+    window.check(FOLDER)
