@@ -128,7 +128,7 @@ class _Images:
                 {
                     "name": str(source.names[row]),
                     "labels": np.flatnonzero(source.labels[row]).tolist(),
-                    "src": _data_address(source.thumbnail(row)),
+                    "src": data_address(source.thumbnail(row)),
                 }
             )
         return self.numbers[key]
@@ -137,9 +137,10 @@ class _Images:
         return self.numbers.get((self.queries is not self.gallery, row))
 
 
-def _data_address(pixels: np.ndarray) -> str:
+def data_address(pixels: np.ndarray, side: int = _THUMBNAIL_SIDE) -> str:
+    """(H, W, 3) uint8 as a JPEG inside a page, its longer side at most `side`."""
     image = Image.fromarray(pixels)
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    image.thumbnail((side, side))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
