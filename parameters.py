@@ -295,6 +295,7 @@ EVALUATION = [
     Flag("source_path", None, "folder of the data set; default: as the run recorded"),
     Flag("cache_path", None, "folder of prepared data of a run with --use_npmem; default: as the run recorded"),
     Flag("dataset_type", "test", "split to evaluate", choices=("train", "val", "test")),
+    Flag("gallery_split", None, "split that is searched; default: --dataset_type itself, every query without itself", choices=("train", "val", "test")),
     Flag("checkpoint", "best", "best.pt or last.pt", choices=("best", "last")),
     switch("is_evaluate_initial", "evaluate the network as it was before training"),
     switch("is_plot_dist", "draw distance_density.png on other splits than val too"),
