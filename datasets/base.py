@@ -71,6 +71,10 @@ class RetrievalDataset(Dataset[Batch]):
         """Pixels of one image, `item_shape` and `dtype`. Raises `DatasetError` naming the file."""
         raise NotImplementedError
 
+    def path(self, row: int) -> Path:
+        """The file of an image, or the folder of its bands."""
+        raise NotImplementedError
+
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         """(side, side, 3) uint8 for people's eyes."""
         raise NotImplementedError

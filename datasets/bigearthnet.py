@@ -81,6 +81,9 @@ class BigEarthNet(RetrievalDataset):
         tile = f"{name.rsplit('_', 2)[0]}/" if self.version == 2 else ""
         return f"{self._root}/{tile}{name}"
 
+    def path(self, row: int) -> Path:
+        return Path(self.folder(row))
+
     def read(self, row: int) -> np.ndarray:
         bands = self._read_bands(row, self.bands)
         return np.concatenate([band.ravel() for band in bands]).reshape(self.item_shape)

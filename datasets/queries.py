@@ -1,0 +1,160 @@
+"""Images from anywhere that are searched for like images of a data set.
+
+An example is a file (photographs), the folder of a Sentinel-2 patch, or the name of an image of the data set. It is
+read as the data set reads its own images, so that it passes through the same network in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.base import RetrievalDataset
+from datasets.bigearthnet import BigEarthNet
+from datasets.images import SUFFIXES, read_rgb
+from utilities.errors import DatasetError, UserError
+
+
+class Example(NamedTuple):
+    """What is searched for.
+
+    name    as the data set spells it, else of the file or folder
+    path    the file, or the folder of a patch
+    row     its row in the split that is searched, None where it is not one of its images
+    split   the split that it belongs to, None where it is no image of the data set
+    labels  (L,) bool, None where they are not known
+    """
+
+    name: str
+    path: Path
+    row: int | None
+    split: str | None
+    labels: np.ndarray | None
+
+
+def find_example(given: str, searched: RetrievalDataset, others: Callable[[], Iterable[RetrievalDataset]]) -> Example:
+    """The example that `given`, a path or a name, stands for.
+
+    searched is the split in which to search; others opens the further splits, which are asked only where an image
+    of the data set is not in it. Raises UserError for what is not there and for images of the wrong kind.
+    """
+    path = Path(given)
+    if path.exists():
+        _check_kind(path, searched)
+        inside = path.resolve().is_relative_to(searched.source_path.resolve())
+        for split in (searched, *(others() if inside and _row_of_path(path, searched) is None else ())):
+            if (row := _row_of_path(path, split)) is not None:
+                return _example(split, row, searched)
+        stem = path.resolve().name if path.is_dir() else path.stem
+        return Example(stem, path, None, None, None)
+    row = _row_of_name(given, searched)
+    if row is not None:
+        return _example(searched, row, searched)
+    for split in others():
+        if (row := _row_of_name(given, split)) is not None:
+            return _example(split, row, searched)
+    raise UserError(
+        f"--query {given}: there is no such file or folder, and no image of this name in {searched.source_path}; "
+        f"give {_wanted(searched)}, or a name such as {searched.names[0]}"
+    )
+
+
+def open_examples(examples: Sequence[Example], like: RetrievalDataset) -> RetrievalDataset:
+    """The examples as rows of a data set whose images are those of `like`."""
+    paths = [example.path for example in examples]
+    if isinstance(like, BigEarthNet):
+        return PatchQueries(like, paths)
+    return PhotographQueries(like, paths)
+
+
+class PhotographQueries(RetrievalDataset):
+    """Files of any size and mode that `read_rgb` takes, as 8-bit RGB of the side that `like` stores."""
+
+    def __init__(self, like: RetrievalDataset, paths: Sequence[Path]) -> None:
+        super().__init__(source_path=like.source_path, split=like.split)
+        _take_over(self, like, [path.stem for path in paths])
+        self._paths = list(paths)
+
+    def path(self, row: int) -> Path:
+        return self._paths[row]
+
+    def read(self, row: int) -> np.ndarray:
+        return read_rgb(self.path(row), self.band_sides[0]).transpose(2, 0, 1)
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        return read_rgb(self.path(row), side)
+
+
+class PatchQueries(BigEarthNet):
+    """Folders `<folder>/<patch>_B01.tif ...` of Sentinel-2 patches, whatever the folder is called."""
+
+    def __init__(self, like: BigEarthNet, paths: Sequence[Path]) -> None:
+        RetrievalDataset.__init__(self, source_path=like.source_path, split=like.split)
+        _take_over(self, like, [_patch_name(path, like.bands) for path in paths])
+        self._paths = list(paths)
+
+    def folder(self, row: int) -> str:
+        return str(self._paths[row])
+
+
+def _take_over(queries: RetrievalDataset, like: RetrievalDataset, names: Sequence[str]) -> None:
+    """What the pixels of `like` are, and rows of these names without labels."""
+    queries.bands, queries.band_sides = like.bands, like.band_sides
+    queries.mean, queries.std, queries.dtype = like.mean, like.std, like.dtype
+    queries.label_names = like.label_names
+    queries.names = np.asarray(names)
+    queries.labels = np.zeros((len(names), len(like.label_names)), bool)
+
+
+def _patch_name(folder: Path, bands: Sequence[str]) -> str:
+    """What stands before `_<band>.tif`; DatasetError unless the folder holds one patch."""
+    names = sorted(file.name.removesuffix(f"_{bands[0]}.tif") for file in folder.glob(f"*_{bands[0]}.tif"))
+    if len(names) != 1:
+        found = f"{len(names)} patches ({', '.join(names[:3])}, ...)" if names else f"no *_{bands[0]}.tif"
+        raise DatasetError(f"{folder} holds {found}; give the folder of one patch, with a file <patch>_<band>.tif a band")
+    return names[0]
+
+
+def _check_kind(path: Path, searched: RetrievalDataset) -> None:
+    sentinel = isinstance(searched, BigEarthNet)
+    if sentinel != path.is_dir():
+        what = "a folder" if path.is_dir() else "a single file"
+        raise UserError(f"--query {path} is {what}, but this run reads {_reads(searched)}; give {_wanted(searched)}")
+
+
+def _reads(searched: RetrievalDataset) -> str:
+    if isinstance(searched, BigEarthNet):
+        return f"{len(searched.bands)} Sentinel-2 bands ({' '.join(searched.bands)})"
+    return "RGB photographs"
+
+
+def _wanted(searched: RetrievalDataset) -> str:
+    if isinstance(searched, BigEarthNet):
+        return "the folder of a patch, with a file <patch>_<band>.tif a band"
+    return f"an image ({', '.join(suffix[1:] for suffix in SUFFIXES)})"
+
+
+def _row_of_path(path: Path, split: RetrievalDataset) -> int | None:
+    """Row of the image that lies there: by name first, then by being the same file."""
+    named = np.flatnonzero(np.isin(split.names, [path.resolve().name, path.resolve().stem]))
+    return next((row for row in named.tolist() if _same_file(path, split.path(row))), None)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
+
+
+def _row_of_name(name: str, split: RetrievalDataset) -> int | None:
+    """Row of the image of this name; a suffix of photographs may be there or not."""
+    stem = name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name
+    spelled = [name, stem, *(stem + suffix for suffix in SUFFIXES)]
+    rows = np.flatnonzero(np.isin(split.names, spelled)).tolist()
+    return rows[0] if rows else None
+
+
+def _example(split: RetrievalDataset, row: int, searched: RetrievalDataset) -> Example:
+    own = row if split is searched else None
+    return Example(str(split.names[row]), split.path(row), own, split.split, split.labels[row])
