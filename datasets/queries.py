@@ -114,7 +114,9 @@ def _patch_name(folder: Path, bands: Sequence[str]) -> str:
     names = sorted(file.name.removesuffix(f"_{bands[0]}.tif") for file in folder.glob(f"*_{bands[0]}.tif"))
     if len(names) != 1:
         found = f"{len(names)} patches ({', '.join(names[:3])}, ...)" if names else f"no *_{bands[0]}.tif"
-        raise DatasetError(f"{folder} holds {found}; give the folder of one patch, with a file <patch>_<band>.tif a band")
+        raise DatasetError(
+            f"{folder} holds {found}; give the folder of one patch, with a file <patch>_<band>.tif a band"
+        )
     return names[0]
 
 

@@ -1,0 +1,74 @@
+"""Places on the ground as GeoJSON (RFC 7946), and the only rasterio import: it knows every projection."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from utilities.errors import DatasetError, UserError
+
+WGS84 = "EPSG:4326"
+DIGITS = 7  # of a degree: a centimetre
+Ring = list[list[float]]
+
+
+class Footprint(NamedTuple):
+    """An upright rectangle in a projection (WKT or EPSG:...), in its units."""
+
+    projection: str
+    west: float
+    south: float
+    east: float
+    north: float
+
+
+def rasterio_module(name: str = "rasterio") -> ModuleType:
+    """rasterio or one of its modules; `UserError` saying what to install where there is none."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"footprints on the map need rasterio ({error}): pip install rasterio") from None
+
+
+def raster_footprint(path: Path) -> Footprint:
+    """Where a GeoTIFF lies, from its own tags. DatasetError for a file that does not say."""
+    rasterio = rasterio_module()
+    try:
+        with rasterio.open(path) as raster:
+            if raster.crs is None:
+                raise DatasetError(f"{path} has no projection among its tags")
+            return Footprint(raster.crs.to_wkt(), *raster.bounds)
+    except rasterio.errors.RasterioIOError as error:
+        raise DatasetError(f"cannot read {path}: {error}") from error
+
+
+def ring(footprint: Footprint) -> Ring:
+    """The rectangle's corners as [longitude, latitude] in WGS 84: counter-clockwise, the first again at the end.
+
+    For rectangles of a few kilometres, whose edges are straight in both, and not across the antimeridian, where
+    RFC 7946 asks for two polygons.
+    """
+    warp, errors = rasterio_module("rasterio.warp"), rasterio_module("rasterio.errors")
+    west, south, east, north = footprint[1:]
+    xs, ys = (west, east, east, west, west), (south, south, north, north, south)
+    try:
+        longitudes, latitudes = warp.transform(footprint.projection, WGS84, xs, ys)
+    except errors.CRSError as error:
+        raise DatasetError(f"unknown projection {footprint.projection[:80]!r}: {error}") from error
+    return [[round(x, DIGITS), round(y, DIGITS)] for x, y in zip(longitudes, latitudes, strict=True)]
+
+
+def feature(outline: Ring | None, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A feature; without an outline an unlocated one, as RFC 7946 has it (section 3.2)."""
+    geometry = None if outline is None else {"type": "Polygon", "coordinates": [outline]}
+    return {"type": "Feature", "geometry": geometry, "properties": dict(properties)}
+
+
+def write_geojson(path: Path, features: Iterable[Mapping[str, Any]]) -> None:
+    """A FeatureCollection, one feature a line."""
+    lines = ",\n".join(json.dumps(each, ensure_ascii=False) for each in features)
+    path.write_text(f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n', encoding="utf-8")
