@@ -94,31 +94,24 @@ class PairRule(NamedTuple):
 
     def pairs(self, labels: Tensor, indices: Tensor | None = None) -> Pairs:
         """labels (B, L) bool; indices (B,) int64 rows in the data set, to leave out same-image pairs."""
-        shared = overlap(labels, labels)
-        sizes = shared.diagonal()
-        nonempty = sizes > 0
-        similarity = shared
-        if self.relation != "any_share":
-            similarity = shared / (sizes[:, None] + sizes).sub_(shared).clamp_(min=1)
-        if self.relation == "jaccard":
-            positive = similarity >= self.positive_threshold
-            negative = similarity <= self.negative_threshold
-        elif self.relation == "any_share":
-            positive, negative = shared > 0, shared == 0
-        elif self.relation == "identical":
-            positive, negative = similarity == 1, shared == 0
-        else:
+        if self.relation not in RELATIONS:
             raise ValueError(f"label relation {self.relation!r} is unknown; choices: {', '.join(RELATIONS)}")
-        # In place: at a batch of 120 these are calls of microseconds, and their number is what they cost.
-        negative.logical_and_(nonempty[:, None]).logical_and_(nonempty)
+        # Not a number compares false, so what may form no pair is in neither mask. In place and few: at a batch of
+        # 120 these are calls of microseconds, and their number is what they cost.
+        shared = overlap(labels, labels)
+        sizes = shared.diagonal().clone()
+        sizes.masked_fill_(sizes == 0, torch.nan)
+        union = (sizes[:, None] + sizes).sub_(shared)
         if indices is None:
-            positive.fill_diagonal_(False)
-            negative.fill_diagonal_(False)
+            union.fill_diagonal_(torch.nan)
         else:
-            different = indices[:, None] != indices
-            positive.logical_and_(different)
-            negative.logical_and_(different)
-        return Pairs(positive, negative)
+            union.masked_fill_(indices[:, None] == indices, torch.nan)
+        similarity = shared.div_(union)
+        if self.relation == "jaccard":
+            return Pairs(similarity >= self.positive_threshold, similarity <= self.negative_threshold)
+        if self.relation == "any_share":
+            return Pairs(similarity > 0, similarity == 0)
+        return Pairs(similarity == 1, similarity == 0)
 
 
 RELATIONS = ("jaccard", "any_share", "identical")
