@@ -1,10 +1,11 @@
 """Evaluate saved runs on one split: scores with chance levels, neighbours as pictures, and a comparison of runs.
 
     python evaluate_model.py --load_from_checkpoint RUN [RUN ...] --source_path DIR --dataset_type test
+    python evaluate_model.py --load_from_checkpoint RUN --dataset_type test --gallery_split train
 
-Each run gets `evaluation_results/<initial, best or last>_<split>/` in its folder: `scores.json`, the same as text in
-`evaluate_model.txt`, the neighbours as a table, `retrievals.png`, `report.html`, and on val (or with `--is_plot_dist`)
-`distance_density.png`.
+Each run gets `evaluation_results/<initial, best or last>_<split>/` in its folder, or `..._<split>_in_<gallery split>/`:
+`scores.json`, the same as text in `evaluate_model.txt`, the neighbours as a table, `retrievals.png`, `report.html`, and
+on val (or with `--is_plot_dist`) `distance_density.png`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -70,55 +71,100 @@ def embed(
         return evaluation.embed_split(network.embed, bar, len(dataset))
 
 
+class Embedded(NamedTuple):
+    """A split, and the embeddings (M, D) of its rows (M,)."""
+
+    dataset: RetrievalDataset
+    embeddings: Tensor
+    rows: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.dataset.labels)[self.rows]
+
+    def images(self) -> Collection:
+        names, labels = self.dataset.names[self.rows], self.dataset.labels[self.rows]
+        return Collection(names, labels, lambda row: self.dataset.thumbnail(int(self.rows[row]), 192))
+
+
 def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str, Any]:
     """Evaluate one run and write its results; returns the content of scores.json."""
     run = parameters.of_run(folder, args)
-    dataset = open_split(run, args.dataset_type)
+    datasets = [open_split(run, split) for split in (args.dataset_type, args.gallery_split) if split]
     network, data = load_network(folder, run, args)
-    check_data(dataset, data, folder)
+    for dataset in datasets:
+        check_data(dataset, data, folder)
     start = time.perf_counter()
-    embeddings, rows = embed(network, run, dataset, device)
+    queries, *others = [Embedded(dataset, *embed(network, run, dataset, device)) for dataset in datasets]
     seconds = {"embed": time.perf_counter() - start}
-    labels = torch.from_numpy(dataset.labels)[rows]
+    gallery = others[0] if others else None
+    searched = None if gallery is None else (gallery.embeddings, gallery.labels)
     result = evaluation.evaluate(
-        embeddings,
-        labels,
+        queries.embeddings,
+        queries.labels,
         metrics=list(dict.fromkeys([*args.eval_metric, results.SHOWN_BY])),
         ks=parameters.KS,
         relevance=Relevance(args.relevance, args.relevance_threshold),
         backend=args.backend,
+        gallery=searched,
         device=device,
     )
     content = result.report()
     content["protocol"] |= {
-        "run": str(folder),
-        "network": network_name(args),
-        "split": args.dataset_type,
-        "dataset": run.dataset,
-        "fingerprint": dataset.fingerprint(),
-        "label_names": list(dataset.label_names),
-        "image_size": run.image_size,
-        "precision": precision.resolve(run.precision, device),
-        "skipped_images": len(dataset) - len(rows),
+        **description(folder, run, args, device),
+        **sides(queries, gallery),
         "seconds": seconds | result.seconds,
     }
     densities = None
     if args.dataset_type == "val" or args.is_plot_dist:
-        densities = density.distance_densities(embeddings, labels, device=device)
+        densities = density.distance_densities(queries.embeddings, queries.labels, gallery=searched, device=device)
     if distributed.is_main():
+        where = split_name(args)
         text = results.write_results(
-            folder / "evaluation_results" / f"{network_name(args)}_{args.dataset_type}",
+            folder / "evaluation_results" / f"{network_name(args)}_{where.replace(' ', '_')}",
             result,
             content,
-            Collection(dataset.names[rows], dataset.labels[rows], lambda row: dataset.thumbnail(int(rows[row]), 192)),
-            embeddings,
-            label_names=dataset.label_names,
-            title=f"{folder.name} on {run.dataset}, {args.dataset_type}, {network_name(args)} network",
+            queries.images(),
+            queries.embeddings,
+            gallery=None if gallery is None else gallery.images(),
+            label_names=queries.dataset.label_names,
+            title=f"{folder.name} on {run.dataset}, {where}, {network_name(args)} network",
             pictured_queries=args.retrieval_queries,
             densities=densities,
         )
         print(text)
     return content
+
+
+def description(folder: Path, run: Settings, args: Settings, device: torch.device) -> dict[str, Any]:
+    """What was evaluated, for the protocol."""
+    return {
+        "run": str(folder),
+        "network": network_name(args),
+        "split": args.dataset_type,
+        "gallery_split": args.gallery_split or args.dataset_type,
+        "dataset": run.dataset,
+        "image_size": run.image_size,
+        "precision": precision.resolve(run.precision, device),
+    }
+
+
+def sides(queries: Embedded, gallery: Embedded | None) -> dict[str, Any]:
+    """Which images were compared, for the protocol."""
+    found = {
+        "fingerprint": queries.dataset.fingerprint(),
+        "label_names": list(queries.dataset.label_names),
+        "skipped_images": len(queries.dataset) - len(queries.rows),
+    }
+    if gallery is not None:
+        found["gallery_fingerprint"] = gallery.dataset.fingerprint()
+        found["skipped_images"] += len(gallery.dataset) - len(gallery.rows)
+    return found
+
+
+def split_name(args: Settings) -> str:
+    """ "test", or "test in train" where another split is searched."""
+    return args.dataset_type + (f" in {args.gallery_split}" if args.gallery_split else "")
 
 
 def network_name(args: Settings) -> str:

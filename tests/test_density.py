@@ -56,3 +56,17 @@ def test_without_both_kinds_of_pairs_there_is_no_overlap() -> None:
     rows, _ = data()
     assert math.isnan(intra_inter_overlap(rows, torch.ones(60, 2).bool()))
     assert math.isnan(intra_inter_overlap(rows, torch.zeros(60, 2).bool()))
+
+
+def test_pairs_with_another_gallery() -> None:
+    rows, labels = data()
+    found = distance_densities(rows[:20], labels[:20], gallery=(rows[20:], labels[20:]), bins=40)
+    counts = torch.zeros(6, 40, dtype=torch.int64)
+    for i in range(20):
+        for j in range(20, 60):
+            if labels[i].any() and labels[j].any():
+                distance = math.dist(rows[i].tolist(), rows[j].tolist())
+                counts[int((labels[i] & labels[j]).sum()), min(39, int(distance * 20))] += 1
+    assert torch.equal(found.counts, counts)
+    small = distance_densities(rows[:20], labels[:20], gallery=(rows[20:], labels[20:]), bins=40, block_bytes=1)
+    assert torch.equal(small.counts, counts)

@@ -55,27 +55,30 @@ def distance_densities(
     embeddings: Tensor,
     labels: Tensor,
     *,
+    gallery: tuple[Tensor, Tensor] | None = None,
     device: torch.device | str = "cpu",
     bins: int = BINS,
     block_bytes: int = BLOCK_BYTES,
 ) -> Densities:
     """Count all pairs of images, embeddings (N, D) unit rows and labels (N, L) multi-hot; result on the CPU.
 
-    Images without labels are left out: they can be neither alike nor different. With a process group every
-    rank counts its share of the blocks and gets the whole.
+    With a gallery, as (embeddings, labels), the pairs are each image with each of the gallery. Images without
+    labels are left out: they can be neither alike nor different. With a process group every rank counts its
+    share of the blocks and gets the whole.
     """
-    labelled = labels.bool().any(1)
-    rows = on_grid(embeddings.to(device)[labelled.to(device)])
-    carried = labels.to(device)[labelled.to(device)].float()
+    rows, carried, lengths = _labelled(embeddings, labels, device)
+    others, carried_there, lengths_there = (rows, carried, lengths) if gallery is None else _labelled(*gallery, device)
     width = labels.shape[1] + 1
     counts = torch.zeros(width * bins, dtype=torch.int64, device=device)
     sums = torch.zeros(width, dtype=torch.float64, device=device)
-    lengths = squared_lengths(rows)
-    for start, stop in _shares(len(rows), block_bytes):
-        squared = squared_distances(rows[start:stop], rows[:stop], lengths[start:stop], lengths[:stop])
-        earlier = torch.ones_like(squared, dtype=torch.bool).tril(start - 1)  # each pair once
-        distances = squared[earlier].clamp_(min=0).sqrt_()
-        shared = overlap(carried[start:stop], carried[:stop])[earlier].long()
+    for start, stop in _shares(len(rows), len(others), block_bytes):
+        end = stop if gallery is None else len(others)
+        squared = squared_distances(rows[start:stop], others[:end], lengths[start:stop], lengths_there[:end])
+        counted = torch.ones_like(squared, dtype=torch.bool)
+        if gallery is None:
+            counted = counted.tril(start - 1)  # each pair once
+        distances = squared[counted].clamp_(min=0).sqrt_()
+        shared = overlap(carried[start:stop], carried_there[:end])[counted].long()
         places = (distances * (bins / 2)).long().clamp_(max=bins - 1).add_(shared * bins)
         counts += torch.bincount(places, minlength=width * bins)
         sums += torch.bincount(shared, distances, minlength=width)
@@ -85,9 +88,17 @@ def distance_densities(
     return Densities(torch.linspace(0, 2, bins + 1, dtype=torch.float64), table, sums.cpu() / table.sum(1))
 
 
-def _shares(count: int, block_bytes: int) -> list[tuple[int, int]]:
-    """This rank's blocks of rows; dealt in turn, since later blocks look back at more images."""
-    step = max(1, block_bytes // (max(count, 1) * _BYTES_A_PAIR))
+def _labelled(embeddings: Tensor, labels: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the images with labels: embeddings on the grid, labels as float32, squared lengths."""
+    carried = labels.to(device)
+    labelled = carried.bool().any(1)
+    rows = on_grid(embeddings.to(device)[labelled])
+    return rows, carried[labelled].float(), squared_lengths(rows)
+
+
+def _shares(count: int, others: int, block_bytes: int) -> list[tuple[int, int]]:
+    """This rank's blocks of rows; dealt in turn, since later ones look back at more images."""
+    step = max(1, block_bytes // (max(others, 1) * _BYTES_A_PAIR))
     blocks = [(start, min(start + step, count)) for start in range(0, count, step)]
     return blocks[rank() :: world_size()]
 

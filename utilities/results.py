@@ -30,6 +30,7 @@ def write_results(
     images: Collection,
     embeddings: Tensor,
     *,
+    gallery: Collection | None,
     label_names: Sequence[str],
     title: str,
     pictured_queries: int,
@@ -37,7 +38,7 @@ def write_results(
 ) -> str:
     """Fill `folder`; content is what scores.json will hold, to which the 95 % intervals are added. Returns the text.
 
-    images and embeddings (M, D) are those of the evaluation's rows.
+    images and embeddings (M, D) are those of the queries; gallery: what was searched, where that is not the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     intervals = bootstrap_intervals(evaluation.scores.per_query, seed=INTERVAL_SEED)
@@ -45,22 +46,23 @@ def write_results(
     run_folder.write_json(folder / "scores.json", run_folder.json_safe(content))
     text = summary(title, content)
     (folder / "evaluate_model.txt").write_text(text)
-    labels = torch.from_numpy(images.labels)
+    searched = images if gallery is None else gallery
     write_neighbours(
         folder,
         evaluation.neighbours,
         query_names=images.names,
-        gallery_names=images.names,
-        query_labels=labels,
-        gallery_labels=labels,
+        gallery_names=searched.names,
+        query_labels=torch.from_numpy(images.labels),
+        gallery_labels=torch.from_numpy(searched.labels),
     )
-    _draw_retrievals(folder / "retrievals.png", evaluation, images, label_names, title, pictured_queries)
+    _draw_retrievals(folder / "retrievals.png", evaluation, images, searched, label_names, title, pictured_queries)
     if densities is not None:
         figures.distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
     write_report(
         folder / "report.html",
         evaluation,
         images,
+        gallery=gallery,
         label_names=label_names,
         title=title,
         about=_about(content["protocol"]),
@@ -85,14 +87,23 @@ def summary(title: str, content: dict[str, Any]) -> str:
 
 
 def _about(protocol: dict[str, Any]) -> str:
+    against = f"the {protocol['gallery']} images of {protocol['gallery_split']}"
+    if protocol["query_in_gallery"]:
+        against = f"the {protocol['gallery'] - 1} other images"
     return (
-        f"{protocol['queries']} queries, each against the {protocol['gallery'] - 1} other images; "
-        f"{protocol['self_match']}; ties {protocol['ties']}; relevance {protocol['relevance']}"
+        f"{protocol['queries']} queries, each against {against}; {protocol['self_match']}; "
+        f"ties {protocol['ties']}; relevance {protocol['relevance']}"
     )
 
 
 def _draw_retrievals(
-    path: Path, evaluation: Evaluation, images: Collection, label_names: Sequence[str], title: str, queries: int
+    path: Path,
+    evaluation: Evaluation,
+    images: Collection,
+    gallery: Collection,
+    label_names: Sequence[str],
+    title: str,
+    queries: int,
 ) -> None:
     """Queries at even steps from the best to the worst by the mean Jaccard similarity of their neighbours."""
     values = evaluation.scores.per_query[SHOWN_BY].nan_to_num(-1.0)
@@ -117,6 +128,8 @@ def _draw_retrievals(
         found,
         thumbnail=images.thumbnail,
         labels=images.labels,
+        gallery_thumbnail=gallery.thumbnail,
+        gallery_labels=gallery.labels,
         label_names=label_names,
         title=f"{title}: queries by the mean Jaccard similarity of what they find",
     )

@@ -23,6 +23,7 @@ from utilities.metrics import (
 )
 
 _BLOCK_PAIRS = 2**18  # pairs of images compared together
+_SELF_MATCH = ("no query is part of the gallery: nothing is left out", "the query's own row is left out by index")
 
 
 class Scores(NamedTuple):
@@ -197,7 +198,7 @@ def _protocol(
         "gallery": len(gallery_labels),
         "labels": query_labels.shape[1],
         "query_in_gallery": int(inside.sum()),
-        "self_match": "the query's own row is left out by index",
+        "self_match": _SELF_MATCH[int(inside.any())],
         "ties": "by (distance, index)",
         "relevance": str(relevance),
         "neighbours": width,

@@ -1,0 +1,74 @@
+"""`evaluate_model.py` as a user runs it on one saved run: what is searched, what is left behind, what is refused."""
+
+import json
+
+import pytest
+
+from datasets.synthetic import Demo
+from tests.oracles import metrics as twin
+from tests.scripts import TINY, run_inside
+from utilities.neighbour_table import read_neighbours
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def saved(source, tmp_path_factory):
+    """A run of one epoch."""
+    save_path = tmp_path_factory.mktemp("runs")
+    run_inside("train_baseline", "--source_path", source, "--save_path", save_path, *TINY, "--nb_epochs", 1)
+    return save_path / "Demo" / "baseline"
+
+
+def evaluate(folder, *argv, **options):
+    return run_inside("evaluate_model", "--load_from_checkpoint", folder, *argv, **options)
+
+
+def split_of(source, split):
+    return Demo(source_path=source, split=split, images_per_category=8, side=48, seed=0)
+
+
+def test_queries_of_one_split_are_searched_in_another(source, saved):
+    done = evaluate(saved, "--dataset_type", "test", "--gallery_split", "train", "--is_plot_dist")
+    folder = saved / "evaluation_results" / "best_test_in_train"
+    test, train = split_of(source, "test"), split_of(source, "train")
+    assert f"each against the {len(train)} images of train; no query is part of the gallery" in done.stdout
+
+    table = read_neighbours(folder)
+    images = [pair for split in (test, train) for pair in zip(split.names, split.labels, strict=True)]
+    labels = {str(name): frozenset(row.nonzero()[0]) for name, row in images}
+    assert set(table["query"]) == set(test.names)
+    assert set(table["image"]) <= set(train.names)
+    found = {}
+    for query, image in zip(table["query"], table["image"], strict=True):
+        found.setdefault(query, []).append(labels[image])
+    expected = {k: [twin.recall(labels[query], top[:k]) for query, top in found.items()] for k in (1, 8)}
+
+    content = json.loads((folder / "scores.json").read_text())
+    for k, values in expected.items():
+        assert content["scores"][f"recall@{k}"] == pytest.approx(sum(values) / len(values), abs=1e-12)
+    protocol = content["protocol"]
+    assert (protocol["split"], protocol["gallery_split"]) == ("test", "train")
+    assert (protocol["queries"], protocol["gallery"], protocol["query_in_gallery"]) == (len(test), len(train), 0)
+    assert protocol["fingerprint"] == test.fingerprint() != protocol["gallery_fingerprint"] == train.fingerprint()
+    for name in ("retrievals.png", "distance_density.png", "report.html", "evaluate_model.txt"):
+        assert (folder / name).stat().st_size, name
+
+
+def test_a_split_searched_in_itself_leaves_every_query_out(saved):
+    evaluate(saved, "--dataset_type", "val", "--gallery_split", "val")
+    folder = saved / "evaluation_results" / "best_val"
+    protocol = json.loads((folder / "scores.json").read_text())["protocol"]
+    assert protocol["query_in_gallery"] == protocol["queries"] == protocol["gallery"]
+    assert protocol["self_match"] == "the query's own row is left out by index"
+    table = read_neighbours(folder)
+    assert (table["query"] != table["image"]).all()
+
+
+def test_an_unknown_split_lists_the_choices(saved):
+    done = evaluate(saved, "--gallery_split", "archive", code=2)
+    assert "train" in done.stderr
+    assert "archive" in done.stderr
