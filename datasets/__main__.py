@@ -17,7 +17,8 @@ import numpy as np
 
 import parameters
 from datasets.base import DATASETS, SPLITS, RetrievalDataset
-from datasets.cache_writer import prepare, usable_cores
+from datasets.cache_stage import usable_cores
+from datasets.cache_writer import prepare
 from datasets.check import Inspection, co_occurrence, inspect, sample, summary, text
 from datasets.open import open_files
 from utilities import check_figures

@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,19 @@ from utilities.registry import Registry
 SPLITS = ("train", "val", "test")
 
 
+class Packed(NamedTuple):
+    """A data set whose files lie in an archive: its pixels are read from the array prepared in one pass over it.
+
+    archive  the archive, for messages
+    folder   what the pass kept of its small files (labels)
+    names    (N,) unicode: the images that it holds
+    """
+
+    archive: Path
+    folder: Path
+    names: np.ndarray
+
+
 class DecodedPixels(Protocol):
     """Pixels of a split that were decoded beforehand (`datasets.cache`)."""
 
@@ -28,7 +41,29 @@ class DecodedPixels(Protocol):
         """Images of the rows, (B, *item_shape)."""
 
 
-class RetrievalDataset(Dataset[Batch]):
+class PixelFormat:
+    """What the pixels of a data set are, wherever they come from: its files or its archive."""
+
+    bands: tuple[str, ...]
+    band_sides: tuple[int, ...]
+    dtype: np.dtype
+    source_path: Path
+    decoder: ClassVar[int] = 1  # to be raised when equal files give other pixels
+    variant: str = ""  # what else pixels depend on: version, seed; images of one name and variant are equal
+
+    @property
+    def kind(self) -> str:
+        """Name of the data set."""
+        return type(self).__name__
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        if len(set(self.band_sides)) == 1:
+            return (len(self.bands), self.band_sides[0], self.band_sides[0])
+        return (sum(side * side for side in self.band_sides),)
+
+
+class RetrievalDataset(PixelFormat, Dataset[Batch]):
     """One split. Subclasses fill the attributes in `__init__` and implement `read`.
 
     names        (N,) numpy unicode array: stable, unique name of each image, as the archive spells it
@@ -44,18 +79,13 @@ class RetrievalDataset(Dataset[Batch]):
     workers share them without copying.
     """
 
-    bands: tuple[str, ...]
-    band_sides: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    dtype: np.dtype
     label_names: tuple[str, ...]
     names: np.ndarray
     labels: np.ndarray
 
     title: ClassVar[str] = ""  # what to call it in a report
-    decoder: ClassVar[int] = 1  # to be raised when `read` gives other pixels for equal files
-    variant: str = ""  # what else pixels depend on: version, seed; images of one name and variant are equal
 
     def __init__(self, *, source_path: Path, split: str) -> None:
         if split not in SPLITS:
@@ -79,11 +109,13 @@ class RetrievalDataset(Dataset[Batch]):
         """(side, side, 3) uint8 for people's eyes."""
         raise NotImplementedError
 
-    @property
-    def item_shape(self) -> tuple[int, ...]:
-        if len(set(self.band_sides)) == 1:
-            return (len(self.bands), self.band_sides[0], self.band_sides[0])
-        return (sum(side * side for side in self.band_sides),)
+    def prepared(self, row: int) -> np.ndarray:
+        """Pixels of one image from the prepared array: the only place where an archive's images can be read."""
+        if self.cache is None:
+            raise DatasetError(f"{self.names[row]} lies in an archive; give --use_npmem, or unpack the archive")
+        if self.cache.broken[row]:
+            raise DatasetError(f"{self.names[row]} could not be decoded when the pixels were prepared")
+        return self.cache.gather([row])[0].numpy()
 
     def __len__(self) -> int:
         return len(self.names)

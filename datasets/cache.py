@@ -1,7 +1,7 @@
 """Pixels of a data set decoded once into one array on disk (`--use_npmem`), read by position afterwards.
 
     <cache_path>/<data set>-<key>/pixels.npy       (N, C, S, S) or (N, P), rows as `RetrievalDataset.item_shape`
-                                  names.npy        (N,) bytes, sorted: row i of the pixels is image names[i]
+                                  names.npy        (N,) bytes: row i of the pixels is image names[i]
                                   manifest.json    what the array holds and how it was made
 
 All splits share the array and find their rows by name, so other proportions, lists or labels, which come from the
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from datasets.base import RetrievalDataset
+from datasets.base import PixelFormat, RetrievalDataset
 from utilities.errors import DatasetError
 
 FORMAT = 1
@@ -104,11 +104,11 @@ def array_start(path: Path) -> int:
 # --- what a prepared array must agree with --------------------------------------------------------------------
 
 
-def content(dataset: RetrievalDataset) -> dict[str, Any]:
+def content(dataset: PixelFormat) -> dict[str, Any]:
     """What the pixels depend on, besides the files: an array made from anything else is refused."""
     return {
         "format": FORMAT,
-        "dataset": type(dataset).__name__,
+        "dataset": dataset.kind,
         "variant": dataset.variant,
         "decoder": dataset.decoder,
         "bands": list(dataset.bands),
@@ -118,7 +118,7 @@ def content(dataset: RetrievalDataset) -> dict[str, Any]:
     }
 
 
-def cache_folder(dataset: RetrievalDataset, cache_path: str | Path | None) -> Path:
+def cache_folder(dataset: PixelFormat, cache_path: str | Path | None) -> Path:
     """`<cache_path>/<data set>-<key>`; without a cache_path in `.cache` inside the data set's folder.
 
     The key follows from the options that choose pixels (version, bands, sides), so that arrays of several choices
@@ -127,7 +127,7 @@ def cache_folder(dataset: RetrievalDataset, cache_path: str | Path | None) -> Pa
     chosen = {name: value for name, value in content(dataset).items() if name not in ("format", "decoder")}
     key = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
     parent = Path(cache_path) if cache_path else dataset.source_path / ".cache"
-    return parent / f"{type(dataset).__name__}-{key}"
+    return parent / f"{dataset.kind}-{key}"
 
 
 def encoded(names: np.ndarray) -> np.ndarray:
@@ -175,7 +175,7 @@ def open_cache(dataset: RetrievalDataset, folder: Path) -> PixelCache:
     try:
         names = np.load(folder / NAMES)
         size = (folder / PIXELS).stat().st_size
-        expected = array_start(folder / PIXELS) + manifest["images"] * _row_bytes(dataset)
+        expected = array_start(folder / PIXELS) + manifest["images"] * row_bytes(dataset)
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{folder} is damaged ({error}); delete it to prepare it again") from error
     if size != expected:
@@ -191,14 +191,15 @@ def open_cache(dataset: RetrievalDataset, folder: Path) -> PixelCache:
     return PixelCache(folder, rows=rows, broken=broken, item_shape=dataset.item_shape, dtype=dataset.dtype)
 
 
-def _row_bytes(dataset: RetrievalDataset) -> int:
+def row_bytes(dataset: PixelFormat) -> int:
     return int(np.prod(dataset.item_shape)) * dataset.dtype.itemsize
 
 
 def _locate(names: np.ndarray, dataset: RetrievalDataset, folder: Path) -> np.ndarray:
-    """(N,) int64 rows of the split's images in `names` (M,) bytes, sorted."""
+    """(N,) int64 rows of the split's images in `names` (M,) bytes, in any order."""
     wanted = encoded(dataset.names)
-    rows = np.searchsorted(names, wanted).clip(max=len(names) - 1)
+    order = np.argsort(names)
+    rows = order[np.searchsorted(names, wanted, sorter=order).clip(max=len(names) - 1)]
     absent = dataset.names[names[rows] != wanted]
     if len(absent):
         raise DatasetError(

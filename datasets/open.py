@@ -9,7 +9,8 @@ import torch
 
 from datasets.base import DATASETS, SPLITS, RetrievalDataset
 from datasets.cache import cache_folder, open_cache
-from datasets.cache_writer import prepare, usable_cores
+from datasets.cache_stage import usable_cores
+from datasets.cache_writer import prepare
 from datasets.loaders import Loader
 from datasets.transforms import Augmentation, DeviceTransform
 from utilities import distributed

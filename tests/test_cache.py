@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import parameters
-from datasets import cache, cache_writer
+from datasets import cache, cache_stage, cache_writer
 from datasets.base import SPLITS, RetrievalDataset
 from datasets.bigearthnet import BigEarthNet
 from datasets.mlrsnet import MLRSNet
@@ -60,7 +60,7 @@ def splits(tmp_path, **options):
 
 @pytest.fixture(autouse=True)
 def _blocks_of_four(monkeypatch):
-    monkeypatch.setattr(cache_writer, "BLOCK_BYTES", 4 * 3 * 8 * 8)
+    monkeypatch.setattr(cache_stage, "BLOCK_BYTES", 4 * 3 * 8 * 8)
 
 
 def prepare(tmp_path, *, processes=0, skip_broken=False, **options):
@@ -233,8 +233,8 @@ def test_short_writes_are_continued(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_is_too_small_is_refused_with_numbers(tmp_path, monkeypatch):
-    free = cache_writer.RESERVE + 30 * 192 - 1
-    monkeypatch.setattr(cache_writer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    free = cache_stage.RESERVE + 30 * 192 - 1
+    monkeypatch.setattr(cache_stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
     with pytest.raises(UserError, match=r"takes 0.0 MB .* has 67.1 MB free.*--cache_path"):
         prepare(tmp_path)
     assert not list((tmp_path / ".cache").glob("Noise*"))
