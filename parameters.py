@@ -7,13 +7,12 @@ then the command line.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from architectures import BACKBONES
 from batchminer import related_miners
@@ -27,38 +26,11 @@ from datasets import DATASETS
 from datasets.cluster_batches import ORDERS
 from utilities import labels, logger, metrics, optim, precision, run_folder
 from utilities.errors import UserError
+from utilities.flags import AUTO, Flag, Parser, build_parser, shown, spelled, switch, underscored, yes_no
 from utilities.settings import Settings
 
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")
 KS = (1, 2, 4, 8)
-AUTO = "auto"  # default that follows from other flags, see `derive`
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One flag. `default` AUTO: derived; REQUIRED flags have no default."""
-
-    name: str
-    default: Any
-    help: str
-    type: Any = str
-    choices: Sequence[Any] | None = None
-    nargs: str | None = None
-    aliases: tuple[str, ...] = ()
-
-
-def yes_no(text: str) -> bool:
-    """`yes` or `no` of a command line."""
-    if text not in ("yes", "no"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
-    return text == "yes"
-
-
-def switch(name: str, help: str, **options: Any) -> Flag:
-    """A flag without value, off by default."""
-    return Flag(name, False, help, type=bool, **options)
-
-
 DATA = [
     Flag("dataset", "Demo", "data set", choices=DATASETS.names(), aliases=("dataset_name",)),
     Flag("source_path", "demo_data", "folder of the data set (Demo: generated there when absent)"),
@@ -361,53 +333,6 @@ RESUMABLE = {
 }  # fmt: skip
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse that takes `-` for `_`, no abbreviations, and answers a mistake in one message with exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}\n(python {self.prog} --help lists every flag)", file=sys.stderr)
-        sys.exit(2)
-
-
-def underscored(argv: Iterable[str]) -> list[str]:
-    """`--nb-epochs=3` -> `--nb_epochs=3`; values stay as they are."""
-    tokens = []
-    for token in argv:
-        name, equals, value = token.partition("=")
-        tokens.append(("--" + name[2:].replace("-", "_") if name.startswith("--") else name) + equals + value)
-    return tokens
-
-
-def build_parser(prog: str, groups: Mapping[str, Sequence[Flag]], description: str) -> Parser:
-    """A parser that reports only the flags that were given."""
-    parser = Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for title, flags in groups.items():
-        section = parser.add_argument_group(title)
-        for flag in flags:
-            names = [f"--{name}" for name in (flag.name, *flag.aliases)]
-            text = flag.help.replace("%", "%%")
-            if flag.type is bool:
-                section.add_argument(*names, dest=flag.name, action="store_true", help=text)
-                continue
-            options: dict[str, Any] = {"dest": flag.name, "type": flag.type, "metavar": flag.name.upper()}
-            if flag.type is not str:  # AUTO may be given by name as well
-                options["type"] = _or_auto(flag.type) if flag.default == AUTO else flag.type
-            if flag.choices is not None:
-                options["choices"], options["metavar"] = flag.choices, None
-            if flag.nargs is not None:
-                options["nargs"] = int(flag.nargs) if flag.nargs.isdigit() else flag.nargs
-            section.add_argument(*names, help=f"{text} [{_shown(flag.default)}]", **options)
-    return parser
-
-
-def _or_auto(kind: Any) -> Any:
-    def convert(text: str) -> Any:
-        return AUTO if text == AUTO else kind(text)
-
-    convert.__name__ = kind.__name__
-    return convert
-
-
 def groups_of(method: str) -> dict[str, list[Flag]]:
     """The flags of a training script, with the method's own defaults."""
     own = PRESETS.get(method, {}).get("paper", {})
@@ -586,19 +511,13 @@ def _launch(settings: Mapping[str, Any], argv: Sequence[str]) -> None:
         os.execv(sys.executable, [*launcher, sys.argv[0], *argv])
 
 
-def _shown(default: Any) -> str:
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    return " ".join(map(str, default)) if isinstance(default, list) else "-" if default is None else str(default)
-
-
 def table() -> str:
     """Markdown table of every flag."""
     lines = ["| flag | default | what |", "| --- | --- | --- |"]
     for title, flags in GROUPS.items():
         lines.append(f"| **{title}** | | |")
         for flag in flags:
-            default = "off" if flag.type is bool else _shown(flag.default)
+            default = "off" if flag.type is bool else shown(flag.default)
             choices = f" ({', '.join(map(str, flag.choices))})" if flag.choices else ""
             lines.append(f"| `--{flag.name}` | {default} | {flag.help}{choices} |")
     lines += ["", "| preset | what it sets |", "| --- | --- |"]
@@ -607,11 +526,6 @@ def table() -> str:
             changed = ", ".join(f"`--{flag} {spelled(value)}`" for flag, value in values.items())
             lines.append(f"| `--{method}_preset {name}` | {changed or 'the defaults'} |")
     return "\n".join(lines)
-
-
-def spelled(value: Any) -> str:
-    """As it is typed on a command line."""
-    return f"{value:g}" if isinstance(value, float) else _shown(value)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from train_bier import BIER
 from train_dac import DivideAndConquer
 from train_diva import HEADS, DiVA
 from train_sndl import SNDL
-from utilities import seeding
+from utilities import flags, seeding
 from utilities.batch import Batch
 from utilities.errors import UserError
 from utilities.labels import PairRule
@@ -549,7 +549,7 @@ def test_presets_name_flags_of_their_method_with_values_that_they_take(name, pre
     parser = parameters.parser_of(name)
     for flag, value in parameters.PRESETS[name][preset].items():
         assert flag in known
-        words = parameters.spelled(value).split()
+        words = flags.spelled(value).split()
         assert vars(parser.parse_args([f"--{flag}", *words])) == {flag: value}
 
 

@@ -12,6 +12,7 @@ import torch
 
 from datasets.synthetic import Demo
 from tests.scripts import ROOT, TINY, assert_same_run, complete_records, kill_when, records, run, run_inside, state
+from utilities import flags
 
 
 @pytest.fixture(scope="module")
@@ -211,4 +212,4 @@ def test_every_documented_command_parses():
         argv = command[command.index(f"{script}.py") + 1 :]
         method = script.removeprefix("train_")
         parser = parameters.parser_of("evaluate" if script == "evaluate_model" else method)
-        parser.parse_args(parameters.underscored(argv))  # exits on an unknown flag
+        parser.parse_args(flags.underscored(argv))  # exits on an unknown flag

@@ -1,0 +1,95 @@
+"""What a flag is, and the command line that a list of flags makes; `parameters.py` holds the flags themselves."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag. `default` AUTO: it follows from other flags (`parameters.derive`)."""
+
+    name: str
+    default: Any
+    help: str
+    type: Any = str
+    choices: Sequence[Any] | None = None
+    nargs: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+def yes_no(text: str) -> bool:
+    """`yes` or `no` of a command line."""
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+    return text == "yes"
+
+
+def switch(name: str, help: str, **options: Any) -> Flag:
+    """A flag without value, off by default."""
+    return Flag(name, False, help, type=bool, **options)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that takes `-` for `_`, no abbreviations, and answers a mistake in one message with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}\n(python {self.prog} --help lists every flag)", file=sys.stderr)
+        sys.exit(2)
+
+
+def underscored(argv: Iterable[str]) -> list[str]:
+    """`--nb-epochs=3` -> `--nb_epochs=3`; values stay as they are."""
+    tokens = []
+    for token in argv:
+        name, equals, value = token.partition("=")
+        tokens.append(("--" + name[2:].replace("-", "_") if name.startswith("--") else name) + equals + value)
+    return tokens
+
+
+def build_parser(prog: str, groups: Mapping[str, Sequence[Flag]], description: str) -> Parser:
+    """A parser that reports only the flags that were given."""
+    parser = Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for title, flags in groups.items():
+        section = parser.add_argument_group(title)
+        for flag in flags:
+            names = [f"--{name}" for name in (flag.name, *flag.aliases)]
+            text = flag.help.replace("%", "%%")
+            if flag.type is bool:
+                section.add_argument(*names, dest=flag.name, action="store_true", help=text)
+                continue
+            options: dict[str, Any] = {"dest": flag.name, "type": flag.type, "metavar": flag.name.upper()}
+            if flag.type is not str:  # AUTO may be given by name as well
+                options["type"] = _or_auto(flag.type) if flag.default == AUTO else flag.type
+            if flag.choices is not None:
+                options["choices"], options["metavar"] = flag.choices, None
+            if flag.nargs is not None:
+                options["nargs"] = int(flag.nargs) if flag.nargs.isdigit() else flag.nargs
+            section.add_argument(*names, help=f"{text} [{shown(flag.default)}]", **options)
+    return parser
+
+
+def _or_auto(kind: Any) -> Any:
+    def convert(text: str) -> Any:
+        return AUTO if text == AUTO else kind(text)
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def shown(default: Any) -> str:
+    """A default as help and README show it."""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return " ".join(map(str, default)) if isinstance(default, list) else "-" if default is None else str(default)
+
+
+def spelled(value: Any) -> str:
+    """As it is typed on a command line."""
+    return f"{value:g}" if isinstance(value, float) else shown(value)
