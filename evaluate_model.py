@@ -2,15 +2,22 @@
 
     python evaluate_model.py --load_from_checkpoint RUN [RUN ...] --source_path DIR --dataset_type test
     python evaluate_model.py --load_from_checkpoint RUN --dataset_type test --gallery_split train
+    python evaluate_model.py --load_from_checkpoint RUN --query image.jpg --top 20
 
 Each run gets `evaluation_results/<initial, best or last>_<split>/` in its folder, or `..._<split>_in_<gallery split>/`:
 `scores.json`, the same as text in `evaluate_model.txt`, the neighbours as a table, `retrievals.png`, `report.html`, and
 on val (or with `--is_plot_dist`) `distance_density.png`.
+
+`--query` searches by example instead: images, BigEarthNet patch folders or names of images, of which the nearest in the
+split go to `search_results/<network>_<split>/<query>/`: `search.html`, `retrievals.png`, `hits.csv`, and `hits.geojson`
+for BigEarthNet.
 """
 
 from __future__ import annotations
 
+import functools
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,12 +29,27 @@ from tqdm import tqdm
 
 import parameters
 from architectures.embedding import EmbeddingNetwork
-from datasets.base import RetrievalDataset
-from datasets.open import open_loader, open_split
-from utilities import checkpoint, comparison, density, distributed, engine, evaluation, precision, results, seeding
+from datasets.base import SPLITS, RetrievalDataset
+from datasets.footprints import outlines
+from datasets.open import open_files, open_loader, open_split
+from datasets.queries import Example, find_example, open_examples
+from utilities import (
+    checkpoint,
+    comparison,
+    density,
+    distributed,
+    engine,
+    evaluation,
+    neighbours,
+    precision,
+    results,
+    search_results,
+    seeding,
+)
 from utilities.errors import UserError, main_guard
 from utilities.metrics import Relevance
 from utilities.report import Collection
+from utilities.search_example import Search, Shown
 from utilities.settings import Settings
 
 
@@ -167,6 +189,76 @@ def split_name(args: Settings) -> str:
     return args.dataset_type + (f" in {args.gallery_split}" if args.gallery_split else "")
 
 
+def search_run(folder: Path, args: Settings, device: torch.device) -> None:
+    """Find what lies nearest to each --query in the split that is searched, write it down and print it."""
+    run = parameters.of_run(folder, args)
+    split = args.gallery_split or args.dataset_type
+    dataset = open_split(run, split)
+    network, data = load_network(folder, run, args)
+    check_data(dataset, data, folder)
+    others = functools.cache(lambda: [open_files(run, other) for other in SPLITS if other != split])
+    examples = [find_example(given, dataset, others) for given in args.query]
+    asked = open_examples(examples, dataset)
+    embeddings, _ = embed(network, Settings({**run, "num_workers": 0}), asked, device)  # before the long work
+    gallery = Embedded(dataset, *embed(network, run, dataset, device))
+    if not distributed.is_main():
+        return
+    target = folder / "search_results" / f"{network_name(args)}_{split}"
+    used: Counter[str] = Counter()
+    for number, example in enumerate(examples):
+        found = nearest(example, embeddings[number], gallery, args, device)
+        search = describe_search(number, example, asked, found, gallery, args.top)
+        search = search._replace(about=f"{search.about}; {folder.name}, {network_name(args)} network")
+        used[example.stem] += 1
+        name = example.stem if used[example.stem] == 1 else f"{example.stem}-{used[example.stem]}"
+        print(search_results.write_search(target / name, search))
+        print(f"saved in {target / name}\n")
+
+
+def nearest(
+    example: Example, embedding: Tensor, gallery: Embedded, args: Settings, device: torch.device
+) -> neighbours.Neighbours:
+    """Rows of the gallery's embeddings nearest to an example (D,), itself left out where it is one of them."""
+    own = None
+    if example.row is not None:
+        own = (gallery.rows == example.row).nonzero().flatten()
+        embedding = gallery.embeddings[own[0]]  # to the last bit what an evaluation searches for
+    found = neighbours.search(
+        embedding[None].to(device), gallery.embeddings.to(device), args.top, query_rows=own, backend=args.backend
+    )
+    return neighbours.Neighbours(found.indices[0].cpu(), found.distances[0].cpu())
+
+
+def describe_search(
+    number: int, example: Example, asked: RetrievalDataset, found: neighbours.Neighbours, gallery: Embedded, top: int
+) -> Search:
+    """The search as people see it: images, labels, places and what there is to say about it."""
+    dataset, rows = gallery.dataset, gallery.rows[found.indices].tolist()
+    places, notes = outlines(dataset, rows)
+    own_place, own_notes = outlines(asked, [number])
+    hits = [
+        Shown(str(dataset.names[row]), dataset.thumbnail(row, 192), dataset.labels[row], place)
+        for row, place in zip(rows, places, strict=True)
+    ]
+    said = [f"the query is an image of the {example.split} split"] if example.split else []
+    if example.row is not None:
+        said = [f"{said[0]}; it is left out of the hits by its index"]
+    if top > len(rows):
+        said.append(f"--top {top} is more than there are: all {len(rows)} images are shown")
+    if skipped := len(dataset) - len(gallery.rows):
+        said.append(f"{skipped} unreadable images were left out")
+    return Search(
+        Shown(example.name, asked.thumbnail(number, 320), example.labels, own_place[0]),
+        hits,
+        found.distances.tolist(),
+        dataset.label_names,
+        title=f"Nearest to {example.name}",
+        about=f"{len(rows)} of {len(gallery.rows):,} images of {type(dataset).__name__}, {dataset.split} split; "
+        "Euclidean distance of unit embeddings",
+        notes=[*said, *dict.fromkeys([*own_notes, *notes])],
+    )
+
+
 def network_name(args: Settings) -> str:
     return "initial" if args.is_evaluate_initial else args.checkpoint
 
@@ -176,6 +268,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parameters.parse_evaluation(argv)
     folders = [Path(folder) for folder in args.load_from_checkpoint]
     with engine.session(args) as device:
+        if args.query:
+            for folder in folders:
+                search_run(folder, args, device)
+            return
         contents = [evaluate_run(folder, args, device) for folder in folders]
         if len(folders) > 1 and distributed.is_main():
             print(comparison.comparison(folders, contents))

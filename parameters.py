@@ -357,6 +357,8 @@ def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
     if not values["load_from_checkpoint"]:
         raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
     values["eval_metric"] = [str(m) for m in metrics.expand_metrics(values["eval_metric"], KS)]
+    if values["top"] < 1:
+        raise UserError(f"--top {values['top']} must be at least 1")
     if values["gallery_split"] == values["dataset_type"]:
         values["gallery_split"] = None
     return Settings(values)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from utilities.errors import DatasetError
-from utilities.geojson import Footprint, raster_footprint
+from datasets.base import RetrievalDataset
+from datasets.bigearthnet import BigEarthNet
+from utilities.errors import DatasetError, UserError
+from utilities.geojson import Footprint, Ring, raster_footprint, rasterio_module, ring
 
 
 def patch_footprint(folder: Path) -> Footprint:
@@ -37,3 +40,24 @@ def _from_json(path: Path) -> Footprint:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} does not say where the patch lies: {type(error).__name__} {error}") from error
+
+
+def outlines(dataset: RetrievalDataset, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
+    """Outlines of images on the ground, None where a place is not known, and notes on why one is not.
+
+    Only BigEarthNet has places. Without rasterio none is known, which a note says with what to install.
+    """
+    nowhere: list[Ring | None] = [None for _ in rows]
+    if not isinstance(dataset, BigEarthNet):
+        return nowhere, []
+    try:
+        rasterio_module()
+    except UserError as error:
+        return nowhere, [f"no hits.geojson: {error}"]
+    found, notes = nowhere, []
+    for place, row in enumerate(rows):
+        try:
+            found[place] = ring(patch_footprint(dataset.path(row)))
+        except DatasetError as error:
+            notes.append(f"place not known: {error}")
+    return found, notes

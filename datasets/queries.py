@@ -34,6 +34,11 @@ class Example(NamedTuple):
     split: str | None
     labels: np.ndarray | None
 
+    @property
+    def stem(self) -> str:
+        """The name without a photograph's suffix."""
+        return _stem(self.name)
+
 
 def find_example(given: str, searched: RetrievalDataset, others: Callable[[], Iterable[RetrievalDataset]]) -> Example:
     """The example that `given`, a path or a name, stands for.
@@ -151,10 +156,14 @@ def _same_file(one: Path, other: Path) -> bool:
 
 def _row_of_name(name: str, split: RetrievalDataset) -> int | None:
     """Row of the image of this name; a suffix of photographs may be there or not."""
-    stem = name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name
-    spelled = [name, stem, *(stem + suffix for suffix in SUFFIXES)]
+    spelled = [name, _stem(name), *(_stem(name) + suffix for suffix in SUFFIXES)]
     rows = np.flatnonzero(np.isin(split.names, spelled)).tolist()
     return rows[0] if rows else None
+
+
+def _stem(name: str) -> str:
+    suffix = Path(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
 
 
 def _example(split: RetrievalDataset, row: int, searched: RetrievalDataset) -> Example:

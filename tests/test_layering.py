@@ -20,6 +20,7 @@ ENGINE_FLOOR = {
     "search_page",
     "search_picture",
     "search_example",
+    "search_results",
     "report",
     "results",
     "retrieval_picture",
