@@ -68,6 +68,8 @@ def test_doctests() -> None:
         ("acg@3", 4 / 3),
         ("ndcg@3", 3.392789 / 4.130930),
         ("wap@3", 1.277778),
+        ("acg_jaccard@2", 7 / 12),
+        ("wap_jaccard@3", (1 / 2 + 7 / 12 + 1 / 2) / 3),
         ("label_precision@3", 0.722222),
         ("label_recall@3", 0.666667),
         ("label_jaccard@3", 0.5),
@@ -246,7 +248,7 @@ def test_nothing_relevant_anywhere_is_not_a_silent_number() -> None:
 
 def test_all_labels_equal_scores_one_everywhere() -> None:
     labels = torch.tensor([[1, 0, 1]]).bool().expand(10, 3)
-    names = ["recall", "map@K", "hit", "ap", "ndcg@K", "label_f1"]
+    names = ["recall", "map@K", "hit", "ap", "ndcg@K", "ndcg_jaccard@K", "acg_jaccard@K", "wap_jaccard@K", "label_f1"]
     for rule in RULES:
         result = score(
             orders(10, 1),
@@ -298,14 +300,24 @@ def test_label_sets() -> None:
     assert len(found.sets) == len({tuple(row) for row in labels.tolist()})
 
 
-def test_ideal_gain_of_the_whole_gallery() -> None:
+@pytest.mark.parametrize("kind", ["shared", "jaccard"])
+def test_ideal_gain_of_the_whole_gallery(kind: str) -> None:
     labels = random_labels(30, 6, seed=14)
-    facts = gallery_facts(labels, labels, torch.ones(30), [])
+    facts = gallery_facts(labels, labels, torch.ones(30), [], gain_kinds=[kind])
     for k in (1, 7, None):
-        ideal = ideal_gain(facts.gains, k)[facts.kind]
+        ideal = ideal_gain(facts.gains[kind], k)[facts.kind]
         for row, query in enumerate(sets(labels)):
-            gains = sorted((len(query & image) for i, image in enumerate(sets(labels)) if i != row), reverse=True)
+            others = [image for i, image in enumerate(sets(labels)) if i != row]
+            gains = sorted((twin.gain_of(f"ndcg_{kind}", query, image) for image in others), reverse=True)
             assert ideal[row].item() == pytest.approx(twin.dcg(gains[:k]), abs=1e-9)
+
+
+def test_jaccard_gains_reduce_to_shared_labels_on_one_hot_labels() -> None:
+    labels = torch.nn.functional.one_hot(torch.arange(30) % 4).bool()
+    wanted = expand_metrics([f"{name}{gain}@5" for name in ("acg", "ndcg", "wap") for gain in ("", "_jaccard")], [])
+    result = score(orders(30, 1), labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(30))
+    for name in ("acg", "ndcg", "wap"):
+        assert result.scores[f"{name}_jaccard@5"] == pytest.approx(result.scores[f"{name}@5"], abs=1e-12)
 
 
 def test_names() -> None:

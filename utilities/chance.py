@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from utilities.label_sets import GalleryFacts, ideal_gain
-from utilities.metrics import PAIR_MEASURES, SHARE, Metric, Relevance, rule_of
+from utilities.label_sets import GalleryFacts, Gains, ideal_gain
+from utilities.metrics import PAIR_MEASURES, SHARE, Metric, Relevance, measure, rule_of
 
 
 def miss_probability(images: Tensor, relevant: Tensor, k: int) -> Tensor:
@@ -78,8 +78,9 @@ def chance_level(metric: Metric, facts: GalleryFacts, gallery_labels: Tensor, re
     if metric.name == "recall":
         inside = len(gallery_labels) - facts.images
         return union_recall(facts.labels, gallery_labels.sum(0), inside, facts.images, k)
-    if metric.name in ("acg", "ndcg", "wap"):
-        return _graded_chance(metric.name, facts, k)
+    if measure(metric).uses == "gain":
+        name, kind = metric.graded
+        return _graded_chance(name, facts.gains[kind], facts, k)
     images, relevant = facts.images, facts.relevant[rule_of(metric, relevance)]
     if metric.name in ("precision", "r_precision"):
         return relevant / images
@@ -93,38 +94,47 @@ def chance_level(metric: Metric, facts: GalleryFacts, gallery_labels: Tensor, re
     return expected / relevant.clamp(max=k).masked_fill(relevant == 0, torch.nan)  # ap
 
 
-def _graded_chance(name: str, facts: GalleryFacts, k: int) -> Tensor:
+def _graded_chance(name: str, gains: Gains, facts: GalleryFacts, k: int) -> Tensor:
     """acg: mean gain; ndcg: mean 2^r - 1 at every rank; wap: mean gain of a sharing image * E[ap_found]."""
-    levels = torch.arange(facts.gains.shape[1], dtype=torch.float64)
     if name == "acg":
-        return facts.gains @ levels / facts.images
+        return gains.total() / facts.images
     if name == "ndcg":
-        ideal = ideal_gain(facts.gains, k)
-        discount = (1 / torch.log2(1 + torch.arange(1, k + 1, dtype=torch.float64))).sum()
-        mean = facts.gains @ (torch.exp2(levels) - 1) / facts.images
-        return mean * discount / ideal.masked_fill(ideal == 0, torch.nan)
-    sharing = facts.gains[:, 1:].sum(1)
-    mean = facts.gains @ levels / sharing.masked_fill(sharing == 0, torch.nan)
-    return mean * expected_ap_found(facts.images, facts.relevant[SHARE], k)
+        return _summed_worth(gains) / facts.images * _discounts(k).sum() / _ideal(gains, k)
+    sharing = facts.relevant[SHARE]
+    mean = gains.total() / sharing.masked_fill(sharing == 0, torch.nan)
+    return mean * expected_ap_found(facts.images, sharing, k)
 
 
 def _whole_chance(metric: Metric, facts: GalleryFacts, relevance: Relevance) -> Tensor:
     """The same for the whole ranking: k is R or M, and the mean gain at every rank is that of the gallery."""
     images, relevant = facts.images, facts.relevant[rule_of(metric, relevance)]
     total = relevant.masked_fill(relevant == 0, torch.nan)
-    levels = torch.arange(facts.gains.shape[1], dtype=torch.float64)
-    mean_gain = facts.gains @ levels / images
     if metric.name == "r_precision":
         return total / images
     if metric.name == "map_at_r":
         return expected_precision_sum(images, relevant, relevant) / total
     if metric.name == "map":
         return expected_precision_sum(images, relevant, images) / total
-    if metric.name == "acg":
-        return mean_gain + 0 * total
-    if metric.name == "wap":
-        return mean_gain * images / total * expected_precision_sum(images, relevant, images) / total
-    discounts = 1 / torch.log2(1 + torch.arange(1, int(images.max()) + 1, dtype=torch.float64))
-    mean_worth = facts.gains @ (torch.exp2(levels) - 1) / images
-    ideal = ideal_gain(facts.gains, None)
-    return mean_worth * discounts.cumsum(0)[images.long() - 1] / ideal.masked_fill(ideal == 0, torch.nan)
+    name, kind = metric.graded
+    gains = facts.gains[kind]
+    if name == "acg":
+        return gains.total() / images + 0 * total
+    if name == "wap":
+        return gains.total() / total * expected_precision_sum(images, relevant, images) / total
+    discounts = _discounts(int(images.max())).cumsum(0)[images.long() - 1]
+    return _summed_worth(gains) / images * discounts / _ideal(gains, None)
+
+
+def _summed_worth(gains: Gains) -> Tensor:
+    """Sum of 2^r - 1 over the gallery."""
+    return gains.counts @ (torch.exp2(gains.levels) - 1)
+
+
+def _discounts(k: int) -> Tensor:
+    return 1 / torch.log2(1 + torch.arange(1, k + 1, dtype=torch.float64))
+
+
+def _ideal(gains: Gains, k: int | None) -> Tensor:
+    """NaN where the gallery yields no gain."""
+    ideal = ideal_gain(gains, k)
+    return ideal.masked_fill(ideal == 0, torch.nan)

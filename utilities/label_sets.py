@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from utilities.labels import overlap
-from utilities.metrics import PAIR_MEASURES, Relevance
+from utilities.metrics import PAIR_MEASURES, Relevance, jaccard
 
 _BLOCK_PAIRS = 2**22  # pairs of label sets looked at together
 
@@ -67,13 +67,24 @@ def _count_bits(words: np.ndarray) -> Tensor:
 _BITS = np.unpackbits(np.arange(2**16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16).sum(1).astype(np.uint8)
 
 
+class Gains(NamedTuple):
+    """levels (V,) float64, the gains that occur, rising from 0; counts (U, V) float64, images that yield each."""
+
+    levels: Tensor
+    counts: Tensor
+
+    def total(self) -> Tensor:
+        """Sum over all images, (U,)."""
+        return self.counts @ self.levels
+
+
 class GalleryFacts(NamedTuple):
     """Per kind of query (a label set, inside the gallery or not), with the query itself left out.
 
     kind       (Q,) int64, the kind of each query; the other tensors have one row a kind
     labels     (U, L) bool
     images     (U,) float64, images that can be found
-    gains      (U, L + 1) float64, how many of them share g = 0 ... L labels with the query
+    gains      how many of them share g = 0 ... L labels with the query ("shared"), or are how similar ("jaccard")
     relevant   one (U,) float64 a relevance rule: how many are relevant
     pair_means one (U,) float64 a label-wise measure: its mean over the gallery
     """
@@ -81,7 +92,7 @@ class GalleryFacts(NamedTuple):
     kind: Tensor
     labels: Tensor
     images: Tensor
-    gains: Tensor
+    gains: dict[str, Gains]
     relevant: dict[Relevance, Tensor]
     pair_means: dict[str, Tensor]
 
@@ -92,6 +103,7 @@ def gallery_facts(
     inside: Tensor,
     relevances: Collection[Relevance],
     pair_measures: Collection[str] = (),
+    gain_kinds: Collection[str] = ("shared",),
 ) -> GalleryFacts:
     """Count the gallery (N, L) as each query (Q, L) sees it; inside (Q,) bool: the query is part of it."""
     inside = inside.bool()
@@ -101,7 +113,8 @@ def gallery_facts(
     weights, sizes = gallery.counts.double(), gallery.sets.sum(1)
     kind_count, width = labels.shape
 
-    gains = torch.zeros(kind_count, width + 1, dtype=torch.float64)
+    levels = {kind: gain_levels(kind, labels.sum(1), sizes, width) for kind in gain_kinds}
+    gains = {kind: Gains(of, torch.zeros(kind_count, len(of), dtype=torch.float64)) for kind, of in levels.items()}
     relevant = {rule: torch.zeros(kind_count, dtype=torch.float64) for rule in relevances}
     pair_sums = {name: torch.zeros(kind_count, dtype=torch.float64) for name in pair_measures}
     step = max(1, _BLOCK_PAIRS // len(weights))
@@ -109,14 +122,16 @@ def gallery_facts(
         part = slice(start, start + step)
         shared = overlap(labels[part], gallery.sets).long()
         of_query = labels[part].sum(1, keepdim=True)
-        gains[part] = _weighted_histogram(shared, weights, width + 1)
+        for kind, (of, counts) in gains.items():
+            counts[part] = _weighted_histogram(_level(kind, of, shared, of_query, sizes), weights, len(of))
         for rule, count in relevant.items():
             count[part] = rule(shared, of_query, sizes).double() @ weights
         for name, total in pair_sums.items():
             total[part] = PAIR_MEASURES[name](shared, of_query, sizes, width) @ weights
 
     own = labels.sum(1)
-    gains[torch.arange(kind_count), own] -= itself
+    for kind, (of, counts) in gains.items():
+        counts[torch.arange(kind_count), _level(kind, of, own, own, own)] -= itself
     for rule, count in relevant.items():
         count -= itself * rule(own, own, own)
     images = len(gallery_labels) - itself
@@ -126,6 +141,21 @@ def gallery_facts(
     return GalleryFacts(kinds.of_image, labels, images, gains, relevant, pair_sums)
 
 
+def gain_levels(kind: str, of_query: Tensor, of_image: Tensor, width: int) -> Tensor:
+    """Every gain that label sets of these sizes, out of `width` labels, can have: (V,) float64, rising from 0."""
+    if kind == "shared":
+        return torch.arange(width + 1, dtype=torch.float64)
+    queries, images = of_query.unique()[:, None, None], of_image.unique()[None, :, None]
+    shared = torch.arange(1 + int(min(queries.max(), images.max())))
+    possible = (shared <= torch.minimum(queries, images)) & (queries + images - shared <= width)
+    return torch.cat([torch.zeros(1).double(), jaccard(shared, queries, images)[possible]]).unique()
+
+
+def _level(kind: str, levels: Tensor, shared: Tensor, of_query: Tensor, of_image: Tensor) -> Tensor:
+    """Place of each pair's gain among the levels; quotients of equal value are equal numbers in float64."""
+    return shared if kind == "shared" else torch.searchsorted(levels, jaccard(shared, of_query, of_image))
+
+
 def _weighted_histogram(values: Tensor, weights: Tensor, bins: int) -> Tensor:
     """Weight of the columns that hold each value, row by row: (b, V) int64, (V,) -> (b, bins) float64."""
     rows = torch.arange(len(values))[:, None] * bins
@@ -133,16 +163,16 @@ def _weighted_histogram(values: Tensor, weights: Tensor, bins: int) -> Tensor:
     return flat.view(len(values), bins)
 
 
-def ideal_gain(gains: Tensor, k: int | None) -> Tensor:
-    """DCG@K of the best order: the images that share most labels first. gains (U, L + 1) -> (U,) float64.
+def ideal_gain(gains: Gains, k: int | None) -> Tensor:
+    """DCG@K of the best order: the images of most gain first. Gains of U kinds of queries -> (U,) float64.
 
-    With D(n) the sum of the first n discounts, images that share g labels fill the ranks from S_{g+1} to S_g,
-    S_g the number that share at least g: sum over g of (2^g - 1) (D(min(S_g, K)) - D(min(S_{g+1}, K))).
+    With D(n) the sum of the first n discounts, images of gain g fill the ranks from S_{>g} to S_{>=g}, the numbers of
+    images of more, and of at least that gain: sum over g of (2^g - 1) (D(min(S_{>=g}, K)) - D(min(S_{>g}, K))).
     """
-    at_least = gains.flip(1).cumsum(1).flip(1)
+    at_least = gains.counts.flip(1).cumsum(1).flip(1)
     most = int(at_least[:, 0].max()) if k is None else k
     ends = at_least.clamp(max=most).long()
     discounts = 1 / torch.log2(1 + torch.arange(1, most + 1, dtype=torch.float64))
     filled = torch.cat([torch.zeros(1, dtype=torch.float64), discounts.cumsum(0)])[ends]
-    weight = torch.exp2(torch.arange(gains.shape[1], dtype=torch.float64)) - 1
-    return ((filled - torch.cat([filled[:, 1:], torch.zeros(len(gains), 1)], dim=1)) * weight).sum(1)
+    above = torch.cat([filled[:, 1:], torch.zeros(len(filled), 1)], dim=1)
+    return ((filled - above) * (torch.exp2(gains.levels) - 1)).sum(1)

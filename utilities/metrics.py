@@ -131,47 +131,53 @@ def average_precision_found(relevant: Tensor) -> Tensor:
     return precision_sum(relevant) / relevant.sum(1).clamp(min=1)
 
 
-def average_cumulative_gain(shared: Tensor) -> Tensor:
-    """acg@K: mean number of labels shared with the K (Järvelin, Kekäläinen 2002). (Q, K) -> (Q,).
+def average_cumulative_gain(gains: Tensor) -> Tensor:
+    """acg@K: mean gain r_j of the K (Järvelin, Kekäläinen 2002). (Q, K) -> (Q,).
+
+    r_j is the number of labels shared with the query, or the Jaccard similarity in acg_jaccard@K, which makes
+    it label_jaccard@K. Best: the mean of the K largest gains of the gallery, 1 for Jaccard if K equal label
+    sets are there; chance: the mean gain of the gallery.
 
     >>> average_cumulative_gain(torch.tensor([[1, 2, 1]])).item()
     1.3333333333333333
     """
-    return shared.double().mean(1)
+    return gains.double().mean(1)
 
 
-def discounted_cumulative_gain(shared: Tensor) -> Tensor:
-    """DCG@K: sum over j <= K of (2^r_j - 1) / log2(1 + j), r_j the number of shared labels. (Q, K) -> (Q,).
+def discounted_cumulative_gain(gains: Tensor) -> Tensor:
+    """DCG@K: sum over j <= K of (2^r_j - 1) / log2(1 + j), r_j shared labels or Jaccard. (Q, K) -> (Q,).
 
     >>> round(discounted_cumulative_gain(torch.tensor([[1, 2, 1]])).item(), 6)
     3.392789
     """
-    ranks = torch.arange(1, shared.shape[1] + 1, dtype=torch.float64, device=shared.device)
-    return ((torch.exp2(shared.double()) - 1) / torch.log2(1 + ranks)).sum(1)
+    ranks = torch.arange(1, gains.shape[1] + 1, dtype=torch.float64, device=gains.device)
+    return ((torch.exp2(gains.double()) - 1) / torch.log2(1 + ranks)).sum(1)
 
 
-def normalised_gain(shared: Tensor, ideal: Tensor) -> Tensor:
-    """ndcg@K: DCG@K over `ideal` (Q,), that of the best order of the gallery. Best 1; NaN where ideal is 0.
+def normalised_gain(gains: Tensor, ideal: Tensor) -> Tensor:
+    """ndcg@K, ndcg_jaccard@K: DCG@K over `ideal` (Q,), that of the best order of the gallery. (Q, K) -> (Q,).
+
+    Best 1; NaN where ideal is 0. Chance: the mean of 2^r - 1 over the gallery at every rank, over ideal.
 
     >>> round(normalised_gain(torch.tensor([[1, 2, 1]]), torch.tensor([4.130930])).item(), 6)
     0.821314
     """
-    return discounted_cumulative_gain(shared) / ideal.masked_fill(ideal == 0, torch.nan)
+    return discounted_cumulative_gain(gains) / ideal.masked_fill(ideal == 0, torch.nan)
 
 
-def weighted_average_precision(shared: Tensor) -> Tensor:
-    """wap@K: sum over j <= K of [r_j > 0] ACG@j over the number of r_j > 0 among the K; 0 if none.
+def weighted_average_precision(gains: Tensor) -> Tensor:
+    """wap@K, wap_jaccard@K: sum over j <= K of [r_j > 0] ACG@j over the number of r_j > 0 among the K; 0 if none.
 
-    Zhao et al. 2015 (deep semantic ranking hashing), as commonly coded. With gains of 0 or 1 it is
-    ap_found@K.
+    (Q, K) -> (Q,). Zhao et al. 2015 (deep semantic ranking hashing), as commonly coded. With gains of 0 or 1 it
+    is ap_found@K; chance: that of ap_found@K times the mean gain of an image that shares a label.
 
     >>> round(weighted_average_precision(torch.tensor([[1, 2, 1]])).item(), 6)
     1.277778
     """
-    gains = shared.double()
+    summed = gains.double().cumsum(1)
     ranks = torch.arange(1, gains.shape[1] + 1, dtype=torch.float64, device=gains.device)
     found = gains > 0
-    return (found * gains.cumsum(1) / ranks).sum(1) / found.sum(1).clamp(min=1)
+    return (found * summed / ranks).sum(1) / found.sum(1).clamp(min=1)
 
 
 # --- label-wise comparison of a query with one image; averaged over the K and over the queries --------------
@@ -224,7 +230,7 @@ class Measure(NamedTuple):
     """What a name means.
 
     uses        what it is computed from: the "union" of labels, "relevance" under the given rule, "subset"
-                relevance whatever rule is given, shared labels as "gain", or label-wise "pairs"
+                relevance whatever rule is given, graded "gain" (`Metric.graded`), or label-wise "pairs"
     normalised  by what the gallery holds: a query without a relevant image has no value and is left out
     """
 
@@ -244,6 +250,11 @@ TOP_K_MEASURES: dict[str, Measure] = {
     "acg": Measure("average cumulative gain: mean number of shared labels", "gain"),
     "ndcg": Measure("discounted cumulative gain of shared labels over that of the best order", "gain", normalised=True),
     "wap": Measure("weighted average precision of shared labels", "gain", True),
+    "acg_jaccard": Measure("average cumulative gain: mean Jaccard similarity", "gain"),
+    "ndcg_jaccard": Measure(
+        "discounted cumulative gain of Jaccard similarity over that of the best order", "gain", True
+    ),
+    "wap_jaccard": Measure("weighted average precision of Jaccard similarity", "gain", True),
     "label_precision": Measure("shared labels over those of the retrieved image, mean of pairs", "pairs"),
     "label_recall": Measure("shared labels over those of the query, mean of pairs", "pairs"),
     "label_f1": Measure("F1 of the two label sets, mean of pairs", "pairs"),
@@ -257,6 +268,11 @@ WHOLE_MEASURES: dict[str, Measure] = {
     "ndcg": Measure("discounted cumulative gain of shared labels over that of the best order", "gain", True),
     "wap": Measure("(1/R) sum over all ranks of [r_j > 0] ACG@j, R images that share a label", "gain", True),
     "acg": Measure("mean number of shared labels down to rank R, R images that share a label", "gain", True),
+    "ndcg_jaccard": Measure(
+        "discounted cumulative gain of Jaccard similarity over that of the best order", "gain", True
+    ),
+    "wap_jaccard": Measure("as wap, with the Jaccard similarity as gain", "gain", True),
+    "acg_jaccard": Measure("as acg, with the Jaccard similarity as gain", "gain", True),
 }
 LOWER_IS_BETTER = ("label_hamming",)
 
@@ -269,6 +285,12 @@ class Metric(NamedTuple):
 
     def __str__(self) -> str:
         return self.name if self.k is None else f"{self.name}@{self.k}"
+
+    @property
+    def graded(self) -> tuple[str, str]:
+        """The measure and its gain: ("ndcg", "jaccard") of ndcg_jaccard, ("ndcg", "shared") of ndcg."""
+        base = self.name.removesuffix("_jaccard")
+        return base, "shared" if base == self.name else "jaccard"
 
 
 def measure(metric: Metric) -> Measure:

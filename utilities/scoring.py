@@ -91,7 +91,8 @@ def facts_for(
     """What the gallery holds for these queries, as far as the metrics and their chance levels need it."""
     pairs = {metric.name for metric in metrics} & PAIR_MEASURES.keys()
     rules = list(dict.fromkeys([SUBSET, SHARE, relevance]))
-    return gallery_facts(query_labels, gallery_labels, _inside(query_rows, len(query_labels)), rules, pairs)
+    gains = {metric.graded[1] for metric in metrics if m.measure(metric).uses == "gain"}
+    return gallery_facts(query_labels, gallery_labels, _inside(query_rows, len(query_labels)), rules, pairs, gains)
 
 
 def _inside(query_rows: Tensor | None, count: int) -> Tensor:
@@ -108,34 +109,42 @@ def top_k_values(
 ) -> dict[Metric, Tensor]:
     """Value of every top-K metric for every query, (Q,) float64, in blocks of queries."""
     values = {metric: torch.empty(len(indices), dtype=torch.float64) for metric in metrics}
-    totals = {rule: count[facts.kind] for rule, count in facts.relevant.items()}
-    ideals = {k: ideal_gain(facts.gains, k)[facts.kind] for name, k in metrics if name == "ndcg"}
+    best = {metric: _best(metric, relevance, facts) for metric in metrics}
     queries, gallery = PackedLabels(query_labels), PackedLabels(gallery_labels)
     step = max(1, _BLOCK_PAIRS // max(1, indices.shape[1]))
     for start in range(0, len(indices), step):
         part = slice(start, start + step)
         top = _Top(queries, gallery, part, indices[part], query_labels.shape[1])
         for metric, value in values.items():
-            if TOP_K_MEASURES[metric.name].uses == "union":
-                last = min(metric.k or 0, indices.shape[1]) - 1
-                value[part] = m.recall(top.in_union[:, last], queries.sizes[part])
-            elif metric.name in PAIR_MEASURES:
-                value[part] = top.pairs(PAIR_MEASURES[metric.name])[:, : metric.k].mean(1)
-            elif metric.name in _GAINS:
-                value[part] = _GAINS[metric.name](top.shared[:, : metric.k])
-            elif metric.name == "ndcg":
-                value[part] = m.normalised_gain(top.shared[:, : metric.k], ideals[metric.k][part])
-            else:
-                rule = rule_of(metric, relevance)
-                relevant = top.relevant(rule)[:, : metric.k]
-                if metric.name == "ap":
-                    value[part] = m.average_precision(relevant, totals[rule][part])
-                else:
-                    value[part] = _HITS[metric.name](relevant)
+            value[part] = _value(metric, top, rule_of(metric, relevance), best[metric][part])
     for metric, value in values.items():
         if TOP_K_MEASURES[metric.name].normalised:
-            value[totals[rule_of(metric, relevance)] == 0] = torch.nan
+            value[facts.relevant[rule_of(metric, relevance)][facts.kind] == 0] = torch.nan
     return values
+
+
+def _best(metric: Metric, relevance: Relevance, facts: GalleryFacts) -> Tensor:
+    """What the gallery holds for each query, (Q,): the DCG of the best order for ndcg, else the relevant images."""
+    name, kind = metric.graded
+    if name == "ndcg":
+        return ideal_gain(facts.gains[kind], metric.k)[facts.kind]
+    return facts.relevant[rule_of(metric, relevance)][facts.kind]
+
+
+def _value(metric: Metric, top: _Top, rule: Relevance, best: Tensor) -> Tensor:
+    """One metric for a block of queries, (b,) float64."""
+    uses, k = TOP_K_MEASURES[metric.name].uses, min(metric.k or 0, top.shared.shape[1])
+    if uses == "union":
+        return m.recall(top.in_union[:, k - 1], top.of_query[:, 0])
+    if uses == "pairs":
+        return top.pairs(PAIR_MEASURES[metric.name])[:, :k].mean(1)
+    name, kind = metric.graded
+    if name == "ndcg":
+        return m.normalised_gain(top.gains(kind)[:, :k], best)
+    if uses == "gain":
+        return _GAINS[name](top.gains(kind)[:, :k])
+    relevant = top.relevant(rule)[:, :k]
+    return m.average_precision(relevant, best) if name == "ap" else _HITS[name](relevant)
 
 
 _GAINS = {"acg": m.average_cumulative_gain, "wap": m.weighted_average_precision}
@@ -162,6 +171,9 @@ class _Top:
         if rule not in self._relevant:
             self._relevant[rule] = rule(self.shared, self.of_query, self.of_image)
         return self._relevant[rule]
+
+    def gains(self, kind: str) -> Tensor:
+        return self.shared if kind == "shared" else m.jaccard(self.shared, self.of_query, self.of_image)
 
     def pairs(self, measure: PairMeasure) -> Tensor:
         return measure(self.shared, self.of_query, self.of_image, self.labels)

@@ -7,6 +7,7 @@ import math
 from fractions import Fraction
 
 LabelSet = frozenset[int]
+GRADED = ("acg", "ndcg", "wap", "acg_jaccard", "ndcg_jaccard", "wap_jaccard")
 
 
 def relevant(query: LabelSet, image: LabelSet, rule: str, threshold: float = 0.5) -> bool:
@@ -31,11 +32,17 @@ def precision_sum(hits: list[bool]) -> float:
     return sum(sum(hits[: j + 1]) / (j + 1) for j, hit in enumerate(hits) if hit)
 
 
-def dcg(gains: list[int]) -> float:
+def gain_of(name: str, query: LabelSet, image: LabelSet) -> float:
+    """Labels shared, or Jaccard similarity in measures called so."""
+    shared = len(query & image)
+    return shared / len(query | image) if name.endswith("_jaccard") and shared else shared
+
+
+def dcg(gains: list[float]) -> float:
     return sum((2**gain - 1) / math.log2(2 + j) for j, gain in enumerate(gains))
 
 
-def wap(gains: list[int]) -> float:
+def wap(gains: list[float]) -> float:
     found = sum(gain > 0 for gain in gains)
     total = sum(sum(gains[: j + 1]) / (j + 1) for j, gain in enumerate(gains) if gain > 0)
     return total / found if found else 0.0
@@ -64,8 +71,10 @@ def top_k(
 ) -> float:
     """NAME@k of one query; ranking is the whole gallery in order, without the query. NaN: left out."""
     top = ranking[:k]
-    gains = [len(query & image) for image in top]
-    all_gains = sorted((len(query & image) for image in ranking), reverse=True)
+    gains = [gain_of(name, query, image) for image in top]
+    all_gains = sorted((gain_of(name, query, image) for image in ranking), reverse=True)
+    if name in GRADED:
+        name = name.removesuffix("_jaccard")
     if name in ("r_precision", "map"):
         rule = "subset"
     hits = [relevant(query, image, rule, threshold) for image in top]
@@ -117,9 +126,9 @@ def nearest(queries: list[list[float]], gallery: list[list[float]], k: int, rows
 
 def whole(name: str, query: LabelSet, ranking: list[LabelSet], rule: str, threshold: float = 0.5) -> float:
     """A measure of the whole ranking for one query; NaN: left out."""
-    gains = [len(query & image) for image in ranking]
-    if name in ("ndcg", "wap", "acg"):
-        rule = "share"
+    gains = [gain_of(name, query, image) for image in ranking]
+    if name in GRADED:
+        name, rule = name.removesuffix("_jaccard"), "share"
     hits = [relevant(query, image, rule, threshold) for image in ranking]
     total = sum(hits)
     if not total:
