@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from architectures.base import BACKBONES, Backbone
 from utilities.errors import UserError
@@ -53,7 +54,7 @@ class ResNet(Backbone):
         super().train(mode)
         if self.freeze_batch_norm:
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, _BatchNorm):  # also once it is torch's SyncBatchNorm
                     module.eval()
         return self
 

@@ -108,6 +108,13 @@ def test_frozen_batch_norm_keeps_statistics_while_weights_train():
     assert not torch.equal(live.net.bn1.running_mean, before)
 
 
+def test_frozen_batch_norm_stays_frozen_when_torch_synchronises_it():
+    net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(build(freeze_batch_norm=True)).train()
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
+    assert len(norms) == 20
+    assert not any(norm.training for norm in norms)
+
+
 def test_frozen_freezes_weights_and_statistics():
     net = build(frozen=True).train()
     assert not any(p.requires_grad for p in net.parameters())

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from utilities import checkpoint, density, distributed, evaluation, figures, optim, precision, run_folder
 from utilities.batch import Batch
+from utilities.batch_norm import synchronise
 from utilities.errors import UserError
 from utilities.logger import Logger, read_metrics
 from utilities.loss_window import GRADIENT_NORM, LossWindow
@@ -75,6 +76,7 @@ class Trainer:
         self.method = method.to(device)
         if args["channels_last"]:
             method.to(memory_format=torch.channels_last)  # every 4-d tensor, a momentum encoder's included
+        synchronise(method.network, device)  # a momentum encoder keeps the statistics of its (shuffled) share
         if args["compile"]:
             method.network.backbone.compile()
         self.data, self.args, self.device = data, args, device
