@@ -133,7 +133,7 @@ def test_more_labels_than_a_key_holds() -> None:
     many = torch.ones(4, 2048).bool()
     with pytest.raises(UserError, match="up to 2047 labels, 2048"):
         evaluate(embeddings(4), many, metrics=["map"], ks=(), relevance=Relevance(), backend="torch")
-    with pytest.raises(UserError, match="up to 2047 numbers of shared labels .* leave out the measures with _jaccard"):
+    with pytest.raises(UserError, match=r"up to 2047 numbers of shared labels .* leave out the measures with _jaccard"):
         evaluate(embeddings(4), many[:, :64], metrics=["wap_jaccard"], ks=(), relevance=Relevance(), backend="torch")
     fits = evaluate(embeddings(4), many[:, :63], metrics=["wap_jaccard"], ks=(), relevance=Relevance(), backend="torch")
     assert fits.scores.scores == {"wap_jaccard": 1}

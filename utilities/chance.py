@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from utilities.label_sets import GalleryFacts, Gains, ideal_gain
+from utilities.label_sets import Gains, GalleryFacts, ideal_gain
 from utilities.metrics import PAIR_MEASURES, SHARE, Metric, Relevance, measure, rule_of
 
 
