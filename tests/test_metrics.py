@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.oracles import metrics as twin
 from utilities import metrics
+from utilities.chance import drawn_knn_f1
 from utilities.errors import UserError
 from utilities.label_sets import PackedLabels, distinct, gallery_facts, ideal_gain
 from utilities.metrics import RELEVANCE_RULES, TOP_K_MEASURES, Metric, Relevance, expand_metrics, parse_metric
@@ -70,6 +71,8 @@ def test_doctests() -> None:
         ("wap@3", 1.277778),
         ("acg_jaccard@2", 7 / 12),
         ("wap_jaccard@3", (1 / 2 + 7 / 12 + 1 / 2) / 3),
+        ("knn_f1@3", 1),
+        ("knn_f1@2", 2 / 3),
         ("label_precision@3", 0.722222),
         ("label_recall@3", 0.666667),
         ("label_jaccard@3", 0.5),
@@ -130,7 +133,8 @@ def test_chance_is_the_mean_over_every_order(name: str, rule: Relevance) -> None
             for i in range(6)
         ]
         kept = [value for value in expected if not math.isnan(value)]
-        assert result.chance[str(metric)] == pytest.approx(sum(kept) / len(kept), abs=1e-9)
+        error = 4 * 0.5 / 2000**0.5 if name == "knn_f1" else 1e-9  # it alone is drawn
+        assert result.chance[str(metric)] == pytest.approx(sum(kept) / len(kept), abs=error)
 
 
 def test_chance_of_a_separate_gallery() -> None:
@@ -183,6 +187,33 @@ def test_scikit_learn_defines_the_same_pairs_and_gains() -> None:
         if labels[row].any():
             theirs = sklearn.ndcg_score(gains[row, order[row]][None].numpy(), ranks[None], k=5, ignore_ties=True)
             assert ours.per_query["ndcg@5"][row] == pytest.approx(theirs, abs=1e-9)
+
+
+def test_scikit_learn_predicts_the_same_labels() -> None:
+    neighbors = pytest.importorskip("sklearn.neighbors")
+    metrics = pytest.importorskip("sklearn.metrics")
+    draw = torch.Generator().manual_seed(10)
+    rows = torch.nn.functional.normalize(torch.randn(70, 8, generator=draw), dim=1)
+    labels = random_labels(70, 6, seed=11, share=0.6)
+    found = search(rows[:20], rows[20:], 10, backend="torch").indices
+    wanted = expand_metrics(["knn_f1"], [1, 4, 5, 10])
+    ours = score(found, labels[:20], labels[20:], metrics=wanted, relevance=Relevance(), query_rows=None)
+    for k in (1, 4, 5, 10):
+        classifier = neighbors.KNeighborsClassifier(k, algorithm="brute").fit(rows[20:].numpy(), labels[20:].numpy())
+        told = classifier.predict(rows[:20].numpy())
+        theirs = metrics.f1_score(labels[:20].numpy(), told, average="samples", zero_division=0)
+        assert ours.scores[f"knn_f1@{k}"] == pytest.approx(theirs, abs=1e-9)
+
+
+def test_chance_of_a_vote_leaves_the_query_out() -> None:
+    """Every image has a label of its own: another image never carries it, and every other image is as likely."""
+    labels = torch.eye(5).bool()
+    level = drawn_knn_f1(labels, labels, torch.ones(5).bool(), 1)
+    assert level.tolist() == [0] * 5
+    level = drawn_knn_f1(labels, labels, torch.zeros(5).bool(), 1, draws=4000)
+    assert torch.allclose(level, torch.full((5,), 0.2).double(), atol=4 * (0.2 * 0.8 / 4000) ** 0.5)
+    everything = drawn_knn_f1(labels[:1], torch.ones(4, 5).bool(), torch.zeros(1).bool(), 4)  # no image to spare
+    assert everything.item() == pytest.approx(2 / 6)
 
 
 def test_perfect_order_scores_one_and_recall_never_falls() -> None:

@@ -7,11 +7,14 @@ leaves it out.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from utilities.label_sets import Gains, GalleryFacts, ideal_gain
-from utilities.metrics import PAIR_MEASURES, SHARE, Metric, Relevance, measure, rule_of
+from utilities.label_sets import Gains, GalleryFacts, distinct, ideal_gain
+from utilities.metrics import PAIR_MEASURES, SHARE, Metric, Relevance, knn_f1, measure, rule_of
+
+_DRAWN_ENTRIES = 2**22  # (draw, query) or (draw, image, label) entries held together
 
 
 def miss_probability(images: Tensor, relevant: Tensor, k: int) -> Tensor:
@@ -68,6 +71,46 @@ def union_recall(query_labels: Tensor, label_counts: Tensor, inside: Tensor, ima
     return (wanted * (1 - missed)).sum(1) / wanted.sum(1).clamp(min=1)
 
 
+def drawn_knn_f1(
+    query_labels: Tensor, gallery_labels: Tensor, inside: Tensor, k: int, *, draws: int = 2000, seed: int = 0
+) -> Tensor:
+    """Chance of knn_f1@K: its mean over random choices of K images, the same ones for every query.
+
+    query_labels (U, L) bool, gallery_labels (N, L) bool, inside (U,) bool: the query is in the gallery -> (U,).
+    Standard error at most 0.5 / sqrt(draws). Some image of the same labels stands for a query inside; a choice that
+    holds it takes one more image instead of it.
+    """
+    count, kinds = len(gallery_labels), len(query_labels)
+    draw = np.random.default_rng(seed)
+    wide = min(count, k + 1)
+    chosen = torch.from_numpy(np.stack([draw.choice(count, wide, replace=False) for _ in range(draws)]))
+    carried, asked = gallery_labels.float(), query_labels.float()
+    kind_of = _stand_ins(query_labels, gallery_labels, inside)
+    total = torch.zeros(kinds, dtype=torch.float64)
+    for few in chosen.split(max(1, _DRAWN_ENTRIES // max(kinds, k * carried.shape[1]))):
+        votes = torch.nn.functional.embedding_bag(few[:, :k], carried, mode="sum")
+        predicted = (2 * votes > k).float()
+        both = predicted.sum(1, keepdim=True) + asked.sum(1)
+        total += (2 * (predicted @ asked.T).double() / both.clamp(min=1)).sum(0)
+        row, place = (kind_of[few[:, :k]] >= 0).nonzero(as_tuple=True)
+        itself, other = few[row, place], few[row, wide - 1]
+        kind = kind_of[itself]
+        right = knn_f1(votes[row] - carried[itself] + carried[other], query_labels[kind], k)
+        total.index_add_(0, kind, right - knn_f1(votes[row], query_labels[kind], k))
+    return total / draws
+
+
+def _stand_ins(query_labels: Tensor, gallery_labels: Tensor, inside: Tensor) -> Tensor:
+    """(N,) int64: of which kind of query inside the gallery an image is the stand-in, or -1."""
+    sets = distinct(torch.cat([query_labels[inside], gallery_labels]))
+    own, others = sets.of_image.split([int(inside.sum()), len(gallery_labels)])
+    row = torch.empty(len(sets.sets), dtype=torch.int64)
+    row[others] = torch.arange(len(gallery_labels))
+    kind_of = torch.full((len(gallery_labels),), -1)
+    kind_of[row[own]] = inside.nonzero().flatten()
+    return kind_of
+
+
 def chance_level(metric: Metric, facts: GalleryFacts, gallery_labels: Tensor, relevance: Relevance) -> Tensor:
     """Expected value of a metric, (U,); the facts must count its rule or its pair measure."""
     if metric.k is None:
@@ -78,6 +121,8 @@ def chance_level(metric: Metric, facts: GalleryFacts, gallery_labels: Tensor, re
     if metric.name == "recall":
         inside = len(gallery_labels) - facts.images
         return union_recall(facts.labels, gallery_labels.sum(0), inside, facts.images, k)
+    if metric.name == "knn_f1":
+        return drawn_knn_f1(facts.labels, gallery_labels, facts.images < len(gallery_labels), k)
     if measure(metric).uses == "gain":
         name, kind = metric.graded
         return _graded_chance(name, facts.gains[kind], facts, k)

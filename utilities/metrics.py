@@ -180,6 +180,25 @@ def weighted_average_precision(gains: Tensor) -> Tensor:
     return (found * summed / ranks).sum(1) / found.sum(1).clamp(min=1)
 
 
+# --- labels told by the neighbours --------------------------------------------------------------------------
+
+
+def knn_f1(votes: Tensor, asked: Tensor, k: int) -> Tensor:
+    """knn_f1@K: sample F1 of the labels P that more than half of the K nearest carry, 2 |L_q & P| / (|L_q| + |P|).
+
+    votes (Q, L): how many of the K carry a label; asked (Q, L) bool: L_q -> (Q,). Best 1; two empty sets score
+    0. The majority vote of a nearest-neighbour classifier (scikit-learn's KNeighborsClassifier), under
+    f1_score(average="samples"). Chance has no closed form and is drawn. It says whether a gallery can label images,
+    not how well it is ranked.
+
+    >>> knn_f1(torch.tensor([[3, 2, 1]]), torch.tensor([[True, False, True]]), 3).item()
+    0.5
+    """
+    predicted = 2 * votes > k
+    shared = (predicted & asked).sum(1)
+    return 2 * shared.double() / (predicted.sum(1) + asked.sum(1)).clamp(min=1)
+
+
 # --- label-wise comparison of a query with one image; averaged over the K and over the queries --------------
 
 
@@ -230,7 +249,8 @@ class Measure(NamedTuple):
     """What a name means.
 
     uses        what it is computed from: the "union" of labels, "relevance" under the given rule, "subset"
-                relevance whatever rule is given, graded "gain" (`Metric.graded`), or label-wise "pairs"
+                relevance whatever rule is given, graded "gain" (`Metric.graded`), "votes" of the K, or
+                label-wise "pairs"
     normalised  by what the gallery holds: a query without a relevant image has no value and is left out
     """
 
@@ -255,6 +275,9 @@ TOP_K_MEASURES: dict[str, Measure] = {
         "discounted cumulative gain of Jaccard similarity over that of the best order", "gain", True
     ),
     "wap_jaccard": Measure("weighted average precision of Jaccard similarity", "gain", True),
+    "knn_f1": Measure(
+        "F1 of the labels that more than half of the K nearest carry; chance: mean of 2,000 draws", "votes"
+    ),
     "label_precision": Measure("shared labels over those of the retrieved image, mean of pairs", "pairs"),
     "label_recall": Measure("shared labels over those of the query, mean of pairs", "pairs"),
     "label_f1": Measure("F1 of the two label sets, mean of pairs", "pairs"),

@@ -111,10 +111,12 @@ def top_k_values(
     values = {metric: torch.empty(len(indices), dtype=torch.float64) for metric in metrics}
     best = {metric: _best(metric, relevance, facts) for metric in metrics}
     queries, gallery = PackedLabels(query_labels), PackedLabels(gallery_labels)
+    voting = any(TOP_K_MEASURES[metric.name].uses == "votes" for metric in metrics)
+    carried = gallery_labels.float() if voting else gallery_labels
     step = max(1, _BLOCK_PAIRS // max(1, indices.shape[1]))
     for start in range(0, len(indices), step):
         part = slice(start, start + step)
-        top = _Top(queries, gallery, part, indices[part], query_labels.shape[1])
+        top = _Top(queries, gallery, part, indices[part], query_labels[part], carried)
         for metric, value in values.items():
             value[part] = _value(metric, top, rule_of(metric, relevance), best[metric][part])
     for metric, value in values.items():
@@ -138,6 +140,8 @@ def _value(metric: Metric, top: _Top, rule: Relevance, best: Tensor) -> Tensor:
         return m.recall(top.in_union[:, k - 1], top.of_query[:, 0])
     if uses == "pairs":
         return top.pairs(PAIR_MEASURES[metric.name])[:, :k].mean(1)
+    if uses == "votes":
+        return m.knn_f1(top.votes(k), top.asked, k)
     name, kind = metric.graded
     if name == "ndcg":
         return m.normalised_gain(top.gains(kind)[:, :k], best)
@@ -159,12 +163,20 @@ _HITS = {
 
 class _Top:
     """The retrieved images of a block of queries as counts, each (b, K) int64: shared labels, those found in the union
-    of the first images, labels of each image; of_query (b, 1)."""
+    of the first images, labels of each image; of_query (b, 1). asked (b, L): the labels of the queries."""
 
-    def __init__(self, queries: PackedLabels, gallery: PackedLabels, part: slice, images: Tensor, labels: int) -> None:
+    def __init__(
+        self,
+        queries: PackedLabels,
+        gallery: PackedLabels,
+        part: slice,
+        images: Tensor,
+        asked: Tensor,
+        carried: Tensor,
+    ) -> None:
         self.shared, self.in_union = queries.shared(part, images, gallery)
         self.of_query, self.of_image = queries.sizes[part, None], gallery.sizes[images]
-        self.labels = labels
+        self.images, self.asked, self.carried = images, asked, carried
         self._relevant: dict[Relevance, Tensor] = {}
 
     def relevant(self, rule: Relevance) -> Tensor:
@@ -176,7 +188,11 @@ class _Top:
         return self.shared if kind == "shared" else m.jaccard(self.shared, self.of_query, self.of_image)
 
     def pairs(self, measure: PairMeasure) -> Tensor:
-        return measure(self.shared, self.of_query, self.of_image, self.labels)
+        return measure(self.shared, self.of_query, self.of_image, self.asked.shape[1])
+
+    def votes(self, k: int) -> Tensor:
+        """How many of the first k carry each label, (b, L) float32."""
+        return torch.nn.functional.embedding_bag(self.images[:, :k], self.carried, mode="sum")
 
 
 def _check_width(indices: Tensor, metrics: Sequence[Metric], findable: int) -> None:

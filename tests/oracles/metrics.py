@@ -48,6 +48,12 @@ def wap(gains: list[float]) -> float:
     return total / found if found else 0.0
 
 
+def knn_f1(query: LabelSet, top: list[LabelSet]) -> float:
+    told = {label for label in frozenset().union(*top) if sum(label in image for image in top) > len(top) / 2}
+    both = len(query) + len(told)
+    return 2 * len(query & told) / both if both else 0.0
+
+
 def pair(name: str, query: LabelSet, image: LabelSet, labels: int) -> float:
     shared = len(query & image)
     above, below = {
@@ -81,6 +87,8 @@ def top_k(
     total = sum(relevant(query, image, rule, threshold) for image in ranking)
     if name == "recall":
         return recall(query, top)
+    if name == "knn_f1":
+        return knn_f1(query, top)
     if name in ("precision", "r_precision"):
         return sum(hits) / len(top)
     if name == "map":
