@@ -32,7 +32,7 @@ from architectures.embedding import EmbeddingNetwork
 from datasets.base import SPLITS, RetrievalDataset
 from datasets.footprints import outlines
 from datasets.open import open_files, open_loader, open_split
-from datasets.queries import Example, find_example, open_examples
+from datasets.queries import Example, Examples, find_example
 from utilities import (
     checkpoint,
     comparison,
@@ -198,7 +198,7 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     check_data(dataset, data, folder)
     others = functools.cache(lambda: [open_files(run, other) for other in SPLITS if other != split])
     examples = [find_example(given, dataset, others) for given in args.query]
-    asked = open_examples(examples, dataset)
+    asked = Examples(examples, dataset)
     embeddings, _ = embed(network, Settings({**run, "num_workers": 0}), asked, device)  # before the long work
     gallery = Embedded(dataset, *embed(network, run, dataset, device))
     if not distributed.is_main():
@@ -220,7 +220,7 @@ def nearest(
 ) -> neighbours.Neighbours:
     """Rows of the gallery's embeddings nearest to an example (D,), itself left out where it is one of them."""
     own = None
-    if example.row is not None:
+    if example.dataset is gallery.dataset:
         own = (gallery.rows == example.row).nonzero().flatten()
         embedding = gallery.embeddings[own[0]]  # to the last bit what an evaluation searches for
     found = neighbours.search(
@@ -230,25 +230,25 @@ def nearest(
 
 
 def describe_search(
-    number: int, example: Example, asked: RetrievalDataset, found: neighbours.Neighbours, gallery: Embedded, top: int
+    number: int, example: Example, asked: Examples, found: neighbours.Neighbours, gallery: Embedded, top: int
 ) -> Search:
     """The search as people see it: images, labels, places and what there is to say about it."""
     dataset, rows = gallery.dataset, gallery.rows[found.indices].tolist()
     places, notes = outlines(dataset, rows)
-    own_place, own_notes = outlines(asked, [number])
+    (own_place,), own_notes = outlines(asked.sources[number][0], [asked.sources[number][1]])
     hits = [
         Shown(str(dataset.names[row]), dataset.thumbnail(row, 192), dataset.labels[row], place)
         for row, place in zip(rows, places, strict=True)
     ]
-    said = [f"the query is an image of the {example.split} split"] if example.split else []
-    if example.row is not None:
+    said = [f"the query is an image of the {example.dataset.split} split"] if example.dataset else []
+    if example.dataset is dataset:
         said = [f"{said[0]}; it is left out of the hits by its index"]
     if top > len(rows):
         said.append(f"--top {top} is more than there are: all {len(rows)} images are shown")
     if skipped := len(dataset) - len(gallery.rows):
         said.append(f"{skipped} unreadable images were left out")
     return Search(
-        Shown(example.name, asked.thumbnail(number, 320), example.labels, own_place[0]),
+        Shown(example.name, asked.thumbnail(number, 320), example.labels, own_place),
         hits,
         found.distances.tolist(),
         dataset.label_names,

@@ -54,10 +54,10 @@ def outlines(dataset: RetrievalDataset, rows: Sequence[int]) -> tuple[list[Ring 
         rasterio_module()
     except UserError as error:
         return nowhere, [f"no hits.geojson: {error}"]
-    found, notes = nowhere, []
+    found, unknown = nowhere, []
     for place, row in enumerate(rows):
         try:
             found[place] = ring(patch_footprint(dataset.path(row)))
         except DatasetError as error:
-            notes.append(f"place not known: {error}")
-    return found, notes
+            unknown.append(str(error))
+    return found, [f"the places of {len(unknown)} of {len(rows)} images are not known: {unknown[0]}"] if unknown else []

@@ -19,25 +19,27 @@ from utilities.errors import DatasetError, UserError
 
 
 class Example(NamedTuple):
-    """What is searched for.
+    """What is searched for: an image of the data set, or one from elsewhere.
 
-    name    as the data set spells it, else of the file or folder
-    path    the file, or the folder of a patch
-    row     its row in the split that is searched, None where it is not one of its images
-    split   the split that it belongs to, None where it is no image of the data set
-    labels  (L,) bool, None where they are not known
+    name     as the data set spells it, else of the file or folder
+    path     the file or the folder of a patch from elsewhere; None for an image of the data set
+    dataset  the split that holds it, in `row`; None for an image from elsewhere
     """
 
     name: str
-    path: Path
-    row: int | None
-    split: str | None
-    labels: np.ndarray | None
+    path: Path | None
+    dataset: RetrievalDataset | None
+    row: int
 
     @property
     def stem(self) -> str:
         """The name without a photograph's suffix."""
         return _stem(self.name)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """(L,) bool, None where they are not known."""
+        return None if self.dataset is None else self.dataset.labels[self.row]
 
 
 def find_example(given: str, searched: RetrievalDataset, others: Callable[[], Iterable[RetrievalDataset]]) -> Example:
@@ -52,57 +54,80 @@ def find_example(given: str, searched: RetrievalDataset, others: Callable[[], It
         inside = path.resolve().is_relative_to(searched.source_path.resolve())
         for split in (searched, *(others() if inside and _row_of_path(path, searched) is None else ())):
             if (row := _row_of_path(path, split)) is not None:
-                return _example(split, row, searched)
-        stem = path.resolve().name if path.is_dir() else path.stem
-        return Example(stem, path, None, None, None)
-    row = _row_of_name(given, searched)
-    if row is not None:
-        return _example(searched, row, searched)
-    for split in others():
-        if (row := _row_of_name(given, split)) is not None:
-            return _example(split, row, searched)
+                return Example(str(split.names[row]), None, split, row)
+        return Example(path.resolve().name if path.is_dir() else path.stem, path, None, 0)
+    for open_splits in (lambda: [searched], others):
+        for split in open_splits():
+            if (row := _row_of_name(given, split)) is not None:
+                return Example(str(split.names[row]), None, split, row)
     raise UserError(
         f"--query {given}: there is no such file or folder, and no image of this name in {searched.source_path}; "
         f"give {_wanted(searched)}, or a name such as {searched.names[0]}"
     )
 
 
-def open_examples(examples: Sequence[Example], like: RetrievalDataset) -> RetrievalDataset:
-    """The examples as rows of a data set whose images are those of `like`."""
-    paths = [example.path for example in examples]
-    if isinstance(like, BigEarthNet):
-        return PatchQueries(like, paths)
-    return PhotographQueries(like, paths)
+class Examples(RetrievalDataset):
+    """The examples as rows of a data set whose images are those of `like`.
 
+    sources   where each is read from: a data set, and the row there
+    """
 
-class PhotographQueries(RetrievalDataset):
-    """Files of any size and mode that `read_rgb` takes, as 8-bit RGB of the side that `like` stores."""
-
-    def __init__(self, like: RetrievalDataset, paths: Sequence[Path]) -> None:
-        super().__init__(source_path=like.source_path, split=like.split)
-        _take_over(self, like, [path.stem for path in paths])
-        self._paths = list(paths)
+    def __init__(self, examples: Sequence[Example], like: RetrievalDataset) -> None:
+        RetrievalDataset.__init__(self, source_path=like.source_path, split=like.split)
+        _take_over(self, like, [example.name for example in examples])
+        self.sources: list[tuple[RetrievalDataset, int]] = []
+        for example in examples:
+            if example.dataset is not None:
+                self.sources.append((example.dataset, example.row))
+            elif example.path is not None:
+                self.sources.append((_open_file(example.path, like), 0))
 
     def path(self, row: int) -> Path:
-        return self._paths[row]
+        dataset, own = self.sources[row]
+        return dataset.path(own)
 
     def read(self, row: int) -> np.ndarray:
-        return read_rgb(self.path(row), self.band_sides[0]).transpose(2, 0, 1)
+        dataset, own = self.sources[row]
+        return dataset.read(own)
 
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
-        return read_rgb(self.path(row), side)
+        dataset, own = self.sources[row]
+        return dataset.thumbnail(own, side)
 
 
-class PatchQueries(BigEarthNet):
-    """Folders `<folder>/<patch>_B01.tif ...` of Sentinel-2 patches, whatever the folder is called."""
+class PhotographFile(RetrievalDataset):
+    """One file of any size and mode that `read_rgb` takes, as 8-bit RGB of the side that `like` stores."""
 
-    def __init__(self, like: BigEarthNet, paths: Sequence[Path]) -> None:
+    def __init__(self, path: Path, like: RetrievalDataset) -> None:
+        super().__init__(source_path=like.source_path, split=like.split)
+        _take_over(self, like, [path.stem])
+        self._path = path
+
+    def path(self, row: int) -> Path:
+        return self._path
+
+    def read(self, row: int) -> np.ndarray:
+        return read_rgb(self._path, self.band_sides[0]).transpose(2, 0, 1)
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        return read_rgb(self._path, side)
+
+
+class PatchFolder(BigEarthNet):
+    """A folder with the bands `<patch>_B01.tif ...` of one Sentinel-2 patch, whatever the folder is called."""
+
+    def __init__(self, path: Path, like: BigEarthNet) -> None:
         RetrievalDataset.__init__(self, source_path=like.source_path, split=like.split)
-        _take_over(self, like, [_patch_name(path, like.bands) for path in paths])
-        self._paths = list(paths)
+        _take_over(self, like, [_patch_name(path, like.bands)])
+        self.packed = None
+        self._path = path
 
     def folder(self, row: int) -> str:
-        return str(self._paths[row])
+        return str(self._path)
+
+
+def _open_file(path: Path, like: RetrievalDataset) -> RetrievalDataset:
+    return PatchFolder(path, like) if isinstance(like, BigEarthNet) else PhotographFile(path, like)
 
 
 def _take_over(queries: RetrievalDataset, like: RetrievalDataset, names: Sequence[str]) -> None:
@@ -164,8 +189,3 @@ def _row_of_name(name: str, split: RetrievalDataset) -> int | None:
 def _stem(name: str) -> str:
     suffix = Path(name).suffix
     return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
-
-
-def _example(split: RetrievalDataset, row: int, searched: RetrievalDataset) -> Example:
-    own = row if split is searched else None
-    return Example(str(split.names[row]), split.path(row), own, split.split, split.labels[row])

@@ -106,6 +106,6 @@ def _list(lines: Sequence[tuple[str, str, str]]) -> str:
         return '<p class="muted">no label</p>'
     return (
         '<ul class="labels">'
-        + "".join(f'<li class="{kind}">{mark}{escape(name)}</li>' for kind, mark, name in lines)
+        + "".join(f"<li{kind and f' class={kind}'}>{mark}{escape(name)}</li>" for kind, mark, name in lines)
         + "</ul>"
     )
