@@ -33,7 +33,7 @@ METHODS = ("baseline", "diva", "dac", "bier", "sndl")
 KS = (1, 2, 4, 8)
 DATA = [
     Flag("dataset", "Demo", "data set", choices=DATASETS.names(), aliases=("dataset_name",)),
-    Flag("source_path", "demo_data", "folder of the data set (Demo: generated there when absent)"),
+    Flag("source_path", "demo_data", "folder of the data set, with --use_npmem also its archive (Demo: generated there when absent)"),
     Flag("image_size", AUTO, "side of the network's input in pixels; 224 (BigEarthNet 100, Demo 64)", int),
     Flag("resize_to", AUTO, "side to which whole images are resized before the crop; image_size * 8/7 (BigEarthNet 6/5)", int),
     Flag("small_epochs", 0, "progressive resizing: train this many first epochs on smaller images, which are cheaper", int),
@@ -272,7 +272,7 @@ EVALUATION = [
     switch("is_evaluate_initial", "evaluate the network as it was before training"),
     switch("is_plot_dist", "draw distance_density.png on other splits than val too"),
     Flag("eval_metric", ["recall@K", "r_precision@K", "map@K", "label_jaccard@K"],
-         "measures; name@K stands for K = 1 2 4 8, a name alone for the whole ranking", nargs="+"),
+         "measures; name@K stands for K = 1 2 4 8, a name alone for the whole ranking: " + " ".join(metrics.metric_names()), nargs="+"),
     Flag("relevance", "subset", "which neighbours count in hit@K, precision@K and kin", choices=metrics.RELEVANCE_RULES),
     Flag("relevance_threshold", 0.5, "Jaccard similarity from which on --relevance jaccard counts", float),
     Flag("retrieval_queries", 6, "queries shown in retrievals.png", int),

@@ -7,6 +7,7 @@ import pytest
 from datasets.synthetic import Demo
 from tests.oracles import metrics as twin
 from tests.scripts import TINY, run_inside
+from utilities.metrics import metric_names
 from utilities.neighbour_table import read_neighbours
 
 
@@ -72,3 +73,22 @@ def test_an_unknown_split_lists_the_choices(saved):
     done = evaluate(saved, "--gallery_split", "archive", code=2)
     assert "train" in done.stderr
     assert "archive" in done.stderr
+
+
+def test_help_lists_every_measure_and_an_unknown_one_ends_with_the_choices(saved):
+    told = evaluate(saved, "--help").stdout.split()
+    assert set(metric_names()) <= set(told)
+    done = evaluate(saved, "--eval_metric", "recall@1", "ndgc@5", code=2)
+    assert "unknown metric 'ndgc@5'" in done.stderr
+    assert all(name in done.stderr for name in ("ndcg@K", "ndcg_jaccard@K", "knn_f1@K", "map_at_r"))
+
+
+def test_every_measure_has_a_score_a_chance_level_and_an_interval(saved):
+    names = [name.replace("@K", "@3") for name in metric_names()]
+    evaluate(saved, "--eval_metric", *names)
+    content = json.loads((saved / "evaluation_results" / "best_test" / "scores.json").read_text())
+    for part in ("scores", "chance", "interval"):
+        assert set(names) <= content[part].keys()
+    for name in names:
+        low, high = content["interval"][name]
+        assert low <= content["scores"][name] <= high
