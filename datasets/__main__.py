@@ -1,9 +1,11 @@
 """Check a data set before anyone trains on it, and prepare its pixels.
 
     python -m datasets UCMerced --source_path DIR [--out DIR] [--use_npmem [--cache_path DIR]]
+    python -m datasets BigEarthNet --source_path BigEarthNet-S2-v1.0.tar.gz --use_npmem --cache_path DIR
 
-Counts, missing and broken files by name, label statistics with plots, split sizes, fingerprints and a contact sheet go
-to the terminal and to --out. Exit code 1 when something is broken, 2 when something is asked for wrongly.
+The second prepares the pixels straight from a published archive, in one pass and without unpacking it. Counts, missing
+and broken files by name, label statistics with plots, split sizes, fingerprints and a contact sheet go to the terminal
+and to --out. Exit code 1 when something is broken, 2 when something is asked for wrongly.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from datasets.base import DATASETS, SPLITS, RetrievalDataset
 from datasets.cache_stage import usable_cores
 from datasets.cache_writer import prepare
 from datasets.check import Inspection, co_occurrence, inspect, sample, summary, text
-from datasets.open import open_files
+from datasets.open import open_archive, open_files
 from utilities import check_figures
 from utilities.errors import DatasetError, UserError, main_guard
 from utilities.settings import Settings
 
 FLAGS = [
-    parameters.Flag("source_path", None, "folder of the data set"),
+    parameters.Flag("source_path", None, "folder of the data set; with --use_npmem also its archive"),
     parameters.Flag("out", None, "folder for check.json, check.txt and the pictures; default: dataset_check/<NAME>"),
     parameters.switch("quick", "do not decode the images, only look whether they are there"),
     parameters.Flag("contact_images", 48, "images on the contact sheet", int),
@@ -81,12 +83,21 @@ def picture(split: RetrievalDataset, row: int) -> check_figures.Picture:
     return check_figures.Picture(pixels, str(split.names[row]), labels)
 
 
+def look_at(args: Settings) -> Inspection:
+    """The inspection; of a data set in an archive, after the one pass that prepares it."""
+    try:
+        open_archive(args)
+    except DatasetError as error:
+        return Inspection([], [str(error), *(f"    {name}" for name in error.names)], [])
+    return inspect(lambda split: open_files(args, split), decode=not args.quick, processes=usable_cores())
+
+
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
-    if args.dataset != "Demo" and not Path(args.source_path).is_dir():  # the demo is generated
-        raise UserError(f"--source_path {args.source_path} is not a folder; give the folder of {args.dataset}")
-    result = inspect(lambda split: open_files(args, split), decode=not args.quick, processes=usable_cores())
+    if args.dataset != "Demo" and not Path(args.source_path).exists():  # the demo is generated
+        raise UserError(f"--source_path {args.source_path} is not there; give the folder of {args.dataset}")
+    result = look_at(args)
     content = summary(result, args.dataset)
     folder = Path(args.out or f"dataset_check/{args.dataset}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,14 @@ tell apart and are what the official splits and published results use. Licence C
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from datasets.base import DATASETS, RetrievalDataset
-from datasets.bigearthnet_index import PatchTable, read_version_1, read_version_2
+from datasets.base import DATASETS, Packed, RetrievalDataset
+from datasets.bigearthnet_index import TABLE, PatchTable, load_table, read_version_1, read_version_2
 from datasets.bigearthnet_splits import split_rows
 from datasets.bigearthnet_tables import BAND_SETS, BAND_SIDES, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
 from datasets.rasters import read_band
@@ -35,6 +36,7 @@ class BigEarthNet(RetrievalDataset):
     version     1 or 2
     splits      "auto": the official split; "hashed": 60/20/20 by hashing names; or a folder with lists
     index_path  where the label table of version 1 is kept; None: with the data, or in the user's cache folder
+    packed      patches that lie in an archive; None: in `source_path`
     """
 
     title = "BigEarthNet (a folder a patch, or BigEarthNet-S2 and metadata.parquet)"
@@ -50,8 +52,10 @@ class BigEarthNet(RetrievalDataset):
         version: int,
         splits: str,
         index_path: str | Path | None,
+        packed: Packed | None = None,
     ) -> None:
         super().__init__(source_path=source_path, split=split)
+        self.packed = packed
         if labels not in (19, 43) or version not in (1, 2):
             raise UserError(f"--ben_labels {labels} --ben_version {version}; choices: 19 or 43, 1 or 2")
         if (labels, version) == (43, 2):
@@ -63,13 +67,13 @@ class BigEarthNet(RetrievalDataset):
         self.variant = f"v{version}"
         if version == 1:
             self._root = archive_folder(source_path)
-            table = read_version_1(self._root, Path(index_path) if index_path else None)
+            table = packed_table(packed) if packed else read_version_1(self._root, _as_path(index_path))
             rows = split_rows(table.names, split, source_path, splits)
         else:
             self._root = source_path / "BigEarthNet-S2"
             table = read_version_2(source_path / "metadata.parquet")
             rows = rows_of_version_2(table, split, source_path, splits)
-            refuse_absent(table.names[rows], self._root)
+            refuse_absent(table.names[rows], packed or self._root)
         flags = table.labels[rows]
         self.labels = flags @ mapping_to_19() if labels < flags.shape[1] else flags
         self.label_names = LABELS_19 if labels == 19 else LABELS_43
@@ -85,12 +89,18 @@ class BigEarthNet(RetrievalDataset):
         return Path(self.folder(row))
 
     def read(self, row: int) -> np.ndarray:
+        if self.packed is not None:
+            return self.prepared(row)
         bands = self._read_bands(row, self.bands)
         return np.concatenate([band.ravel() for band in bands]).reshape(self.item_shape)
 
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
-        """Red, green and blue, each stretched between its 2nd and 98th percentile."""
-        rgb = np.stack(self._read_bands(row, BAND_SETS["rgb"]), axis=-1).astype(np.float32)
+        """Red, green and blue, each stretched between its 2nd and 98th percentile.
+
+        Of patches in an archive only the prepared bands are at hand: without these three it shows the first.
+        """
+        bands = self._prepared_rgb(row) if self.packed else self._read_bands(row, BAND_SETS["rgb"])
+        rgb = np.stack(bands, axis=-1).astype(np.float32)
         low, high = np.percentile(rgb, (2, 98), axis=(0, 1))
         stretched = 255 * (rgb - low) / np.maximum(high - low, 1)
         image = Image.fromarray(stretched.clip(0, 255).astype(np.uint8))
@@ -99,6 +109,26 @@ class BigEarthNet(RetrievalDataset):
     def _read_bands(self, row: int, bands: tuple[str, ...]) -> list[np.ndarray]:
         stem = f"{self.folder(row)}/{self.names[row]}"
         return [read_band(f"{stem}_{band}.tif", BAND_SIDES[band]) for band in bands]
+
+    def _prepared_rgb(self, row: int) -> list[np.ndarray]:
+        flat, areas = self.prepared(row).ravel(), np.square(self.band_sides)
+        pieces = np.split(flat, np.cumsum(areas)[:-1])
+        squares = [piece.reshape(side, side) for piece, side in zip(pieces, self.band_sides, strict=True)]
+        bands = dict(zip(self.bands, squares, strict=True))
+        shown = BAND_SETS["rgb"] if bands.keys() >= set(BAND_SETS["rgb"]) else self.bands[:1] * 3
+        return [bands[band] for band in shown]
+
+
+def _as_path(given: str | Path | None) -> Path | None:
+    return Path(given) if given else None
+
+
+def packed_table(packed: Packed) -> PatchTable:
+    """The label table of version 1 that was made from the JSON files of an archive."""
+    table, _ = load_table(packed.folder / TABLE)
+    if table is None:
+        raise DatasetError(f"{packed.folder / TABLE} is missing or damaged; delete {packed.folder.parent}")
+    return table
 
 
 def parse_bands(text: str) -> tuple[str, ...]:
@@ -131,15 +161,24 @@ def rows_of_version_2(table: PatchTable, split: str, source: Path, splits: str) 
     return rows
 
 
-def refuse_absent(names: np.ndarray, root: Path) -> None:
-    """Raise `DatasetError` if patches of version 2 have no folder under `root`; the first five are named."""
-    if not root.is_dir():
-        raise DatasetError(f"{root} is not there; --ben_version 2 expects BigEarthNet-S2/<tile>/<patch>")
+def refuse_absent(names: np.ndarray, place: Path | Packed) -> None:
+    """Raise `DatasetError` if patches of version 2 are neither in the folder nor in the archive; five are named."""
     absent = set(names.tolist())
-    with os.scandir(os.fsencode(root)) as tiles:
-        for tile in tiles:
-            if tile.is_dir():
-                absent.difference_update(os.listdir(tile.path))
+    if isinstance(place, Packed):
+        root = place.archive
+        absent.difference_update(np.char.encode(place.names, "utf-8").tolist())
+    else:
+        root = place
+        absent.difference_update(_patches_by_tile(root))
     if absent:
         named = ", ".join(os.fsdecode(name) for name in sorted(absent)[:5])
         raise DatasetError(f"{len(absent):,} patches of metadata.parquet are absent under {root} ({named})")
+
+
+def _patches_by_tile(root: Path) -> Iterator[bytes]:
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not there; --ben_version 2 expects BigEarthNet-S2/<tile>/<patch>")
+    with os.scandir(os.fsencode(root)) as tiles:
+        for tile in tiles:
+            if tile.is_dir():
+                yield from os.listdir(tile.path)

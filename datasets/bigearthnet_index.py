@@ -26,7 +26,9 @@ from utilities.errors import DatasetError, UserError
 
 SMALL = 10_000  # patches; below, reading the labels takes less than a second and nothing is kept
 FORMAT = 1
+TABLE = "labels.npz"  # of an archive's patches, in its prepared folder
 CHUNK = 500
+COLUMN_OF = {label: i for i, label in enumerate(LABELS_43)}
 READERS = 16  # threads: reading many small files is waiting for the disk
 
 
@@ -59,7 +61,6 @@ def read_label_files(root: Path, names: np.ndarray) -> np.ndarray:
     All unreadable files, files without `labels` and unknown labels end in one `DatasetError` that counts them
     and names the first five.
     """
-    column = {label: i for i, label in enumerate(LABELS_43)}
     problems: list[str] = []
 
     def read(start: int) -> np.ndarray:
@@ -69,13 +70,10 @@ def read_label_files(root: Path, names: np.ndarray) -> np.ndarray:
             path = f"{root}/{name}/{name}_labels_metadata.json"
             try:
                 with open(path, "rb") as file:
-                    flags[row, [column[label] for label in json.load(file)["labels"]]] = True
+                    flags[row, label_columns(file.read())] = True
             except OSError as error:
                 problems.append(f"{path}: {error.strerror}")
-            except KeyError as error:
-                what = "is missing" if error.args == ("labels",) else "is not a label of BigEarthNet"
-                problems.append(f"{path}: {error} {what}")
-            except (ValueError, TypeError) as error:
+            except ValueError as error:
                 problems.append(f"{path}: {error}")
         return flags
 
@@ -89,12 +87,28 @@ def read_label_files(root: Path, names: np.ndarray) -> np.ndarray:
             disable=len(names) < SMALL,
         )
         labels = np.concatenate(list(chunks) or [np.zeros((0, len(LABELS_43)), bool)])
+    refuse_unusable(problems, len(names))
+    return labels
+
+
+def label_columns(data: bytes) -> list[int]:
+    """Which of the 43 labels stand in the contents of a `_labels_metadata.json`; ValueError says what is wrong."""
+    try:
+        return [COLUMN_OF[label] for label in json.loads(data)["labels"]]
+    except KeyError as error:
+        what = "is missing" if error.args == ("labels",) else "is not a label of BigEarthNet"
+        raise ValueError(f"{error} {what}") from error
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def refuse_unusable(problems: list[str], patches: int) -> None:
+    """Raise `DatasetError` about label files, each described in a line; nothing where there are none."""
     if problems:
         raise DatasetError(
-            f"{len(problems):,} label files of {len(names):,} patches are unusable; the first: "
+            f"{len(problems):,} label files of {patches:,} patches are unusable; the first: "
             f"{'; '.join(sorted(problems)[:5])}. Unpack the archive again"
         )
-    return labels
 
 
 def read_version_1(root: Path, index_folder: Path | None) -> PatchTable:
@@ -105,7 +119,7 @@ def read_version_1(root: Path, index_folder: Path | None) -> PatchTable:
     """
     folder = index_folder or default_index_folder(root)
     path = folder / f"labels-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.npz"
-    kept, stamp = _load(path)
+    kept, stamp = load_table(path)
     changed = root.stat().st_mtime_ns  # before listing, so that nothing that arrives meanwhile is missed
     if kept is not None and stamp == changed:
         return kept
@@ -121,7 +135,7 @@ def read_version_1(root: Path, index_folder: Path | None) -> PatchTable:
     labels[~known] = read_label_files(root, names[~known])
     table = PatchTable(names, labels, LABELS_43)
     if len(names) >= SMALL:
-        _save(path, table, changed)
+        keep_table(path, table, changed)
     return table
 
 
@@ -133,24 +147,32 @@ def default_index_folder(root: Path) -> Path:
     return Path(cache) / "multilabel-rs-retrieval"
 
 
-def _save(path: Path, table: PatchTable, stamp: int) -> None:
+def keep_table(path: Path, table: PatchTable, stamp: int) -> None:
+    """`write_table`; where that fails, it is said and the next start reads the labels again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_table(path, table, stamp)
+    except OSError as error:
+        warnings.warn(f"the label table is not kept, the next start reads it again: {error}", stacklevel=2)
+
+
+def write_table(path: Path, table: PatchTable, stamp: int) -> None:
     """Write under a temporary name and rename: two processes that build the same table do not meet."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             np.savez(
                 file, names=table.names, labels=np.packbits(table.labels, axis=1),
                 label_names=np.asarray(table.label_names), stamp=stamp, format=FORMAT,
             )  # fmt: skip
         temporary.replace(path)
-    except OSError as error:
+    except OSError:
         with suppress(OSError):
             temporary.unlink()
-        warnings.warn(f"the label table is not kept, the next start reads it again: {error}", stacklevel=2)
+        raise
 
 
-def _load(path: Path) -> tuple[PatchTable | None, int]:
+def load_table(path: Path) -> tuple[PatchTable | None, int]:
     """The kept table and the folder's modification time when it was made; (None, 0) without a usable one."""
     if not path.exists():
         return None, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -18,11 +19,11 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
-def read_rgb(path: Path, side: int) -> np.ndarray:
+def read_rgb(path: Path | BinaryIO, side: int, name: str = "") -> np.ndarray:
     """(side, side, 3) uint8, resized with an antialiased bilinear filter where the size differs.
 
     Grayscale is repeated, CMYK and palettes converted, an alpha channel dropped. A file that cannot be
-    decoded, is cut off, or holds more than 8 bits a channel is a `DatasetError` that names it.
+    decoded, is cut off, or holds more than 8 bits a channel is a `DatasetError` that names it (an open file: `name`).
     """
     try:
         with Image.open(path) as image:
@@ -30,10 +31,17 @@ def read_rgb(path: Path, side: int) -> np.ndarray:
                 raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
             rgb = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot read the image {path}: {error}") from error
-    if rgb.size != (side, side):
-        rgb = rgb.resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
+        raise DatasetError(f"cannot read the image {name or path}: {error}") from error
+    return np.asarray(_resized(rgb, side))
+
+
+def resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (side, side, 3) by the same filter."""
+    return np.asarray(_resized(Image.fromarray(pixels), side))
+
+
+def _resized(image: Image.Image, side: int) -> Image.Image:
+    return image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def image_files(folder: Path) -> set[str]:

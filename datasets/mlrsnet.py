@@ -17,8 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from datasets.base import DATASETS, RetrievalDataset
-from datasets.images import IMAGENET_MEAN, IMAGENET_STD, difference, image_files, read_rgb, refuse_difference
+from datasets.base import DATASETS, Packed, RetrievalDataset
+from datasets.images import IMAGENET_MEAN, IMAGENET_STD, difference, image_files, read_rgb, refuse_difference, resized
 from datasets.label_csv import LabelTable, read_label_table
 from datasets.mlrsnet_labels import CATEGORY_LABELS, LABELS, corrupted_rows, read_workbook, repair
 from datasets.split_files import hashed_split, parse_proportions, rows_of_split
@@ -36,6 +36,7 @@ class MLRSNet(RetrievalDataset):
     labels       "repair" undoes the corruption of the label files that are published since 2021 (see
                  `mlrsnet_labels`), "as_is" takes them as they are; both say what they found
     proportions  percentages of train/val/test, each category divided on its own; "40/10/50" is the paper's
+    packed       images that lie in an archive; None: in `source_path`
 
     Splits follow from the names alone, so they are the same on every machine. Label files whose columns are
     not MLRSNet's are read too: the labels are then those of their header.
@@ -49,12 +50,19 @@ class MLRSNet(RetrievalDataset):
     dtype = np.dtype(np.uint8)
     split_seed: ClassVar[int] = 0
 
-    def __init__(self, *, source_path: Path, split: str, labels: str, proportions: str) -> None:
+    def __init__(
+        self, *, source_path: Path, split: str, labels: str, proportions: str, packed: Packed | None = None
+    ) -> None:
         super().__init__(source_path=source_path, split=split)
-        table = label_table(source_path, labels)
-        images = source_path / "Images"
-        folders = category_folders(images, table.category_names)
-        refuse_differences(table, images, folders)
+        table = label_table(label_source(source_path, packed), labels)
+        self.packed = packed
+        if packed is None:
+            images = source_path / "Images"
+            folders = category_folders(images, table.category_names)
+            refuse_differences(table, images, folders)
+        else:
+            folders = list(table.category_names)
+            refuse_difference(table.names.tolist(), packed.names.tolist(), "the label files", packed.archive)
         part = hashed_split(table.names, table.categories, parse_proportions(proportions), seed=self.split_seed)
         rows = rows_of_split(part, split)
         self.names, self.labels, self.label_names = table.names[rows], table.labels[rows], table.label_names
@@ -64,10 +72,21 @@ class MLRSNet(RetrievalDataset):
         return self.source_path / "Images" / str(self._folder_of[row]) / str(self.names[row])
 
     def read(self, row: int) -> np.ndarray:
+        if self.packed is not None:
+            return self.prepared(row)
         return read_rgb(self.path(row), SIDE).transpose(2, 0, 1)
 
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        if self.packed is not None:
+            return resized(self.prepared(row).transpose(1, 2, 0), side)
         return read_rgb(self.path(row), side)
+
+
+def label_source(source_path: Path, packed: Packed | None) -> Path:
+    """The folder that holds `labels`: the data set's, or what was kept of an archive that holds them too."""
+    if packed is None or (source_path / "labels").is_dir():
+        return source_path
+    return packed.folder
 
 
 def label_table(source_path: Path, labels: str) -> LabelTable:

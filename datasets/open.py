@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from datasets.base import DATASETS, SPLITS, RetrievalDataset
+from datasets.archive_layout import ARCHIVES
+from datasets.archive_writer import open_packed, prepare_archive
+from datasets.archives import find_archive
+from datasets.base import DATASETS, SPLITS, Packed, RetrievalDataset
 from datasets.cache import cache_folder, open_cache
 from datasets.cache_stage import usable_cores
 from datasets.cache_writer import prepare
@@ -35,10 +38,40 @@ def open_split(args: Settings, split: str) -> RetrievalDataset:
 
 
 def open_files(args: Settings, split: str) -> RetrievalDataset:
-    """One split that reads its images from their own files, also with --use_npmem."""
-    dataset = DATASETS.build(args.dataset, args, source_path=Path(args.source_path), split=split)
+    """One split that reads its images from their own files, also with --use_npmem; an archive's are prepared first."""
+    packed = open_archive(args)
+    source = Path(args.source_path)
+    dataset = DATASETS.build(
+        args.dataset, args, source_path=source.parent if source.is_file() else source, split=split, packed=packed
+    )
     dataset.skip_broken = args.skip_broken_images
+    if packed is not None:
+        dataset.cache = open_cache(dataset, packed.folder.parent)
     return dataset
+
+
+def open_archive(args: Settings) -> Packed | None:
+    """The images of a data set that lies in an archive, prepared where they are not yet; None where it is unpacked.
+
+    --source_path is the archive, or the folder that holds it. Once prepared, the archive itself may be gone.
+    """
+    source = Path(args.source_path)
+    if args.dataset not in ARCHIVES.names():
+        return None
+    layout = ARCHIVES.build(args.dataset, args, source_path=source.parent if source.is_file() else source)
+    if not source.exists() or (source.is_dir() and layout.is_unpacked()):
+        return None
+    archive = find_archive(source, layout.pattern)
+    folder = cache_folder(layout, args.cache_path)
+    if archive is None:
+        return open_packed(folder, None) if folder.exists() else None
+    if not args.use_npmem:
+        raise UserError(
+            f"the images of {args.dataset} lie in {archive}: give --use_npmem, which prepares them in one pass without "
+            "unpacking, or unpack the archive and give its folder as --source_path"
+        )
+    prepare_archive(layout, archive, args.cache_path, processes=usable_cores(), skip_broken=args.skip_broken_images)
+    return open_packed(folder, archive)
 
 
 def attach_cache(args: Settings, *opened: RetrievalDataset) -> None:
@@ -79,12 +112,14 @@ def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device)
 
 def open_data(args: Settings, device: torch.device) -> TrainingData:
     """Train and val of the run. The main process opens them first: it may have to generate them."""
+    if args.use_npmem:
+        open_archive(args)  # may take hours: the processes wait for each other by a lock, which knows no time-out
     if not distributed.is_main():
         distributed.barrier()
     train, val = open_files(args, "train"), open_files(args, "val")
     if distributed.is_main():
         distributed.barrier()
-    if args.use_npmem:  # may take hours: the processes wait for each other by a lock, which knows no time-out
+    if args.use_npmem:  # hours and a lock, likewise
         attach_cache(args, train, val)
     whole = args.batch_size * distributed.world_size()
     if whole > len(train):

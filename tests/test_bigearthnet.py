@@ -356,7 +356,7 @@ def test_it_is_built_from_its_flags(tmp_path: Path) -> None:
         "ben_splits": "hashed",
         "ben_index_path": str(tmp_path),
     }
-    data = DATASETS.build("BigEarthNet", settings, source_path=tmp_path, split="test")
+    data = DATASETS.build("BigEarthNet", settings, source_path=tmp_path, split="test", packed=None)
     assert len(data) == 2
 
 

@@ -113,7 +113,7 @@ def test_the_pixels_are_prepared_on_request_unless_broken(tmp_path):
     [
         (["Atlantis", "--source_path", "."], "invalid choice"),
         (["UCMerced"], "--source_path DIR is needed"),
-        (["UCMerced", "--source_path", "does/not/exist"], "is not a folder"),
+        (["UCMerced", "--source_path", "does/not/exist"], "is not there"),
         (["UCMerced", "--source_path", ".", "--depth", "3"], "unrecognized"),
     ],
 )

@@ -495,5 +495,5 @@ def test_a_split_that_would_be_empty_is_an_error(tmp_path: Path) -> None:
 def test_it_is_built_from_its_flags(tmp_path: Path) -> None:
     write_mlrsnet(tmp_path, images={"lake": 10}, labels=LABELS[:5])
     settings = {"mlrsnet_labels": "repair", "mlrsnet_proportions": "40/30/30"}
-    data = DATASETS.build("MLRSNet", settings, source_path=tmp_path, split="val", seed=1)
+    data = DATASETS.build("MLRSNet", settings, source_path=tmp_path, split="val", packed=None, seed=1)
     assert len(data) == 3
