@@ -32,6 +32,7 @@ HOMES = {
     "faiss": "utilities/neighbours.py",
     "wandb": "utilities/logger.py",
     "matplotlib": "utilities/figures.py",
+    "vaex": "utilities/neighbour_statistics.py",
     "rasterio": "utilities/geojson.py",
     "osgeo": None,
     "pretrainedmodels": None,

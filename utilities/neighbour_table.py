@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from utilities.metrics import jaccard
 from utilities.neighbours import Neighbours
 
 _BLOCK_PAIRS = 2**20
-COLUMNS = ("query", "rank", "image", "distance", "shared_labels", "jaccard")
+NUMBERS = ("rank", "distance", "shared_labels", "jaccard")
+COLUMNS = ("query", "image", *NUMBERS)
 
 
 def write_neighbours(
@@ -86,16 +88,47 @@ def _compare(indices: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> t
 
 def read_neighbours(folder: Path) -> dict[str, np.ndarray]:
     """The table of `write_neighbours` as columns; `UserError` where there is none."""
-    path = folder / "neighbours.parquet"
-    if path.exists():
-        try:
-            from pyarrow import parquet
-        except ImportError as error:
-            raise UserError(f"{path} is read with pyarrow ({error}): pip install pyarrow") from None
-        table = parquet.read_table(path)
+    path = _path(folder)
+    if path.suffix == ".parquet":
+        table = _parquet(path).read_table(path)
         return {name: table[name].to_numpy() for name in COLUMNS}
-    path = folder / "neighbours.npz"
-    if not path.exists():
-        raise UserError(f"{folder} holds no neighbours.parquet or neighbours.npz; run evaluate_model.py on it first")
     with np.load(path) as columns:
         return {name: columns[name] for name in COLUMNS}
+
+
+def read_batches(folder: Path, *, rows: int = 2**20) -> Iterator[dict[str, np.ndarray]]:
+    """The columns of numbers in pieces of up to `rows` rows, without holding the table (but for an .npz)."""
+    path = _path(folder)
+    if path.suffix == ".parquet":
+        with _parquet(path).ParquetFile(path) as file:
+            for batch in file.iter_batches(rows, columns=list(NUMBERS)):
+                yield {name: batch[name].to_numpy() for name in NUMBERS}
+        return
+    with np.load(path) as table:
+        columns = {name: table[name] for name in NUMBERS}
+    for start in range(0, len(columns["rank"]), rows):
+        yield {name: column[start : start + rows] for name, column in columns.items()}
+
+
+def count_rows(folder: Path) -> int:
+    """Rows of the table."""
+    path = _path(folder)
+    if path.suffix == ".parquet":
+        return int(_parquet(path).read_metadata(path).num_rows)
+    with np.load(path) as columns:
+        return len(columns["rank"])
+
+
+def _path(folder: Path) -> Path:
+    for name in ("neighbours.parquet", "neighbours.npz"):
+        if (folder / name).exists():
+            return folder / name
+    raise UserError(f"{folder} holds no neighbours.parquet or neighbours.npz; run evaluate_model.py on it first")
+
+
+def _parquet(path: Path) -> ModuleType:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f"{path} is read with pyarrow ({error}): pip install pyarrow") from None
+    return parquet
