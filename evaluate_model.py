@@ -189,6 +189,15 @@ def split_name(args: Settings) -> str:
     return args.dataset_type + (f" in {args.gallery_split}" if args.gallery_split else "")
 
 
+def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
+    """Print the table of several runs, and save it and its figure."""
+    what = f"{network_name(args)}_{split_name(args).replace(' ', '_')}"
+    target = Path(args.comparison_path or comparison.common_parent(folders) / f"comparison_{what}")
+    title = f"{len(folders)} runs, {split_name(args)}, {network_name(args)} network"
+    print(comparison.write_comparison(target, comparison.describe(folders, contents), title=title))
+    print(f"saved in {target}")
+
+
 def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     """Find what lies nearest to each --query in the split that is searched, write it down and print it."""
     run = parameters.of_run(folder, args)
@@ -274,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         contents = [evaluate_run(folder, args, device) for folder in folders]
         if len(folders) > 1 and distributed.is_main():
-            print(comparison.comparison(folders, contents))
+            compare(folders, contents, args)
 
 
 if __name__ == "__main__":

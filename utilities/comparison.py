@@ -1,25 +1,168 @@
-"""Several evaluated runs side by side."""
+"""Several evaluated runs side by side: one table and one figure."""
 
 from __future__ import annotations
 
+import csv
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from utilities import run_folder
+from utilities.figures import INK, SERIES, Axes, Figure, save, styled
 from utilities.logger import read_metrics
 
+SHOWN = ("recall@1", "r_precision@8", "map@8", "label_jaccard@8")
 
-def comparison(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> str:
-    """Markdown table, one line a run: its scores, and how fast and how long it trained."""
-    wanted = ("recall@1", "r_precision@8", "map@8", "label_jaccard@8")
-    columns = [n for n in wanted if n in contents[0]["scores"]] or list(contents[0]["scores"])[:6]
-    rows = [["run", *columns, "images/s", "minutes"]]
+
+class Run(NamedTuple):
+    """One evaluated run.
+
+    content            what its scores.json holds: scores, intervals, chance, protocol
+    images_per_second  of training, None for a run without a line of training
+    minutes            of training
+    """
+
+    name: str
+    method: str
+    content: dict[str, Any]
+    images_per_second: float | None
+    minutes: float
+
+    def number(self, part: str, measure: str) -> float | None:
+        """A score or chance level; None where no query could be scored."""
+        value = self.content[part].get(measure)
+        return None if value is None or value != value else float(value)
+
+    def interval(self, measure: str) -> tuple[float | None, float | None]:
+        low, high = self.content["interval"][measure]
+        return (None, None) if low is None or low != low else (float(low), float(high))
+
+
+def common_parent(folders: Sequence[Path]) -> Path:
+    """The deepest folder in which all run folders lie."""
+    return Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+
+
+def describe(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> list[Run]:
+    """The runs, named by their place under the common parent, with how fast and how long they trained."""
+    parent = common_parent(folders)
+    runs = []
     for folder, content in zip(folders, contents, strict=True):
         trained = [record for record in read_metrics(folder) if record["split"] == "train"]
         seconds = sum(record["seconds"] for record in trained)
         images = sum(record["seconds"] * record["images_per_second"] for record in trained)
-        scores = [f"{content['scores'][column]:.4f}" for column in columns]
-        rows.append([folder.name, *scores, f"{images / seconds:.0f}" if seconds else "-", f"{seconds / 60:.1f}"])
+        name = str(folder.resolve().relative_to(parent))
+        method = run_folder.read_args(folder)["method"]
+        runs.append(Run(name, method, content, images / seconds if seconds else None, seconds / 60))
+    return runs
+
+
+def write_comparison(folder: Path, runs: Sequence[Run], *, title: str) -> str:
+    """Fill `folder` with comparison.md, .csv, .json and .png; returns the text of the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "\n".join([title, "", markdown(runs), *(f"\nnote: {note}" for note in notes(runs))]) + "\n"
+    (folder / "comparison.md").write_text(text, encoding="utf-8")
+    rows = [_row(run) for run in runs]
+    (folder / "comparison.json").write_text(json.dumps({"title": title, "runs": rows}, indent=2) + "\n")
+    with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(folder / "comparison.png", runs, title=title)
+    return text
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """One line a run under the level of chance: method, scores, images a second and minutes of training."""
+    columns = shown(runs)
+    rows = [["run", "method", *columns, "images/s", "minutes"]]
+    if not notes(runs):
+        rows.append(["level of chance", "", *(_digits(runs[0].number("chance", column)) for column in columns), "", ""])
+    for run in runs:
+        speed = "-" if run.images_per_second is None else f"{run.images_per_second:.0f}"
+        scores = [_digits(run.number("scores", column)) for column in columns]
+        rows.append([run.name, run.method, *scores, speed, f"{run.minutes:.1f}"])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """What forbids to compare the scores: other images or labels."""
+    keys = ("fingerprint", "gallery_fingerprint")
+    data = {tuple(run.content["protocol"].get(key) for key in keys) for run in runs}
+    if len(data) == 1:
+        return []
+    sets = ", ".join(f"{run.name}: {run.content['protocol']['dataset']}" for run in runs)
+    return [f"these runs were evaluated on different images or labels ({sets}); their scores do not compare"]
+
+
+def shown(runs: Sequence[Run]) -> list[str]:
+    """The measures of the table and the figure: the usual ones, else the first that all runs have."""
+    common = [name for name in runs[0].content["scores"] if all(name in run.content["scores"] for run in runs)]
+    return [name for name in SHOWN if name in common] or common[:4]
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """Everything about a run in plain values, one key a column."""
+    protocol = run.content["protocol"]
+    row: dict[str, Any] = {"run": run.name, "method": run.method}
+    row |= {key: protocol[key] for key in ("dataset", "split", "network", "queries", "gallery")}
+    for measure in run.content["scores"]:
+        low, high = run.interval(measure)
+        row |= {measure: run.number("scores", measure), f"{measure} low": low, f"{measure} high": high}
+        row[f"{measure} chance"] = run.number("chance", measure)
+    speed = None if run.images_per_second is None else round(run.images_per_second, 2)
+    return row | {"images_per_second": speed, "minutes": round(run.minutes, 2)}
+
+
+# --- figure -------------------------------------------------------------------------------------------------
+
+
+def draw(path: Path, runs: Sequence[Run], *, title: str) -> None:
+    """A panel a measure: every run's score with its 95 % interval, and the level of chance."""
+    measures = shown(runs)
+    with styled():
+        figure = Figure((2.2 + 2.35 * len(measures), 1.75 + 0.44 * len(runs)))
+        figure.set_layout_engine("constrained", wspace=0.06)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, weight="bold")
+        panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+        for axes, measure in zip(panels, measures, strict=True):
+            _panel(axes, runs, measure)
+        panels[0].set_yticks(range(len(runs)), [_shortened(run.name) for run in runs], color=INK)
+        panels[0].set_ylim(len(runs) - 0.4, -0.75)  # the first run on top
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower right", ncols=3, fontsize=8)
+        save(figure, path)
+
+
+def _panel(axes: Axes, runs: Sequence[Run], measure: str) -> None:
+    for place, run in enumerate(runs):
+        score, chance, (low, high) = run.number("scores", measure), run.number("chance", measure), run.interval(measure)
+        first = place == 0
+        if low is not None and high is not None:
+            label = "95 % interval over queries" if first else None
+            axes.plot((low, high), (place, place), color=SERIES[0], alpha=0.4, linewidth=6, label=label)
+        if chance is not None:
+            label = "level of chance" if first else None
+            axes.plot(
+                (chance,) * 2, (place - 0.5, place + 0.5), color=INK, linewidth=1.2, solid_capstyle="butt", label=label
+            )
+        if score is not None:
+            axes.plot(score, place, "o", color=SERIES[0], markersize=6, label="score" if first else None)
+            axes.annotate(f"{score:.3f}", (score, place), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_title(measure)
+    axes.margins(x=0.14)
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="y", visible=False)
+
+
+def _shortened(name: str, most: int = 30) -> str:
+    return name if len(name) <= most else f"…{name[1 - most :]}"
