@@ -1,34 +1,52 @@
-"""Feeding on the host: batches from the prepared array against one float32 file an image; reading Sentinel-2 bands.
+"""The data on the host: feeding batches, preparing the array, opening the label table, each against the original way.
 
-    python -m tests.benchmarks.loader [--images 1200] [--rounds 7] [--json FILE]
+    python -m tests.benchmarks.loader [--images 1200] [--patches 200] [--rounds 7] [--json FILE] [--folder DIR]
 
-The original way is re-written here: every image a file of float32 that `numpy.fromfile` reads whole, standardised on
-its own in numpy, collated by stacking. The array's way is what `datasets.cache` hands to the loader: stored integers,
-whose crop and normalisation are the device's. Both run in one process, from the page cache, in turn. MLRSNet's images
-are stored at 256 pixels in the array and at 224 in the files (the original stores what it feeds).
+The original way is re-written here. Feeding: every image a file of float32 that `numpy.fromfile` reads whole,
+standardised on its own in numpy, collated by stacking; the array's way is what `datasets.cache` hands to the loader,
+stored integers, whose crop and normalisation are the device's. MLRSNet's images are stored at 256 pixels in the array
+and at 224 in the files (the original stores what it feeds). Preparing: rasterio band by band, and unpacking before it.
+Labels: one `json.load` a patch, timed on --patches and scaled to 590,326. Everything runs in one process, from the page
+cache, both ways in turn; ratios are medians over rounds. Generated pixels; decoding does not depend on their values.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import tarfile
 import tempfile
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from datasets.archive_writer import prepare_archive
 from datasets.base import SPLITS, RetrievalDataset
-from datasets.bigearthnet_tables import BAND_SIDES
+from datasets.bigearthnet import BigEarthNet
+from datasets.bigearthnet_archive import BigEarthNetArchive
+from datasets.bigearthnet_index import PatchTable, keep_table
+from datasets.bigearthnet_tables import BAND_SIDES, LABELS_43
 from datasets.cache import open_cache
 from datasets.cache_writer import prepare
-from datasets.rasters import read_band
+from datasets.synthetic_sentinel import write_bigearthnet_layout
 from tests.benchmarks.timing import arguments, paired, ratio, show
-from tests.miniatures import write_patch
 
 BATCH = 120
+PATCHES = 590_326  # of BigEarthNet
 MLRSNET = (("R", "G", "B"), (256, 256, 256), np.dtype(np.uint8), (3, 224, 224))
 BIGEARTHNET = (tuple(BAND_SIDES), tuple(BAND_SIDES.values()), np.dtype(np.uint16), (12, 120, 120))
+Row = dict[str, Any]
+
+
+def row(what: str, unit: str, here: float, original: float, times: float, target: str) -> Row:
+    """One line of the table; times is how many times better `here` is."""
+    return {"what": what, "unit": unit, "here": here, "original way": original, "times": times, "target": target}
 
 
 class Random(RetrievalDataset):
@@ -59,7 +77,7 @@ def original_item(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy((pixels - mean) / (std + 1e-6))
 
 
-def feeding(folder: Path, layout: tuple[Any, ...], images: int, rounds: int) -> dict[str, Any]:
+def feeding(folder: Path, name: str, layout: tuple[Any, ...], images: int, rounds: int, bytes_target: str) -> list[Row]:
     """Images a second of both ways, one process each, and the bytes that they read."""
     bands, sides, dtype, shape = layout
     folder.mkdir()
@@ -67,8 +85,8 @@ def feeding(folder: Path, layout: tuple[Any, ...], images: int, rounds: int) -> 
     train = splits[0]
     train.cache = open_cache(train, prepare(splits, None, processes=0, skip_broken=False))
     rng = np.random.default_rng(0)
-    for row in range(images):
-        rng.random(shape, np.float32).tofile(folder / f"{row}.bin")
+    for number in range(images):
+        rng.random(shape, np.float32).tofile(folder / f"{number}.bin")
 
     def batches() -> list[list[int]]:
         order = rng.permutation(images)
@@ -80,67 +98,129 @@ def feeding(folder: Path, layout: tuple[Any, ...], images: int, rounds: int) -> 
 
     def from_files() -> None:
         for rows in batches():
-            torch.stack([original_item(folder / f"{row}.bin", shape) for row in rows])
+            torch.stack([original_item(folder / f"{number}.bin", shape) for number in rows])
 
     seconds = paired({"array": from_array, "files": from_files}, rounds)
-    stored, original = int(np.prod(train.item_shape)) * dtype.itemsize, int(np.prod(shape)) * 4
-    return {
-        "array images/s": images / float(np.median(seconds["array"])),
-        "original images/s": images / float(np.median(seconds["files"])),
-        "times faster": ratio(seconds, "files", "array"),
-        "bytes an image": stored,
-        "original bytes": original,
-        "times fewer bytes": original / stored,
+    here, original = (images / float(np.median(seconds[way])) for way in ("array", "files"))
+    stored, fed = int(np.prod(train.item_shape)) * dtype.itemsize, int(np.prod(shape)) * 4
+    return [
+        row(f"batches, {name}", "images/s a core", here, original, ratio(seconds, "files", "array"), "10"),
+        row(f"stored, {name}", "bytes an image", stored, fed, fed / stored, bytes_target),
+    ]
+
+
+class ThroughGdal(BigEarthNet):
+    """The same patches, read by rasterio band by band."""
+
+    def _read_bands(self, row: int, bands: tuple[str, ...]) -> list[np.ndarray]:
+        import rasterio
+
+        pixels = []
+        for band in bands:
+            with rasterio.open(f"{self.folder(row)}/{self.names[row]}_{band}.tif") as file:
+                pixels.append(file.read(1))
+        return pixels
+
+
+def opened(kind: type[BigEarthNet], root: Path, index: Path | None = None, splits: str = "hashed") -> list[BigEarthNet]:
+    return [
+        kind(source_path=root, split=s, labels=19, bands="all", version=1, splits=splits, index_path=index)
+        for s in SPLITS
+    ]
+
+
+def preparing(folder: Path, patches: int, rounds: int) -> list[Row]:
+    """Patches a second of whole passes that fill the array; the arrays of both ways are compared."""
+    root, archive = folder / "BigEarthNet-v1.0", folder / "BigEarthNet-v1.0.tar.gz"
+    write_bigearthnet_layout(root, patches=patches, seed=0)
+    with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
+        tar.add(root, root.name)
+    arrays: dict[str, np.ndarray] = {}
+
+    def through(kind: type[BigEarthNet], source: Path) -> None:
+        place = folder / "array"
+        done = prepare(opened(kind, source), place, processes=0, skip_broken=False)
+        keep(kind.__name__, done)
+        shutil.rmtree(place)
+
+    def from_archive() -> None:
+        place, layout = folder / "array", BigEarthNetArchive(source_path=folder / "none", bands="all", version=1)
+        keep("archive", prepare_archive(layout, archive, place, processes=1, skip_broken=False))
+        shutil.rmtree(place)
+
+    def unpacked_first() -> None:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder / "unpacked", filter="data")
+        through(ThroughGdal, folder / "unpacked" / root.name)
+        shutil.rmtree(folder / "unpacked")
+
+    def keep(way: str, done: Path) -> None:
+        if way not in arrays:
+            order = np.argsort(np.load(done / "names.npy"))
+            arrays[way] = np.load(done / "pixels.npy")[order]
+
+    ways = {
+        "here": lambda: through(BigEarthNet, root),
+        "rasterio": lambda: through(ThroughGdal, root),
+        "archive": from_archive,
+        "unpacked": unpacked_first,
     }
+    seconds = paired(ways, rounds)
+    assert all(np.array_equal(pixels, arrays["BigEarthNet"]) for pixels in arrays.values()), "pixels differ"
+    rates = {way: patches / float(np.median(seconds[way])) for way in ways}
+    folder_times, archive_times = ratio(seconds, "rasterio", "here"), ratio(seconds, "unpacked", "archive")
+    what = "preparing BigEarthNet, identical pixels,"
+    return [
+        row(f"{what} from folders", "patches/s a core", rates["here"], rates["rasterio"], folder_times, "5"),
+        row(f"{what} from .tar.gz", "patches/s a core", rates["archive"], rates["unpacked"], archive_times, ""),
+    ]
 
 
-def reading_patches(folder: Path, rounds: int, patches: int = 40) -> dict[str, Any]:
-    """Patches a second of `read_band` and of rasterio, band by band, on one core; equal pixels are checked."""
-    import rasterio
-
+def label_tables(folder: Path, patches: int, rounds: int) -> list[Row]:
+    """A later start with all splits of 590,326 patches, labels and lists, and one json.load a patch."""
+    root, index, lists = folder / "root", folder / "index", folder / "lists"
+    for place in (root, index, lists):
+        place.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    stems = []
-    for number in range(patches):
-        write_patch(folder / f"S2A_{number}", rng)
-        stems.append(str(folder / f"S2A_{number}" / f"S2A_{number}"))
+    names = np.unique([f"S2A_MSIL2A_20170613T{i % 1000:06d}_{i // 10_000}_{i}" for i in range(PATCHES)])
+    table = PatchTable(names.astype(np.bytes_), rng.random((PATCHES, 43)) < 0.07, LABELS_43)
+    kept = index / f"labels-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.npz"
+    keep_table(kept, table, root.stat().st_mtime_ns)
+    for split, part in zip(SPLITS, np.split(rng.permutation(names), [270_000, 394_000]), strict=True):
+        (lists / f"{split}.csv").write_text("".join(f"{name},{name}\n" for name in part.tolist()))
+    text = json.dumps(
+        {"labels": list(LABELS_43[:3]), "projection": "P" * 600, "acquisition_date": "2017-06-13 10:10:31"}
+    )
+    files = [folder / f"{number}.json" for number in range(patches)]
+    for path in files:
+        path.write_text(text)
 
-    def own(stem: str) -> list[np.ndarray]:
-        return [read_band(f"{stem}_{band}.tif", side) for band, side in BAND_SIDES.items()]
+    def every_file() -> None:
+        for path in files:
+            with path.open() as file:
+                json.load(file)
 
-    def gdal(stem: str) -> list[np.ndarray]:
-        bands = []
-        for band in BAND_SIDES:
-            with rasterio.open(f"{stem}_{band}.tif") as file:
-                bands.append(file.read(1))
-        return bands
-
-    for stem in stems:
-        assert all(np.array_equal(a, b) for a, b in zip(own(stem), gdal(stem), strict=True)), stem
-
-    def every(read: Callable[[str], list[np.ndarray]]) -> Callable[[], None]:
-        return lambda: [read(stem) for stem in stems] and None
-
-    seconds = paired({"own": every(own), "rasterio": every(gdal)}, rounds)
-    return {
-        "read_band patches/s": patches / float(np.median(seconds["own"])),
-        "rasterio patches/s": patches / float(np.median(seconds["rasterio"])),
-        "times faster": ratio(seconds, "rasterio", "own"),
-        "pixels": "identical",
-    }
+    seconds = paired({"here": lambda: opened(BigEarthNet, root, index, str(lists)), "original": every_file}, rounds)
+    here, original = np.median(seconds["here"]), np.median(seconds["original"]) * PATCHES / patches
+    what = "a later start: labels and official lists of 590,326 patches"
+    return [row(what, "s", float(here), float(original), float(original / here), "under 2 s")]
 
 
 def main() -> None:
-    args = arguments(__doc__ or "", images=1200, rounds=7, folder="")
+    args = arguments(__doc__ or "", images=1200, patches=200, rounds=7, folder="")
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(dir=args.folder or None) as name:
-        folder = Path(name)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=args.folder or None) as name, contextlib.redirect_stderr(io.StringIO()):
+        folder = Path(name)  # every pass says what it does; here there are dozens
         rows = [
-            {"shape": "MLRSNet, 224 px"} | feeding(folder / "mlrsnet", MLRSNET, args.images, args.rounds),
-            {"shape": "BigEarthNet, 12 x 120 x 120"} | feeding(folder / "ben", BIGEARTHNET, args.images, args.rounds),
+            *feeding(folder / "mlrsnet", "MLRSNet 224 px", MLRSNET, args.images, args.rounds, ""),
+            *feeding(folder / "ben", "BigEarthNet 12 x 120 x 120", BIGEARTHNET, args.images, args.rounds, "4.3"),
+            *preparing(folder / "patches", args.patches, args.rounds),
+            *label_tables(folder / "labels", args.patches, args.rounds),
         ]
-        show("Batches of 120 on the host, one process", rows, args.json)
-        (folder / "patches").mkdir()
-        show("Reading the twelve bands of a patch, one core", [reading_patches(folder / "patches", args.rounds)], None)
+    title = f"Data on the host: {args.images} images, {args.patches} patches, {args.rounds} rounds"
+    show(title, rows, args.json)
+    print(f"{time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":
