@@ -24,13 +24,17 @@ class ResNet(Backbone):
                        torchvision's, timm's or pretrainedmodels' naming
     frozen             no gradient into any weight, batch-norm statistics fixed
     freeze_batch_norm  batch-norm statistics fixed while all weights train (Roth et al. 2020, Sanakoyeu et al. 2019)
+
+    Without pretrained weights, the last batch norm of each residual block starts at 0 (Goyal et al. 2017, Accurate,
+    Large Minibatch SGD, section 5.1).
     """
 
     arch: ClassVar[str]
 
     def __init__(self, *, bands: tuple[str, ...], weights: str, frozen: bool, freeze_batch_norm: bool) -> None:
         super().__init__()
-        net = torchvision.models.get_model(self.arch, weights=None)
+        # Training from scratch starts with blocks that are the identity.
+        net = torchvision.models.get_model(self.arch, weights=None, zero_init_residual=True)
         self.features = net.fc.in_features
         net.fc = nn.Identity()
         if weights != "none":

@@ -150,3 +150,10 @@ def test_description_rebuilds_the_network():
     images = torch.randn(2, 12, 32, 32)
     with torch.inference_mode():
         assert torch.equal(net.eval().embed(images), again.eval().embed(images))
+
+
+def test_blocks_start_as_the_identity_from_scratch():
+    net = BACKBONES["resnet50"](bands=("R", "G", "B"), weights="none", frozen=False, freeze_batch_norm=False).net
+    block = net.layer1[1]
+    features = torch.rand(2, 256, 5, 5)
+    torch.testing.assert_close(block(features), features)

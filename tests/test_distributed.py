@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 import parameters
 from architectures import BACKBONES
@@ -45,6 +44,8 @@ class FirstStage(ResNet):
         super().__init__(**options)
         self.features = 64
         self.net.layer2 = self.net.layer3 = self.net.layer4 = nn.Identity()
+        for block in self.net.layer1:
+            nn.init.ones_(block.bn2.weight)  # it starts at 0, which would hide the gradient of all before it
 
 
 def split():
@@ -123,7 +124,7 @@ def differences(kind, batch_norm, rank, expected):
     expected_terms, expected_gradients, expected_state = expected
     method = build(kind, GLOBAL // WORLD, batch_norm)
     synchronise(method.network, torch.device("cpu"))
-    model = DistributedDataParallel(method, find_unused_parameters=method.unused_parameters, broadcast_buffers=False)
+    model = distributed.data_parallel(method, torch.device("cpu"), find_unused=method.unused_parameters)
     terms, gradients = one_step(method, model, slice(rank * GLOBAL // WORLD, (rank + 1) * GLOBAL // WORLD))
     mean = {}
     for name, value in terms.items():
