@@ -105,7 +105,7 @@ def test_label_bars_leave_out_labels_that_nobody_asks_for(tmp_path: Path, labels
     heights = []
     for queries in (carried, carried * (torch.arange(14) < 5)):
         table = label_table(indices, queries, carried, per_query={})
-        figures.label_bars(tmp_path / "labels.png", table, NAMES, k=2, title="labels")
+        figures.label_bars(tmp_path / "labels.png", table, NAMES, title="labels")
         heights.append(picture(tmp_path / "labels.png").shape[0])
     assert heights[0] > heights[1]
 

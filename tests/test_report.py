@@ -16,7 +16,10 @@ from utilities.embedding_map import embedding_map
 from utilities.errors import UserError
 from utilities.evaluation import Evaluation, evaluate
 from utilities.metrics import Relevance
+from utilities.neighbour_statistics import neighbour_statistics
+from utilities.neighbour_table import write_neighbours
 from utilities.report import Collection, write_report
+from utilities.summaries import Details, bootstrap_intervals, label_table
 
 NAMES = ["field", "</script><b>water", 'tres & "trees"']
 
@@ -35,13 +38,24 @@ def example(count: int = 30) -> tuple[Evaluation, Collection, torch.Tensor]:
     return result, Collection([f"image_{row}.jpg" for row in range(count)], labels.numpy(), thumbnail), rows
 
 
+def details(folder: Path, result: Evaluation, images: Collection) -> Details:
+    labels = torch.from_numpy(images.labels)
+    write_neighbours(
+        folder, result.neighbours, query_names=images.names, gallery_names=images.names,
+        query_labels=labels, gallery_labels=labels,
+    )  # fmt: skip
+    per_query = result.scores.per_query
+    table = label_table(result.neighbours.indices, labels, labels, per_query=per_query)
+    return Details(bootstrap_intervals(per_query, seed=0), table, neighbour_statistics(folder, labels=3))
+
+
 def write(path: Path, **options: Any) -> tuple[dict[str, Any], str]:
     result, images, rows = example()
     arguments = {
-        "label_names": NAMES, "title": "A run", "about": "test", "show_by": "label_jaccard@4", "seed": 0,
+        "label_names": NAMES, "title": "A run", "about": "test", "show_by": "label_jaccard@4",
         "most_queries": 12, "points": embedding_map(rows, method="pca", seed=0), **options,
     }  # fmt: skip
-    write_report(path, result, images, **arguments)  # type: ignore[arg-type]
+    write_report(path, result, images, details=details(path.parent, result, images), **arguments)  # type: ignore[arg-type]
     page = path.read_text()
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found is not None
@@ -69,6 +83,16 @@ def test_what_the_page_holds(tmp_path: Path) -> None:
         assert names == [f"image_{other}.jpg" for other in result.neighbours.indices[row].tolist()]
     assert len({image["name"] for image in data["images"]}) == len(data["images"])  # each once
     assert len(data["map"]["points"]) == 30
+    assert [key for key, _ in data["label_columns"]] == [
+        "label", "support", "recall", "precision", "chance", "map", "label_jaccard@4"
+    ]  # fmt: skip
+    assert [line["support"] for line in data["label_table"]] == images.labels.sum(0).tolist()
+    assert [total["label"] for total in data["label_totals"]] == [
+        "mean over labels",
+        "mean over queries and their labels",
+    ]
+    assert sum(line["pairs"] for line in data["neighbours"]["lines"]) == 30 * 4
+    assert sum(line["share"] for line in data["neighbours"]["lines"]) == pytest.approx(1, abs=1e-5)
 
 
 def test_another_gallery_is_another_collection(tmp_path: Path) -> None:
@@ -112,6 +136,14 @@ def test_it_works_in_a_browser(tmp_path: Path) -> None:
         assert page.run("return document.querySelectorAll('#scores tr').length") == 5
         assert page.run("return document.querySelectorAll('#chips b').length") == 0  # a name is never markup
         assert page.run("return document.querySelectorAll('#chips button')[1].textContent") == NAMES[1]
+
+        assert page.run("return document.querySelectorAll('#labels tr').length") == 3
+        assert page.run("return document.querySelectorAll('#labels-totals tr').length") == 2
+        assert page.run("return document.querySelectorAll('#neighbours tr').length") >= 3
+        rows = "[...document.querySelectorAll('#labels tr, #labels-totals tr')]"
+        assert page.run(f"return new Set({rows}.map(row => row.cells.length)).size") == 1
+        page.run("document.querySelectorAll('#labels-columns button')[5].click()")
+        assert page.run("return document.querySelectorAll('#labels-columns th')[5].ariaSort") == "descending"
 
         rising = page.run(numbers)
         assert rising == sorted(rising)

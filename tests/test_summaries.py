@@ -69,6 +69,11 @@ def test_table_of_labels_equals_loops() -> None:
         assert table.chance[label].item() == pytest.approx(gallery[:, label].float().mean().item())
         values = [float(score[row]) for row in asking if row != 3]
         assert table.means["map"][label].item() == pytest.approx(sum(values) / len(values))
+    lines = table.report([f"label {number}" for number in range(6)])["table"]
+    assert [line["support"] for line in lines] == table.support.tolist()
+    assert lines[2]["map"] == table.means["map"][2]
+    assert math.isnan(lines[5]["recall"])
+    assert table.nearest == 4
     assert table.support[5] == 0
     assert table.recall[5].isnan()
     assert table.macro()["recall"] == pytest.approx(table.recall[:5].mean().item())

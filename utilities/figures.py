@@ -135,9 +135,10 @@ def _extent(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
 # --- labels and maps ----------------------------------------------------------------------------------------
 
 
-def label_bars(path: Path, table: LabelTable, label_names: Sequence[str], *, k: int, title: str) -> None:
+def label_bars(path: Path, table: LabelTable, label_names: Sequence[str], *, title: str) -> None:
     """How often the queries that carry a label find it among the K nearest, and how many of the K carry it."""
-    support, recall, precision, chance = (values.numpy() for values in table[:4])
+    support, recall, precision, chance = (values.numpy() for values in table[1:5])
+    k = table.nearest
     order = [label for label in np.argsort(recall, kind="stable").tolist() if support[label]]
     with styled():
         figure = Figure((8, 1.3 + 0.24 * max(1, len(order))), layout="constrained")

@@ -10,7 +10,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from utilities.evaluation import Evaluation
 from utilities.metrics import LOWER_IS_BETTER
-from utilities.summaries import bootstrap_intervals, label_table
+from utilities.neighbour_statistics import NeighbourStatistics
+from utilities.summaries import Details, LabelTable
 
 TEMPLATE = Path(__file__).with_name("report.html")
 _THUMBNAIL_SIDE = 128
@@ -43,11 +44,11 @@ def write_report(
     evaluation: Evaluation,
     queries: Collection,
     *,
+    details: Details,
     label_names: Sequence[str],
     title: str,
     about: str,
     show_by: str,
-    seed: int,
     most_queries: int = 200,
     gallery: Collection | None = None,
     points: Tensor | None = None,
@@ -60,34 +61,16 @@ def write_report(
     themselves. points (N, 2): a map of the queries' embeddings (`embedding_map`), under points_name.
     """
     scores = evaluation.scores
-    chosen = _even_steps(scores.per_query[show_by], most_queries)
     images = _Images(queries, gallery or queries)
-    shown = [
-        {
-            "image": images.number(row, query=True),
-            "scores": {name: _plain(values[row]) for name, values in scores.per_query.items()},
-            "neighbours": [
-                [images.number(other, query=False), round(float(distance), 4)]
-                for other, distance in zip(
-                    evaluation.neighbours.indices[row].tolist(),
-                    evaluation.neighbours.distances[row].tolist(),
-                    strict=True,
-                )
-            ],
-        }
-        for row in chosen
-    ]
-    others = gallery or queries
+    shown = [_query(row, evaluation, images) for row in _even_steps(scores.per_query[show_by], most_queries)]
     data = {
         "title": title,
         "about": about,
         "labels": list(label_names),
-        "metrics": _metrics(evaluation, seed),
+        "metrics": _metrics(evaluation, details.intervals),
         "notes": scores.protocol["notes"],
-        "label_table": _label_rows(evaluation, queries.labels, others.labels, label_names),
-        "labels_note": f"Among the {evaluation.neighbours.indices.shape[1]} nearest images of the queries that carry "
-        "a label. Recall: share of these queries that find it; precision: share of the images that carry it; chance: "
-        "share of the gallery that carries it.",
+        **_labels(details.labels, label_names, show_by),
+        "neighbours": _neighbours(details.neighbours),
         "queries": shown,
         "queries_note": f"{len(shown)} of {len(queries.names)} queries, at even steps from the worst to the best by "
         f"{show_by}. Choose labels to filter, click an image to see what it finds.",
@@ -97,10 +80,24 @@ def write_report(
         "map": None if points is None else _map(points, points_name, queries.labels, images),
         "protocol": _protocol_line(scores.protocol),
     }
+    _write_page(path, data)
+
+
+def _write_page(path: Path, data: dict[str, Any]) -> None:
     page = TEMPLATE.read_text(encoding="utf-8")
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page.replace("__DATA__", text), encoding="utf-8")
+
+
+def _query(row: int, evaluation: Evaluation, images: _Images) -> dict[str, Any]:
+    """One query with its scores, and its neighbours as (image, distance)."""
+    found = zip(evaluation.neighbours.indices[row].tolist(), evaluation.neighbours.distances[row].tolist(), strict=True)
+    return {
+        "image": images.number(row, query=True),
+        "scores": {name: _plain(values[row]) for name, values in evaluation.scores.per_query.items()},
+        "neighbours": [[images.number(other, query=False), round(distance, 4)] for other, distance in found],
+    }
 
 
 def _even_steps(values: Tensor, most: int) -> list[int]:
@@ -152,9 +149,8 @@ def _plain(value: float | Tensor) -> float | None:
     return None if math.isnan(number) else round(number, 6)
 
 
-def _metrics(evaluation: Evaluation, seed: int) -> list[dict[str, Any]]:
+def _metrics(evaluation: Evaluation, intervals: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
     scores = evaluation.scores
-    intervals = bootstrap_intervals(scores.per_query, seed=seed)
     return [
         {
             "name": name,
@@ -168,22 +164,49 @@ def _metrics(evaluation: Evaluation, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def _label_rows(
-    evaluation: Evaluation, labels: np.ndarray, gallery_labels: np.ndarray, names: Sequence[str]
-) -> list[dict[str, Any]]:
-    table = label_table(
-        evaluation.neighbours.indices, torch.from_numpy(labels), torch.from_numpy(gallery_labels), per_query={}
-    )
-    return [
-        {
-            "label": name,
-            "support": int(table.support[label]),
-            "recall": _plain(table.recall[label]),
-            "precision": _plain(table.precision[label]),
-            "chance": _plain(table.chance[label]),
-        }
-        for label, name in enumerate(names)
+def _labels(table: LabelTable, label_names: Sequence[str], show_by: str) -> dict[str, Any]:
+    """The table of labels: its columns as (key, title), its lines, and the means below it."""
+    average_precisions: Sequence[str] = ("map", "map_at_r", "map@8")
+    means = [name for name in average_precisions if name in table.means][:1]
+    means += [show_by] if show_by in table.means else []
+    content = table.report(label_names)
+    keys = ["recall", "precision", "chance", *means]
+    lines = [
+        {"label": line["label"], "support": line["support"], **{key: _plain(line[key]) for key in keys}}
+        for line in content["table"]
     ]
+    totals = [
+        {"label": said, **{key: _plain(value) for key, value in content[kind].items()}}
+        for kind, said in (("macro", "mean over labels"), ("micro", "mean over queries and their labels"))
+    ]
+    return {
+        "label_columns": [["label", "label"], ["support", "queries"], *([key, key] for key in keys)],
+        "label_table": lines,
+        "label_totals": totals,
+        "labels_note": f"Among the {table.nearest} nearest images of the queries that carry a label. Recall: share of "
+        "these queries that find it; precision: share of the images that carry it; chance: share of the gallery that "
+        "carries it; measures: their mean over these queries.",
+    }
+
+
+def _neighbours(statistics: NeighbourStatistics) -> dict[str, Any]:
+    """The table of neighbours by the number of labels they share with their query."""
+    content = statistics.report()
+    overlap = content["intra_inter_overlap"]
+    said = "" if math.isnan(overlap) else f" Distances with and without a shared label overlap by {overlap:.3f}."
+    return {
+        "note": f"All {content['pairs']:,} pairs of a query and one of its neighbours.{said}",
+        "lines": [
+            {
+                "shared": line["shared_labels"],
+                "pairs": line["pairs"],
+                "share": _plain(line["pairs"] / content["pairs"]),
+                "distance": _plain(line["mean_distance"]),
+                "jaccard": _plain(line["mean_jaccard"]),
+            }
+            for line in content["by_shared_labels"]
+        ],
+    }
 
 
 def _map(points: Tensor, name: str, labels: np.ndarray, images: _Images) -> dict[str, Any]:

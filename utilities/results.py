@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from utilities import figures, run_folder
 from utilities.density import Densities
 from utilities.embedding_map import embedding_map
 from utilities.evaluation import Evaluation
+from utilities.neighbour_statistics import neighbour_statistics
 from utilities.neighbour_table import write_neighbours
 from utilities.report import Collection, write_report
 from utilities.retrieval_picture import Retrieval, retrievals
-from utilities.summaries import bootstrap_intervals
+from utilities.summaries import Details, bootstrap_intervals, label_table
 
 SHOWN = 8  # neighbours in retrievals.png
 SHOWN_BY = "label_jaccard@8"  # what queries are ordered by in the pictures
-INTERVAL_SEED = 0
+SEED = 0
 
 
 def write_results(
@@ -36,41 +38,56 @@ def write_results(
     pictured_queries: int,
     densities: Densities | None,
 ) -> str:
-    """Fill `folder`; content is what scores.json will hold, to which the 95 % intervals are added. Returns the text.
+    """Fill `folder`; content is what scores.json will hold, to which `_details` are added. Returns the text.
 
     images and embeddings (M, D) are those of the queries; gallery: what was searched, where that is not the same.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    intervals = bootstrap_intervals(evaluation.scores.per_query, seed=INTERVAL_SEED)
-    content["interval"] = {name: list(bounds) for name, bounds in intervals.items()}
+    searched = images if gallery is None else gallery
+    started = time.perf_counter()
+    details = _details(folder, evaluation, images, searched)
+    content["interval"] = {name: list(bounds) for name, bounds in details.intervals.items()}
+    content["labels"] = details.labels.report(label_names)
+    content["neighbours"] = details.neighbours.report()
+    content["protocol"]["seconds"]["summaries"] = round(time.perf_counter() - started, 4)
     run_folder.write_json(folder / "scores.json", run_folder.json_safe(content))
     text = summary(title, content)
     (folder / "evaluate_model.txt").write_text(text)
-    searched = images if gallery is None else gallery
-    write_neighbours(
-        folder,
-        evaluation.neighbours,
-        query_names=images.names,
-        gallery_names=searched.names,
-        query_labels=torch.from_numpy(images.labels),
-        gallery_labels=torch.from_numpy(searched.labels),
-    )
     _draw_retrievals(folder / "retrievals.png", evaluation, images, searched, label_names, title, pictured_queries)
+    figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels")
     if densities is not None:
         figures.distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
     write_report(
         folder / "report.html",
         evaluation,
         images,
+        details=details,
         gallery=gallery,
         label_names=label_names,
         title=title,
         about=_about(content["protocol"]),
         show_by=SHOWN_BY,
-        seed=INTERVAL_SEED,
-        points=embedding_map(embeddings, method="pca", seed=INTERVAL_SEED) if len(embeddings) > 2 else None,
+        points=embedding_map(embeddings, method="pca", seed=SEED) if len(embeddings) > 2 else None,
     )
     return text
+
+
+def _details(folder: Path, evaluation: Evaluation, images: Collection, searched: Collection) -> Details:
+    """What stands beside the scores; the table of neighbours is written for it."""
+    labels, gallery_labels = torch.from_numpy(images.labels), torch.from_numpy(searched.labels)
+    write_neighbours(
+        folder,
+        evaluation.neighbours,
+        query_names=images.names,
+        gallery_names=searched.names,
+        query_labels=labels,
+        gallery_labels=gallery_labels,
+    )
+    per_query = evaluation.scores.per_query
+    return Details(
+        intervals=bootstrap_intervals(per_query, seed=SEED),
+        labels=label_table(evaluation.neighbours.indices, labels, gallery_labels, per_query=per_query),
+        neighbours=neighbour_statistics(folder, labels=labels.shape[1]),
+    )
 
 
 def summary(title: str, content: dict[str, Any]) -> str:
@@ -80,10 +97,21 @@ def summary(title: str, content: dict[str, Any]) -> str:
     for name, score in content["scores"].items():
         low, high = content["interval"][name]
         lines.append(f"{name:<20}{score:>8.4f}{f'{low:.4f} {high:.4f}':>18}{content['chance'][name]:>9.4f}")
-    lines += ["", *(f"note: {note}" for note in protocol["notes"])]
+    lines += ["", *_neighbour_lines(content), *(f"note: {note}" for note in protocol["notes"])]
     if protocol["skipped_images"]:
         lines.append(f"note: {protocol['skipped_images']} unreadable images were left out")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _neighbour_lines(content: dict[str, Any]) -> list[str]:
+    """The table of neighbours by the number of labels they share with their query."""
+    statistics = content["neighbours"]
+    lines = [f"{'labels shared':<20}{'pairs':>12}{'mean distance':>16}{'mean Jaccard':>15}"]
+    for line in statistics["by_shared_labels"]:
+        lines.append(
+            f"{line['shared_labels']:<20}{line['pairs']:>12,}{line['mean_distance']:>16.4f}{line['mean_jaccard']:>15.4f}"
+        )
+    return [*lines, ""]
 
 
 def _about(protocol: dict[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from utilities.neighbour_statistics import NeighbourStatistics
 from utilities.seeding import generator
 
 _BLOCK_LABELS = 2**22  # label entries, or drawn queries, held together
@@ -46,6 +47,7 @@ def bootstrap_intervals(
 class LabelTable(NamedTuple):
     """How well each label is found again; every tensor (L,) float64, NaN for a label that no query carries.
 
+    nearest    K: the neighbours of each query that are looked at
     support    queries that carry the label
     recall     share of those queries with the label among the K nearest
     precision  mean share of their K nearest that carry it
@@ -53,6 +55,7 @@ class LabelTable(NamedTuple):
     means      per metric, its mean over those queries
     """
 
+    nearest: int
     support: Tensor
     recall: Tensor
     precision: Tensor
@@ -70,6 +73,16 @@ class LabelTable(NamedTuple):
             "recall": float((weights * self.recall.nan_to_num(0)).sum()),
             "precision": float((weights * self.precision.nan_to_num(0)).sum()),
         }
+
+    def report(self, label_names: Sequence[str]) -> dict[str, Any]:
+        """Plain values for `scores.json`, a line a label; NaN where no query carries it."""
+        columns = {"recall": self.recall, "precision": self.precision, "chance": self.chance, **self.means}
+        lines = [
+            {"label": name, "support": int(self.support[label])}
+            | {column: float(values[label]) for column, values in columns.items()}
+            for label, name in enumerate(label_names)
+        ]
+        return {"nearest": self.nearest, "macro": self.macro(), "micro": self.micro(), "table": lines}
 
 
 def label_table(
@@ -90,10 +103,18 @@ def label_table(
     present = support.masked_fill(support == 0, torch.nan)
     means = {name: _mean_by_label(values, asked) for name, values in per_query.items()}
     chance = gallery_labels.double().mean(0)
-    return LabelTable(support, found / present, carried / present / k, chance, means)
+    return LabelTable(k, support, found / present, carried / present / k, chance, means)
 
 
 def _mean_by_label(values: Tensor, asked: Tensor) -> Tensor:
     """Mean of (Q,) values over the queries that carry each label, those left out apart: (L,)."""
     counted = (~values.isnan()).double() @ asked
     return values.nan_to_num(0) @ asked / counted.masked_fill(counted == 0, torch.nan)
+
+
+class Details(NamedTuple):
+    """What stands beside the scores of an evaluation: intervals by metric, labels, and the neighbours on disk."""
+
+    intervals: dict[str, tuple[float, float]]
+    labels: LabelTable
+    neighbours: NeighbourStatistics
