@@ -1,10 +1,13 @@
-"""Shared fixtures: the real data where it lies, and a small demo archive generated once."""
+"""Shared fixtures: the real data where it lies, and miniatures with a run on each, made once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+
+from datasets.synthetic_sentinel import write_bigearthnet_layout
+from tests.scripts import TINY, run_inside
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -16,3 +19,21 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data not found at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A miniature of the demo and a run of one epoch on it: (archive, run folder). Not to be changed by a test."""
+    source, runs = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("demo_runs")
+    run_inside("train_baseline", "--source_path", source, "--save_path", runs, *TINY, "--nb_epochs", 1)
+    return source / "Demo", runs / "Demo" / "baseline"
+
+
+@pytest.fixture(scope="session")
+def sentinel_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Generated patches in the layout of BigEarthNet v1 and a run on them: (archive, run folder)."""
+    source, runs = tmp_path_factory.mktemp("sentinel") / "patches", tmp_path_factory.mktemp("sentinel_runs")
+    write_bigearthnet_layout(source, patches=40, seed=0)
+    given = ["--dataset", "BigEarthNet", "--source_path", source, "--save_path", runs, "--weights", "none"]
+    run_inside("train_baseline", *given, *TINY, "--nb_epochs", 1, "--batch_size", 8)
+    return source, runs / "BigEarthNet" / "baseline"

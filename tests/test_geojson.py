@@ -1,0 +1,132 @@
+"""Places on the ground: the same as rasterio's own, and GeoJSON as RFC 7946 wants it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datasets.bigearthnet import BigEarthNet
+from datasets.footprints import outlines, patch_footprint
+from datasets.synthetic import Demo
+from datasets.synthetic_sentinel import write_bigearthnet_layout
+from tests.miniatures import SHARED, write_reben
+from utilities.errors import DatasetError, UserError
+from utilities.geojson import DIGITS, Footprint, feature, raster_footprint, ring, write_geojson
+
+rasterio = pytest.importorskip("rasterio")
+REAL = sorted((SHARED / "BigEarthNet").glob("S2*"))
+needs_real = pytest.mark.skipif(not REAL, reason=f"no BigEarthNet patches in {SHARED / 'BigEarthNet'}")
+SQUARE = Footprint("EPSG:32633", 500_000, 5_400_000, 501_200, 5_401_200)
+"""Its western edge is the central meridian of zone 33."""
+
+
+def area(outline: list[list[float]]) -> float:
+    """Signed, positive where the ring runs counter-clockwise (shoelace)."""
+    return sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(outline)) / 2
+
+
+def assert_valid(collection: dict[str, Any]) -> None:
+    """RFC 7946: 3.1.6 closed rings of four positions or more, the exterior counter-clockwise; 3.2; 3.3; 4: degrees."""
+    assert collection["type"] == "FeatureCollection"
+    assert "crs" not in collection
+    for each in collection["features"]:
+        assert each["type"] == "Feature"
+        assert each.keys() >= {"geometry", "properties"}
+        if each["geometry"] is None:
+            continue
+        assert each["geometry"]["type"] == "Polygon"
+        for outline in each["geometry"]["coordinates"]:
+            assert len(outline) >= 4
+            assert outline[0] == outline[-1]
+            assert area(outline) > 0
+            for longitude, latitude in outline:
+                assert -180 <= longitude <= 180
+                assert -90 <= latitude <= 90
+
+
+def test_a_ring_in_closed_form() -> None:
+    """On the central meridian the longitude is exact; a side of 1,200 m scaled by 0.9996 is 1,200.48 m of ground."""
+    outline = ring(SQUARE)
+    assert outline[0] == outline[-1]
+    south_west, south_east, north_east, north_west, _ = outline
+    assert south_west[0] == north_west[0] == 15
+    assert south_east[1] == pytest.approx(south_west[1], abs=2e-6)
+    assert north_east[1] > south_east[1]
+    latitude = math.radians(south_west[1])
+    curvature = 1 - 0.00669438 * math.sin(latitude) ** 2
+    east = math.radians(south_east[0] - 15) * math.cos(latitude) * 6_378_137 / math.sqrt(curvature)
+    north = math.radians(north_west[1] - south_west[1]) * 6_378_137 * (1 - 0.00669438) / curvature**1.5
+    assert (east, north) == (pytest.approx(1200 / 0.9996, abs=0.1), pytest.approx(1200 / 0.9996, abs=0.1))
+
+
+@needs_real
+@pytest.mark.parametrize("folder", REAL, ids=lambda folder: folder.name)
+def test_real_patches_lie_where_rasterio_sees_them(folder: Path) -> None:
+    """The JSON, the tags of the GeoTIFF and rasterio's own bounds agree."""
+    outline = ring(patch_footprint(folder))
+    band = folder / f"{folder.name}_B02.tif"
+    assert outline == ring(raster_footprint(band))
+    with rasterio.open(band) as raster:
+        west, south, east, north = rasterio.warp.transform_bounds(raster.crs, "EPSG:4326", *raster.bounds)
+    longitudes, latitudes = zip(*outline, strict=True)
+    assert (min(longitudes), min(latitudes)) == pytest.approx((west, south), abs=10**-DIGITS)
+    assert (max(longitudes), max(latitudes)) == pytest.approx((east, north), abs=10**-DIGITS)
+    assert_valid({"type": "FeatureCollection", "features": [feature(outline, {})]})
+
+
+def test_generated_patches_of_both_versions(tmp_path: Path) -> None:
+    write_bigearthnet_layout(tmp_path / "v1", patches=5, seed=0)
+    for folder in (tmp_path / "v1").glob("S2*"):
+        from_json = ring(patch_footprint(folder))
+        next(folder.glob("*.json")).unlink()  # version 2 has none
+        assert ring(patch_footprint(folder)) == from_json
+        assert area(from_json) > 0
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_a_patch_that_does_not_say_where_it_lies(tmp_path: Path) -> None:
+    root = write_reben(tmp_path, 6)
+    options: dict[str, Any] = {"labels": 19, "bands": "all", "version": 2, "splits": "auto", "index_path": None}
+    test = BigEarthNet(source_path=root, split="test", **options)
+    with pytest.raises(DatasetError, match=r"_B01\.tif has no projection"):
+        patch_footprint(test.path(0))
+    found, notes = outlines(test, range(len(test)))
+    assert found == [None] * len(test)
+    (note,) = notes
+    assert f"the places of {len(test)} of {len(test)} images are not known" in note
+    with pytest.raises(DatasetError, match="nothing says where it lies"):
+        patch_footprint(tmp_path / "absent")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "x_labels_metadata.json").write_text('{"coordinates": {"ulx": 1}}')
+    with pytest.raises(DatasetError, match=r"x_labels_metadata\.json does not say where .* 'uly'|'projection'"):
+        patch_footprint(broken)
+    with pytest.raises(DatasetError, match="unknown projection 'PROJCS"):
+        ring(SQUARE._replace(projection="PROJCS[]"))
+
+
+def test_photographs_have_no_place_and_say_nothing(demo_run: tuple[Path, Path]) -> None:
+    test = Demo(source_path=demo_run[0], split="test", images_per_category=8, side=48, seed=0)
+    assert outlines(test, [0, 1]) == ([None, None], [])
+
+
+def test_without_rasterio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio.warp", None)
+    with pytest.raises(UserError, match="pip install rasterio"):
+        ring(SQUARE)
+
+
+def test_a_written_collection_is_valid(tmp_path: Path) -> None:
+    features = [feature(ring(SQUARE), {"name": 'Sjö "1"', "labels": ["a, b"]}), feature(None, {"name": "nowhere"})]
+    write_geojson(tmp_path / "a.geojson", features)
+    read = json.loads((tmp_path / "a.geojson").read_text(encoding="utf-8"))
+    assert_valid(read)
+    assert read["features"] == features
+    assert np.shape(read["features"][0]["geometry"]["coordinates"]) == (1, 5, 2)

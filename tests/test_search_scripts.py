@@ -1,0 +1,251 @@
+"""Search by example and the comparison of runs as a user runs them, on photographs and on Sentinel-2 patches."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate_model
+import parameters
+from datasets.bigearthnet import BigEarthNet
+from datasets.synthetic import Demo
+from tests.browser import browser, missing
+from tests.miniatures import SHARED
+from tests.scripts import run, run_inside
+from utilities.neighbour_table import read_neighbours
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*are split 60/20/20")
+REAL_PATCH = SHARED / "BigEarthNet" / "S2B_MSIL2A_20170924T93020_69_24"
+needs_browser = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+def evaluate(folder: Path, *argv: object, **options: Any) -> Any:
+    return run_inside("evaluate_model", "--load_from_checkpoint", folder, "--num_workers", 0, *argv, **options)
+
+
+def hits(folder: Path) -> list[dict[str, str]]:
+    with (folder / "hits.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def demo_split(source: Path, split: str) -> Demo:
+    return Demo(source_path=source, split=split, images_per_category=8, side=48, seed=0)
+
+
+def sentinel_split(source: Path, split: str) -> BigEarthNet:
+    options: dict[str, Any] = {"labels": 19, "bands": "all", "version": 1, "splits": "auto", "index_path": None}
+    return BigEarthNet(source_path=source, split=split, **options)
+
+
+# Photographs ------------------------------------------------------------------------------------------------
+
+
+def test_an_image_of_the_split_finds_what_the_evaluation_found(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """Left out by its index, to the last bit of the saved neighbours, in a process of its own."""
+    source, saved = demo_run
+    folder = tmp_path / "baseline"
+    shutil.copytree(saved, folder)
+    evaluate(folder, "--retrieval_queries", 1, "--eval_metric", "recall@8")
+    table = read_neighbours(folder / "evaluation_results" / "best_test")
+    test = demo_split(source, "test")
+    name = str(test.names[5])
+    argv = ["--load_from_checkpoint", folder, "--query", Path(name).stem, "--top", 8, "--num_workers", 0]
+    done = run("evaluate_model", *argv)
+    rows = hits(folder / "search_results" / "best_test" / Path(name).stem)
+    own = np.asarray(table["query"]) == name
+    assert [row["image"] for row in rows] == np.asarray(table["image"])[own].tolist()
+    assert [float(row["distance"]) for row in rows] == pytest.approx(np.asarray(table["distance"])[own], abs=1e-6)
+    assert [float(row["jaccard"]) for row in rows] == pytest.approx(np.asarray(table["jaccard"])[own], abs=1e-4)
+    assert name not in {row["image"] for row in rows}
+    assert "the query is an image of the test split; it is left out of the hits by its index" in done.stdout
+    for row in rows:
+        assert row["image"] in done.stdout
+        carried = {str(label) for label in np.asarray(test.label_names)[test.labels[test.names == row["image"]][0]]}
+        assert set(row["labels"].split("; ")) == carried
+        assert set(filter(None, row["shared_labels"].split("; "))) <= carried
+
+
+def test_the_file_of_an_image_is_that_image(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """By path as by name, also of another split; a copy elsewhere is found as its own nearest image."""
+    source, saved = demo_run
+    test, train = demo_split(source, "test"), demo_split(source, "train")
+    copy = tmp_path / "copy.jpg"
+    shutil.copy(test.path(3), copy)
+    done = evaluate(saved, "--query", test.path(3), train.path(0), copy, "--top", 3)
+    folder = saved / "search_results" / "best_test"
+    own, other, elsewhere = (hits(folder / path.stem) for path in (test.path(3), train.path(0), copy))
+    assert str(test.names[3]) not in {row["image"] for row in own}
+    assert own[0]["jaccard"]
+    assert "the query is an image of the train split\n" in done.stdout
+    assert other[0]["jaccard"]
+    assert elsewhere[0]["image"] == test.names[3]
+    assert float(elsewhere[0]["distance"]) < 0.05
+    assert elsewhere[0]["shared_labels"] == elsewhere[0]["jaccard"] == ""
+    assert [row["image"] for row in elsewhere[1:]] == [row["image"] for row in own[:2]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_any_photograph(demo_run: tuple[Path, Path], tmp_path: Path, mode: str) -> None:
+    path = tmp_path / f"{mode}.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 130, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    evaluate(demo_run[1], "--query", path, "--top", 2, "--dataset_type", "val")
+    folder = demo_run[1] / "search_results" / "best_val" / mode
+    assert [row["rank"] for row in hits(folder)] == ["1", "2"]
+    assert (folder / "retrievals.png").stat().st_size > 10_000
+    assert not (folder / "hits.geojson").exists()
+
+
+def test_more_than_there_are(demo_run: tuple[Path, Path]) -> None:
+    source, saved = demo_run
+    test = demo_split(source, "test")
+    done = evaluate(saved, "--query", test.names[0], "--top", 5000, "--checkpoint", "last")
+    assert f"--top 5000 is more than there are: all {len(test) - 1} images are shown" in done.stdout
+    rest = hits(saved / "search_results" / "last_test" / Path(test.names[0]).stem)
+    assert sorted(row["image"] for row in rest) == sorted(test.names[1:])
+
+
+def test_two_files_of_one_name(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
+    source, saved = demo_run
+    test = demo_split(source, "test")
+    for row, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(test.path(row), tmp_path / folder / "x.jpg")
+    evaluate(saved, "--query", tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg", "--top", 1)
+    first, second = (hits(saved / "search_results" / "best_test" / name) for name in ("x", "x-2"))
+    assert (first[0]["image"], second[0]["image"]) == (test.names[0], test.names[1])
+
+
+def test_another_split_is_searched(demo_run: tuple[Path, Path]) -> None:
+    source, saved = demo_run
+    train, test = demo_split(source, "train"), demo_split(source, "test")
+    evaluate(saved, "--query", test.names[0], "--dataset_type", "test", "--gallery_split", "train", "--top", 4)
+    rows = hits(saved / "search_results" / "best_train" / Path(test.names[0]).stem)
+    assert {row["image"] for row in rows} <= set(train.names)
+
+
+def test_what_cannot_be_a_query_ends_with_2(
+    demo_run: tuple[Path, Path], sentinel_run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    photographs, patches = demo_run[1], sentinel_run[1]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 no more")
+    (tmp_path / "empty").mkdir()
+    patch = next(folder for folder in sentinel_run[0].iterdir() if folder.is_dir())
+    partial = tmp_path / patch.name
+    shutil.copytree(patch, partial)
+    (partial / f"{patch.name}_B8A.tif").unlink()
+    for folder, query, said in (
+        (photographs, "nowhere.jpg", "nowhere.jpg: there is no such file or folder"),
+        (photographs, broken, f"cannot read the image {broken}"),
+        (photographs, patch, "is a folder, but this run reads RGB photographs"),
+        (photographs, patch / f"{patch.name}_B04.tif", "more than 8 bits a channel"),
+        (patches, broken, "is a single file, but this run reads 12 Sentinel-2 bands (B01 B02"),
+        (patches, tmp_path / "empty", "holds no *_B01.tif"),
+        (patches, partial, f"{patch.name}_B8A.tif"),
+        (patches, "S2A_nowhere", "or a name such as S2"),
+    ):
+        done = evaluate(folder, "--query", query, code=2)
+        assert said in done.stderr, done.stderr
+        assert done.stderr.count("error:") == 1
+    assert "--top 0 must be at least 1" in evaluate(photographs, "--query", broken, "--top", 0, code=2).stderr
+
+
+# Sentinel-2 -------------------------------------------------------------------------------------------------
+
+
+def test_patches_are_found_with_their_places(sentinel_run: tuple[Path, Path]) -> None:
+    pytest.importorskip("rasterio")
+    source, saved = sentinel_run
+    test = sentinel_split(source, "test")
+    name = str(test.names[0])
+    evaluate(saved, "--query", source / name, "--top", 3)
+    folder = saved / "search_results" / "best_test" / name
+    rows = hits(folder)
+    collection = json.loads((folder / "hits.geojson").read_text())
+    query, *found = collection["features"]
+    assert (query["properties"]["role"], query["properties"]["name"]) == ("query", name)
+    assert [feature["properties"]["name"] for feature in found] == [row["image"] for row in rows]
+    assert [feature["properties"]["rank"] for feature in found] == [1, 2, 3]
+    for feature, row in zip(found, rows, strict=True):
+        assert feature["properties"]["distance"] == float(row["distance"])
+        assert "; ".join(feature["properties"]["labels"]) == row["labels"]
+        assert len(feature["geometry"]["coordinates"][0]) == 5
+    assert "° N, " in (folder / "search.html").read_text()
+
+
+@pytest.mark.skipif(not REAL_PATCH.is_dir(), reason=f"no BigEarthNet patch at {REAL_PATCH}")
+def test_a_real_patch_from_elsewhere(sentinel_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its folder may have any name."""
+    renamed = tmp_path / "lake in Finland"
+    shutil.copytree(REAL_PATCH, renamed)
+    done = evaluate(sentinel_run[1], "--query", renamed, REAL_PATCH, "--top", 4)
+    assert "labels of the query" not in done.stdout
+    folder = sentinel_run[1] / "search_results" / "best_test"
+    assert hits(folder / renamed.name) == hits(folder / REAL_PATCH.name)
+    query = json.loads((folder / renamed.name / "hits.geojson").read_text())["features"][0]
+    assert query["geometry"]["coordinates"][0][0] == [30.5875353, 62.8145473]
+
+
+def test_without_rasterio_only_the_map_is_missing(
+    sentinel_run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    name = str(sentinel_split(sentinel_run[0], "val").names[0])
+    done = evaluate(sentinel_run[1], "--query", name, "--dataset_type", "val", "--top", 2)
+    assert "no hits.geojson: footprints on the map need rasterio" in done.stdout
+    assert "pip install rasterio" in done.stdout
+    folder = sentinel_run[1] / "search_results" / "best_val" / name
+    assert (folder / "search.html").exists()
+    assert not (folder / "hits.geojson").exists()
+
+
+# Pages and comparisons --------------------------------------------------------------------------------------
+
+
+@needs_browser
+def test_the_pages_load_without_errors(demo_run: tuple[Path, Path], sentinel_run: tuple[Path, Path]) -> None:
+    names = demo_split(demo_run[0], "val").names[0], sentinel_split(sentinel_run[0], "val").names[0]
+    with browser() as page:
+        for (_, saved), name in zip((demo_run, sentinel_run), names, strict=True):
+            evaluate(saved, "--query", name, "--dataset_type", "val", "--top", 5)
+            page.open(saved / "search_results" / "best_val" / Path(name).stem / "search.html")
+            assert page.log() == []
+            assert page.run("return document.querySelectorAll('.hit').length") == 5
+            assert page.run("return [...document.images].every(image => image.naturalWidth > 0)")
+
+
+def test_several_runs_end_with_one_table_and_figure(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(demo_run[1], tmp_path / "runs" / name)
+    both = [tmp_path / "runs" / "one", tmp_path / "runs" / "two"]
+    quick = ["--num_workers", 0, "--retrieval_queries", 1]
+    done = run_inside("evaluate_model", "--load_from_checkpoint", *both, *quick)
+    folder = tmp_path / "runs" / "comparison_best_test"
+    assert f"saved in {folder}" in done.stdout
+    table = (folder / "comparison.md").read_text()
+    assert table in done.stdout
+    header = next(line for line in table.splitlines() if line.startswith("| run"))
+    assert [cell.strip() for cell in header.strip("|").split("|")] == [
+        "run", "method", "recall@1", "r_precision@8", "map@8", "label_jaccard@8", "images/s", "minutes",
+    ]  # fmt: skip
+    scores = json.loads((tmp_path / "runs" / "one" / "evaluation_results" / "best_test" / "scores.json").read_text())
+    rows = json.loads((folder / "comparison.json").read_text())["runs"]
+    assert [row["run"] for row in rows] == ["one", "two"]
+    for name, value in scores["scores"].items():
+        assert rows[0][name] == value
+        assert [rows[0][f"{name} low"], rows[0][f"{name} high"]] == scores["interval"][name]
+    assert (folder / "comparison.png").stat().st_size > 10_000
+    args = parameters.parse_evaluation(
+        ["--load_from_checkpoint", "one", "two", "--comparison_path", str(tmp_path / "elsewhere")]
+    )
+    evaluate_model.compare(both, [scores, scores], args)
+    assert (tmp_path / "elsewhere" / "comparison.csv").exists()
