@@ -125,9 +125,12 @@ multi_gpu() {
   train baseline --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-4gpu --gpu_ids 0 1 2 3 --batch_size 120 --use_npmem
 }
 
-# Inside a job of `sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=1`: one torchrun a node.
+# Several machines, one torchrun each, with the GPUs that Slurm gives them; prepare .venv before (`SampleRun.sh setup`):
+#   sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=1 --cpus-per-task=32 --wrap "bash SampleRun.sh slurm"
 slurm() {
-  run srun .venv/bin/torchrun --nnodes "${SLURM_NNODES:-2}" --nproc_per_node 4 --rdzv_backend c10d --rdzv_id "${SLURM_JOB_ID:-0}" --rdzv_endpoint "${MASTER_ADDR:-localhost}:29500" train_baseline.py --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-slurm --batch_size 120 --use_npmem
+  local first=${SLURM_JOB_NODELIST:-localhost}
+  [ -z "${SLURM_JOB_NODELIST:-}" ] || first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+  run srun --kill-on-bad-exit=1 .venv/bin/torchrun --nnodes "${SLURM_NNODES:-2}" --nproc_per_node "${SLURM_GPUS_ON_NODE:-4}" --rdzv_backend c10d --rdzv_id "${SLURM_JOB_ID:-0}" --rdzv_endpoint "$first:29500" train_baseline.py --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-slurm --batch_size 120 --num_workers 7 --use_npmem
 }
 
 wandb_offline() {

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from architectures import BACKBONES
 from batchminer import related_miners
 from batchminer.shared_distance import POSITIVES
@@ -501,7 +503,14 @@ def _launch(settings: Mapping[str, Any], argv: Sequence[str]) -> None:
     chosen = settings["gpu_ids"]
     if not chosen or "RANK" in os.environ:
         return
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, chosen))
+    seen = torch.cuda.device_count()
+    if len(set(chosen)) < len(chosen) or not all(0 <= gpu < seen for gpu in chosen):
+        raise UserError(
+            f"--gpu_ids {' '.join(map(str, chosen))}: torch sees {seen} GPUs, numbered from 0; name each once, or leave "
+            "--gpu_ids out"
+        )
+    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(seen)))  # a job may be given only some
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(named.split(",")[gpu] for gpu in chosen)
     if len(chosen) > 1:
         launcher = [
             sys.executable,

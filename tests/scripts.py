@@ -44,6 +44,21 @@ def run(
     return done
 
 
+def run_ranks(world: int, script: str, *argv: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """As `run`, by torchrun on `world` processes; the script is a path from the checkout's root."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(world)]
+    done = subprocess.run(
+        [*launcher, str(ROOT / f"{script}.py"), *map(str, argv)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
 def kill_when(condition, script: str, *argv: object) -> None:
     """Start the script and SIGKILL it as soon as `condition()` holds."""
     process = subprocess.Popen(

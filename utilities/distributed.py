@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import warnings
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from utilities.errors import UserError
+
+# A rank that dies is noticed at once, by torchrun and by its closed connections. This only has to outlast what rank 0
+# does while the others wait: generating data, k-means of a whole training set.
+TIMEOUT = timedelta(hours=2)
 
 
 def is_active() -> bool:
@@ -30,24 +39,45 @@ def is_main() -> bool:
 def start(device: str) -> torch.device:
     """Join the process group that torchrun describes in the environment; return this process's device.
 
-    device: "auto" (the GPU of LOCAL_RANK when there is one), "cpu", "cuda" or "cuda:N".
+    device: "auto" (the GPU of LOCAL_RANK when there is one), "cpu", "cuda" or "cuda:N". Raises UserError where this
+    process has no GPU to compute on.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
+        seen = torch.cuda.device_count()
+        if local_rank >= seen:
+            raise UserError(
+                f"process {local_rank} of this machine has no GPU, torch sees {seen}: start at most one process a GPU "
+                "(--nproc_per_node, --gpu_ids) or give --device cpu"
+            )
         device = f"cuda:{local_rank}"
     chosen = torch.device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if "RANK" in os.environ and not is_active():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     return chosen
 
 
 def stop() -> None:
     if is_active():
         dist.destroy_process_group()
+
+
+def data_parallel(module: nn.Module, device: torch.device, *, find_unused: bool) -> nn.Module:
+    """DDP around a module whose buffers every rank writes alike: banks and queues are too large to be sent around."""
+    # strides of 1 x 1 kernels are ambiguous in channels_last: DDP warns of a copy that is one either way
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)  # older versions know no other name
+        return DistributedDataParallel(
+            module,
+            device_ids=[device] if device.type == "cuda" else None,
+            find_unused_parameters=find_unused,
+            broadcast_buffers=False,
+        )
 
 
 def barrier() -> None:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from utilities import checkpoint, density, distributed, evaluation, figures, optim, precision, run_folder
@@ -47,13 +46,15 @@ class Data(Protocol):
 
 @contextlib.contextmanager
 def session(args: Settings) -> Iterator[torch.device]:
-    """The process group around a run; gives the device of this process."""
+    """The process group around a run; gives the device of this process.
+
+    A rank that fails leaves at once, without the orderly end that would wait for the others: torchrun sees it go and
+    ends them.
+    """
     device = distributed.start(args["device"])
     torch.backends.cudnn.benchmark = device.type == "cuda"
-    try:
-        yield device
-    finally:
-        distributed.stop()
+    yield device
+    distributed.stop()
 
 
 def train(method: Method, data: Data, args: Settings, device: torch.device) -> Path:
@@ -86,12 +87,7 @@ class Trainer:
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.model: nn.Module = method
         if distributed.is_active():
-            self.model = DistributedDataParallel(
-                method,
-                device_ids=[device] if device.type == "cuda" else None,
-                find_unused_parameters=method.unused_parameters,
-                broadcast_buffers=False,  # banks and queues are large and written alike on every rank
-            )
+            self.model = distributed.data_parallel(method, device, find_unused=method.unused_parameters)
         method.embed_training_set = self.embed_training_set
         self.epoch = self.batch = self.step = 0
         self.best = -1.0
@@ -164,7 +160,8 @@ class Trainer:
         self.method.after_step()
         self.step += 1
         observed = {**self.method.observed, GRADIENT_NORM: norm}
-        self.window.add(self.epoch, self.step, len(batch.indices), terms, observed, rates)
+        images = len(batch.indices) * distributed.world_size()
+        self.window.add(self.epoch, self.step, images, terms, observed, rates)
         if self.device.type == "cpu":
             self.window.check(self.folder)
 
