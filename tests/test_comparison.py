@@ -1,0 +1,103 @@
+"""The comparison of runs: its table, what it refuses to compare, and a figure for whatever comes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from utilities.comparison import Run, common_parent, describe, draw, markdown, notes, shown, write_comparison
+
+
+PROTOCOL = {"dataset": "Demo", "split": "test", "network": "best", "queries": 9, "gallery": 9}
+
+
+def content(fingerprint: str = "a", **scores: float) -> dict[str, Any]:
+    scores = scores or {"recall@1": 0.5, "map@8": 0.25, "ndcg": 0.1}
+    return {
+        "scores": scores,
+        "chance": {name: value / 2 for name, value in scores.items()},
+        "interval": {name: [value - 0.05, value + 0.05] for name, value in scores.items()},
+        "protocol": {"fingerprint": fingerprint, **PROTOCOL},
+    }
+
+
+def run(name: str, **options: Any) -> Run:
+    return Run(name, "diva", content(**options), 80.0, 1.5)
+
+
+def folder(path: Path, method: str, records: list[dict[str, Any]]) -> Path:
+    path.mkdir(parents=True)
+    (path / "args.json").write_text(json.dumps({"method": method}))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_runs_are_named_by_their_place_and_timed_by_their_log(tmp_path: Path) -> None:
+    trained = [
+        {"split": "train", "seconds": 60, "images_per_second": 10},
+        {"split": "val", "seconds": 999, "scores": {}},
+        {"split": "train", "seconds": 30, "images_per_second": 40},
+    ]
+    folders = [folder(tmp_path / "x" / "one", "bier", trained), folder(tmp_path / "y" / "one", "dac", [])]
+    assert common_parent(folders) == tmp_path
+    assert common_parent(folders[:1]) == tmp_path / "x"
+    first, second = describe(folders, [content(), content()])
+    assert (first.name, first.method, first.minutes, first.images_per_second) == ("x/one", "bier", 1.5, 20)
+    assert (second.name, second.method, second.minutes, second.images_per_second) == ("y/one", "dac", 0, None)
+
+
+def test_the_table() -> None:
+    lines = markdown([run("a"), run("b")._replace(images_per_second=None)]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == ["run", "method", "recall@1", "map@8", "images/s", "minutes"]
+    assert cells[2] == ["level of chance", "", "0.2500", "0.1250", "", ""]
+    assert cells[3] == ["a", "diva", "0.5000", "0.2500", "80", "1.5"]
+    assert cells[4][4] == "-"
+
+
+def test_measures_that_all_runs_have() -> None:
+    assert shown([run("a"), run("b", **{"map@8": 0.1, "ndcg": 0.2})]) == ["map@8"]
+    assert shown([run("a", ndcg=0.2, map=0.1)]) == ["ndcg", "map"]
+
+
+def test_other_data_is_said_and_has_no_common_chance() -> None:
+    runs = [run("a"), run("b", fingerprint="other")]
+    assert notes(runs[:1]) == []
+    (note,) = notes(runs)
+    assert "different images or labels (a: Demo, b: Demo)" in note
+    assert "chance" not in markdown(runs)
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_what_is_written(tmp_path: Path, count: int) -> None:
+    runs = [run(f"a run with a very long name, number {number}") for number in range(count)]
+    text = write_comparison(tmp_path / "new", runs, title="title")
+    assert (tmp_path / "new" / "comparison.md").read_text() == text
+    rows = json.loads((tmp_path / "new" / "comparison.json").read_text())["runs"]
+    assert [rows[0][key] for key in ("map@8", "map@8 low", "map@8 high", "map@8 chance")] == [0.25, 0.2, 0.3, 0.125]
+    with (tmp_path / "new" / "comparison.csv").open(newline="") as file:
+        assert [{k: str(v) for k, v in row.items()} for row in rows] == list(csv.DictReader(file))
+
+
+def test_scores_that_could_not_be_had(tmp_path: Path) -> None:
+    nothing = content(**{"map@8": math.nan})
+    runs = [Run("a", "diva", nothing, None, 0.0), run("b")]
+    assert "| -  " in markdown(runs)
+    write_comparison(tmp_path, runs, title="title")
+    assert json.loads((tmp_path / "comparison.json").read_text())["runs"][0]["map@8"] is None
+
+
+def test_the_figure_has_a_line_a_run(tmp_path: Path) -> None:
+    heights = []
+    for count in (1, 2, 3):
+        draw(tmp_path / "a.png", [run(str(number)) for number in range(count)], title="title")
+        with Image.open(tmp_path / "a.png") as picture:
+            heights.append(picture.height)
+    assert heights[2] - heights[1] == heights[1] - heights[0] > 30
