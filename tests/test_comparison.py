@@ -13,7 +13,6 @@ from PIL import Image
 
 from utilities.comparison import Run, common_parent, describe, draw, markdown, notes, shown, write_comparison
 
-
 PROTOCOL = {"dataset": "Demo", "split": "test", "network": "best", "queries": 9, "gallery": 9}
 
 
