@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import parameters
+from datasets import mlrsnet_splits
 from datasets.base import DATASETS, SPLITS, RetrievalDataset
 from datasets.cache_stage import usable_cores
 from datasets.cache_writer import prepare
@@ -34,6 +35,7 @@ FLAGS = [
     parameters.Flag("contact_images", 48, "images on the contact sheet", int),
     parameters.switch("use_npmem", "prepare the array that --use_npmem of the training scripts reads"),
     parameters.Flag("cache_path", None, "folder for prepared data; default: inside --source_path"),
+    parameters.switch("write_splits", "MLRSNet: write the stored splits anew from the label files, and nothing else"),
     parameters.switch("skip_broken_images", "with --use_npmem: prepare the others when images are broken"),
 ]
 
@@ -97,6 +99,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     if args.dataset != "Demo" and not Path(args.source_path).exists():  # the demo is generated
         raise UserError(f"--source_path {args.source_path} is not there; give the folder of {args.dataset}")
+    if args.write_splits:
+        if args.dataset != "MLRSNet":
+            raise UserError(f"--write_splits is for MLRSNet; {args.dataset} has no splits that are made from labels")
+        mlrsnet_splits.write_stored(Path(args.source_path))
+        print(f"written to {mlrsnet_splits.STORED}")
+        return
     result = look_at(args)
     content = summary(result, args.dataset)
     folder = Path(args.out or f"dataset_check/{args.dataset}")

@@ -21,11 +21,11 @@ from datasets.base import DATASETS, Packed, RetrievalDataset
 from datasets.images import IMAGENET_MEAN, IMAGENET_STD, difference, image_files, read_rgb, refuse_difference, resized
 from datasets.label_csv import LabelTable, read_label_table
 from datasets.mlrsnet_labels import CATEGORY_LABELS, LABELS, corrupted_rows, read_workbook, repair
-from datasets.split_files import hashed_split, parse_proportions, rows_of_split
+from datasets.mlrsnet_splits import split_of
+from datasets.split_files import rows_of_split
 from utilities.errors import DatasetError, UserError
 
 LABEL_MODES = ("repair", "as_is")
-PROPORTIONS = ("40/10/50", "20/10/70", "30/10/60", "40/30/30")  # the paper's three, and the original system's
 SIDE = 256
 
 
@@ -35,10 +35,10 @@ class MLRSNet(RetrievalDataset):
 
     labels       "repair" undoes the corruption of the label files that are published since 2021 (see
                  `mlrsnet_labels`), "as_is" takes them as they are; both say what they found
-    proportions  percentages of train/val/test, each category divided on its own; "40/10/50" is the paper's
+    proportions  percentages of train/val/test; "40/10/50" is the paper's (`mlrsnet_splits`)
     packed       images that lie in an archive; None: in `source_path`
 
-    Splits follow from the names alone, so they are the same on every machine. Label files whose columns are
+    Splits are stored, or follow from the names alone: they are the same on every machine. Label files whose columns are
     not MLRSNet's are read too: the labels are then those of their header.
     """
 
@@ -63,7 +63,7 @@ class MLRSNet(RetrievalDataset):
         else:
             folders = list(table.category_names)
             refuse_difference(table.names.tolist(), packed.names.tolist(), "the label files", packed.archive)
-        part = hashed_split(table.names, table.categories, parse_proportions(proportions), seed=self.split_seed)
+        part = split_of(table, proportions, self.split_seed)
         rows = rows_of_split(part, split)
         self.names, self.labels, self.label_names = table.names[rows], table.labels[rows], table.label_names
         self._folder_of = np.asarray(folders)[table.categories[rows]]

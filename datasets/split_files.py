@@ -13,6 +13,8 @@ import numpy as np
 from datasets.base import SPLITS
 from utilities.errors import DatasetError, UserError
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio
+
 
 def parse_proportions(text: str) -> tuple[int, int, int]:
     """`40/10/50` -> percentages of train, val and test."""
@@ -30,9 +32,7 @@ def hashed_split(names: np.ndarray, groups: np.ndarray, proportions: tuple[int, 
     and in any order of the files, and no list needs to be stored. names (N,) unicode, groups (N,) int ->
     (N,) int64. A group of n images gives `round(n * share)` of them, counted cumulatively.
     """
-    digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8] for name in names.tolist()]
-    keys = np.frombuffer(b"".join(digests), ">u8")
-    order = np.lexsort((keys, groups))
+    order = np.lexsort((_hash_keys(names, seed), groups))
     sorted_groups = groups[order]
     starts = np.searchsorted(sorted_groups, sorted_groups, side="left")
     sizes = np.searchsorted(sorted_groups, sorted_groups, side="right") - starts
@@ -43,6 +43,31 @@ def hashed_split(names: np.ndarray, groups: np.ndarray, proportions: tuple[int, 
         position >= (sizes * (train + val) + 50) // 100
     )
     return part
+
+
+def balanced_split(
+    names: np.ndarray, groups: np.ndarray, labels: np.ndarray, proportions: tuple[int, int, int], *, seed: int
+) -> np.ndarray:
+    """0 (train), 1 (val) or 2 (test) for every name, so that every set of labels is divided by the percentages.
+
+    The images are ordered by group, label set and the sha256 of `seed:name`, and image number i of that order goes
+    where i * phi mod 1 falls (phi the golden ratio): of any n images in a row, each split gets its share to within one
+    or two. In integers, so it is the same on every machine. names (N,) unicode, groups (N,) int, labels (N, L) bool ->
+    (N,) int64.
+    """
+    label_set = np.packbits(labels, axis=1)
+    order = np.lexsort((_hash_keys(names, seed), *label_set.T[::-1], groups))
+    place = np.arange(len(names), dtype=np.uint64) * GOLDEN >> np.uint64(32)  # modulo 2**64, of which the upper half
+    train, val, _ = proportions
+    bounds = np.asarray([train, train + val], np.uint64) * np.uint64(2**32) // np.uint64(100)
+    part = np.empty(len(names), np.int64)
+    part[order] = np.searchsorted(bounds, place, side="right")
+    return part
+
+
+def _hash_keys(names: np.ndarray, seed: int) -> np.ndarray:
+    digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8] for name in names.tolist()]
+    return np.frombuffer(b"".join(digests), ">u8")
 
 
 def rows_of_split(part: np.ndarray, split: str) -> np.ndarray:

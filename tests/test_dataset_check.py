@@ -115,6 +115,7 @@ def test_the_pixels_are_prepared_on_request_unless_broken(tmp_path):
         (["UCMerced"], "--source_path DIR is needed"),
         (["UCMerced", "--source_path", "does/not/exist"], "is not there"),
         (["UCMerced", "--source_path", ".", "--depth", "3"], "unrecognized"),
+        (["UCMerced", "--source_path", ".", "--write_splits"], "--write_splits is for MLRSNet"),
     ],
 )
 def test_misuse_ends_with_exit_code_2(argv, said, capsys, tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
+import shutil
 import sys
 import types
 import warnings
@@ -14,12 +16,14 @@ import openpyxl
 import pytest
 from PIL import Image
 
-from datasets import DATASETS
+import datasets.__main__ as program
+from datasets import DATASETS, mlrsnet_splits
 from datasets.base import label_fingerprint
 from datasets.label_csv import LabelTable, read_label_file, read_label_table
-from datasets.mlrsnet import PROPORTIONS, MLRSNet, label_table
+from datasets.mlrsnet import MLRSNet, label_table
 from datasets.mlrsnet_labels import CATEGORY_LABELS, CLEAN, LABELS, corrupted_rows, read_workbook, repair
-from datasets.split_files import hashed_split, names_fingerprint, parse_proportions
+from datasets.mlrsnet_splits import PROPORTIONS
+from datasets.split_files import balanced_split, hashed_split, parse_proportions
 from tests.miniatures import SHARED, csv_text, write_mlrsnet, write_photograph
 from utilities.errors import DatasetError, UserError
 
@@ -319,25 +323,90 @@ def test_a_label_that_the_data_set_does_not_know_is_named(tmp_path: Path) -> Non
 
 @needs_real
 @pytest.mark.parametrize("proportions", PROPORTIONS)
-def test_splits_hold_their_shares_of_every_label(published: LabelTable, proportions: str) -> None:
-    """A split drawn by chance keeps a label's share within noise: 5 standard deviations and rounding."""
-    shares = parse_proportions(proportions)
-    part = hashed_split(published.names, published.categories, shares, seed=0)
-    labels = repair(published).labels
-    for i, share in enumerate(shares):
-        p = share / 100
-        of_category = np.bincount(published.categories[part == i])
-        assert np.abs(of_category - p * np.bincount(published.categories)).max() < 1
-        counts, expected = labels[part == i].sum(0), p * labels.sum(0)
-        assert (np.abs(counts - expected) < 5 * np.sqrt(p * (1 - p) * labels.sum(0)) + 23).all()
+def test_stored_splits_are_those_made_from_the_label_files(published: LabelTable, proportions: str) -> None:
+    stored = gzip.decompress(mlrsnet_splits.stored_file(proportions).read_bytes())
+    assert stored == mlrsnet_splits.digits_of(repair(published), proportions)
 
 
 @needs_real
-def test_the_papers_split_is_the_same_on_every_machine(published: LabelTable) -> None:
-    part = hashed_split(published.names, published.categories, (40, 10, 50), seed=0)
-    assert np.bincount(part).tolist() == [43_666, 10_922, 54_573]
-    found = [names_fingerprint(published.names[part == i].tolist())[:16] for i in range(3)]
-    assert found == ["b7a8698bdc20c22c", "92a57d6142f9753c", "85714f36eee2f6d5"]
+@pytest.mark.parametrize("proportions", PROPORTIONS)
+def test_stored_splits_hold_their_shares_of_every_label(published: LabelTable, proportions: str) -> None:
+    """A third of what chance would leave, over all labels, and every category to within three images."""
+    part = mlrsnet_splits.split_of(published, proportions, 0)  # the corrupted files: names decide, not labels
+    labels = repair(published).labels
+    for i, share in enumerate(parse_proportions(proportions)):
+        p = share / 100
+        of_category = np.bincount(published.categories[part == i])
+        assert np.abs(of_category - p * np.bincount(published.categories)).max() < 3
+        error = labels[part == i].sum(0) - p * labels.sum(0)
+        assert np.sqrt(np.mean(error**2 / (p * (1 - p) * labels.sum(0)))) < 1 / 3
+
+
+@needs_real
+def test_stored_splits_follow_the_names_in_any_order(published: LabelTable) -> None:
+    order = np.random.default_rng(0).permutation(len(published.names))
+    moved = published._replace(
+        names=published.names[order], labels=published.labels[order], categories=published.categories[order]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        part = mlrsnet_splits.split_of(published, "40/10/50", 0)
+        assert (mlrsnet_splits.split_of(moved, "40/10/50", 0) == part[order]).all()
+    assert np.bincount(part).tolist() == [43_665, 10_915, 54_581]
+
+
+@needs_real
+def test_other_images_and_proportions_are_hashed_and_that_is_said(published: LabelTable) -> None:
+    less = published._replace(
+        names=published.names[1:], labels=published.labels[1:], categories=published.categories[1:]
+    )
+    for table, proportions in ((less, "40/10/50"), (published, "70/10/20")):
+        with pytest.warns(UserWarning, match=rf"no stored split {proportions} of these .* drawn by hashing"):
+            part = mlrsnet_splits.split_of(table, proportions, 0)
+        expected = hashed_split(table.names, table.categories, parse_proportions(proportions), seed=0)
+        assert (part == expected).all()
+
+
+@needs_real
+def test_regenerating_writes_the_stored_files_again(
+    published: LabelTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = {path.name: path.read_bytes() for path in mlrsnet_splits.STORED.iterdir()}
+    assert sum(map(len, stored.values())) < 200_000
+    monkeypatch.setattr(mlrsnet_splits, "STORED", tmp_path / "mlrsnet")
+    program.main(["MLRSNet", "--source_path", str(REAL), "--write_splits"])
+    for name, content in stored.items():
+        again = (tmp_path / "mlrsnet" / name).read_bytes()
+        unpacked = gzip.decompress if name.endswith(".gz") else bytes
+        assert unpacked(again) == unpacked(content), name
+
+
+@needs_real
+def test_a_stored_split_that_was_changed_is_refused(
+    published: LabelTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(mlrsnet_splits.STORED, tmp_path / "mlrsnet")
+    monkeypatch.setattr(mlrsnet_splits, "STORED", tmp_path / "mlrsnet")
+    path = mlrsnet_splits.stored_file("40/10/50")
+    digits = gzip.decompress(path.read_bytes())
+    for content, said in ((gzip.compress(digits[::-1]), "was changed"), (b"cut off", "cannot read")):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=said):
+            mlrsnet_splits.read_stored(published.names, "40/10/50")
+
+
+def test_balanced_split_divides_every_label_set_and_ignores_the_order() -> None:
+    rng = np.random.default_rng(0)
+    names, groups = np.asarray([f"n{i}" for i in range(3000)]), rng.integers(0, 3, 3000)
+    labels = np.eye(4, dtype=bool)[rng.integers(0, 4, 3000)]
+    part = balanced_split(names, groups, labels, (40, 10, 50), seed=3)
+    order = rng.permutation(3000)
+    assert (balanced_split(names[order], groups[order], labels[order], (40, 10, 50), seed=3) == part[order]).all()
+    for group in range(3):
+        for label in range(4):
+            sizes = np.bincount(part[(groups == group) & labels[:, label]], minlength=3)
+            assert np.abs(sizes - sizes.sum() * np.asarray([0.4, 0.1, 0.5])).max() <= 2
+    assert (balanced_split(names, groups, labels, (40, 10, 50), seed=4) != part).mean() > 0.3
 
 
 def test_hashed_split_does_not_depend_on_the_order_and_divides_every_group() -> None:
