@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from utilities import seeding
@@ -31,6 +30,8 @@ def match_clusters(previous: Tensor, current: Tensor, k: int) -> Tensor:
     finds the permutation of least cost, which takes c to p. Source: Sanakoyeu et al., Divide and Conquer the
     Embedding Space, CVPR 2019, section 3.3.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second that nothing before needs
+
     if previous.shape != current.shape:
         raise ValueError(f"assignments of {len(previous)} and {len(current)} images cannot be matched")
     common = torch.bincount(current * k + previous, minlength=k * k).reshape(k, k)

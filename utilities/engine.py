@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from utilities import checkpoint, density, distributed, evaluation, figures, optim, precision, run_folder
+from utilities import checkpoint, density, distributed, evaluation, optim, precision, run_folder
 from utilities.batch import Batch
 from utilities.batch_norm import synchronise
 from utilities.errors import UserError
@@ -192,6 +192,8 @@ class Trainer:
             _say(f"epoch {self.epoch}  val  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
             if scores["recall@1"] > self.best:
                 checkpoint.save(self.folder, checkpoint.BEST, self._network_payload(scores))
+            from utilities import figures  # matplotlib, which the first step need not wait for
+
             figures.curves(self.folder / "figures", read_metrics(self.folder))
         self.best = max(self.best, scores["recall@1"])
         distributed.barrier()
