@@ -19,7 +19,7 @@ import torch
 from architectures import BACKBONES
 from batchminer import related_miners
 from batchminer.shared_distance import POSITIVES
-from criteria import CRITERIA
+from criteria import CRITERIA, of_batches
 from criteria.binomial import BOOSTING
 from criteria.decorrelation import NORM_AXES, NORM_REDUCTIONS
 from criteria.moco import BUFFER_RULES, NORMALISATIONS, WEIGHTED
@@ -151,8 +151,11 @@ MINING = [
 ]
 
 BASELINE = [
-    Flag("baseline_loss", "margin", "criterion", choices=CRITERIA.taking("triplets")),
+    Flag("baseline_loss", "margin", "criterion, on mined triplets or (batch_nca) on all pairs of a batch",
+         choices=CRITERIA.taking("triplets") + of_batches()),
     Flag("baseline_batch_miner", "softhard", "miner", choices=related_miners()),
+    Flag("batch_nca_weighting", "jaccard", "batch_nca: similarity of two label sets (w)", choices=tuple(WEIGHTINGS)),
+    Flag("batch_nca_temperature", 0.1, "batch_nca: temperature of the neighbour softmax (T)", float),
 ]
 
 PRESET_NAMES = ("paper", "authors")

@@ -12,7 +12,8 @@ Differences from the paper
     (`--label_relation`, `--positive_threshold`, `--negative_threshold`); c is drawn from the labels that anchor and
     positive share. On single labels this is the paper's definition.
     The paper samples negatives by distance (`--baseline_batch_miner distance`); the default here is the soft-hard
-    miner that the original comparison used.
+    miner that the original comparison used. `--baseline_loss batch_nca` takes all pairs of a batch instead of
+    mined triplets.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 import parameters
 from architectures.embedding import EmbeddingNetwork
 from batchminer import MINERS
-from criteria import CRITERIA
+from criteria import CRITERIA, of_batches
 from datasets.base import RetrievalDataset
 from datasets.open import open_data
 from datasets.samplers import ClassBalancedBatches
@@ -45,6 +46,7 @@ class Baseline(Method):
         self.relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
         self.network = EmbeddingNetwork.from_settings(args, train.bands, heads={"embedding": args.sz_embedding})
         self.miner = MINERS.build(args.baseline_batch_miner, args, relation=self.relation)
+        self.mines = args.baseline_loss not in of_batches()
         self.criterion = CRITERIA.build(
             args.baseline_loss, args, relation=self.relation, num_classes=train.labels.shape[1]
         )
@@ -54,6 +56,8 @@ class Baseline(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         embeddings = gather_rows(self.network(batch.images)["embedding"])
         labels, indices = gather_rows(batch.labels), gather_rows(batch.indices)
+        if not self.mines:
+            return {self.loss_name: self.criterion(embeddings, labels, indices)}
         triplets = self.miner(embeddings.detach(), labels, indices, self.generator(embeddings.device))
         return {self.loss_name: self.criterion(embeddings, triplets, labels)}
 

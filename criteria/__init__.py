@@ -1,8 +1,8 @@
 """Loss functions; a new file that registers a class is all it takes to add one."""
 
-from criteria.base import CRITERIA
+from criteria.base import CRITERIA, of_batches
 from utilities.registry import import_siblings
 
 import_siblings(__name__, list(__path__))
 
-__all__ = ["CRITERIA"]
+__all__ = ["CRITERIA", "of_batches"]

@@ -41,9 +41,11 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         return sorted(self._classes)
 
-    def taking(self, argument: str, method: str = "forward") -> list[str]:
-        """Names of the classes whose method takes an argument of this name."""
-        return [n for n in self.names() if argument in inspect.signature(getattr(self[n], method)).parameters]
+    def taking(self, *arguments: str, method: str = "forward") -> list[str]:
+        """Names of the classes whose method takes arguments of all these names."""
+        return [
+            n for n in self.names() if {*arguments} <= inspect.signature(getattr(self[n], method)).parameters.keys()
+        ]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
