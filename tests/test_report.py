@@ -171,3 +171,11 @@ def test_it_works_in_a_browser(tmp_path: Path) -> None:
         page.run("find('theme').click()")
         assert page.run("return getComputedStyle(document.body).backgroundColor") != light
         assert page.log() == []
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_narrow_screen_scrolls_down_only(tmp_path: Path) -> None:
+    write(tmp_path / "report.html")
+    with browser(500, 900) as page:
+        page.open(tmp_path / "report.html")
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from utilities.batch import Batch
 from utilities.distributed import gather_uneven, is_active, rank, world_size
 from utilities.errors import UserError
+from utilities.label_sets import GalleryFacts
 from utilities.metrics import Metric, Relevance, expand_metrics
 from utilities.neighbours import BLOCK_BYTES, Neighbours, search
 from utilities.ranking import whole_ranking_values
@@ -101,23 +103,11 @@ def evaluate(
     found = _search_shares(queries, images, deepest, rows, backend, block_bytes, progress)
     searched = time.perf_counter()
     facts = facts_for(labels.cpu(), other_labels.cpu(), rows, wanted, relevance)
-    whole: dict[Metric, Tensor] = {}
-    if whole_metrics := [metric for metric in wanted if metric.k is None]:
-        share = _share(len(queries))
-        whole = whole_ranking_values(
-            queries[share],
-            images,
-            labels[share],
-            other_labels,
-            metrics=whole_metrics,
-            relevance=relevance,
-            facts=facts._replace(kind=facts.kind[share]),
-            query_rows=None if rows is None else rows[share],
-            block_bytes=block_bytes,
-            progress=progress,
-        )
-        if is_active():
-            whole = {metric: gather_uneven(value.to(device)).cpu() for metric, value in whole.items()}
+    whole_metrics = [metric for metric in wanted if metric.k is None]
+    ranker = partial(
+        whole_ranking_values, metrics=whole_metrics, relevance=relevance, block_bytes=block_bytes, progress=progress
+    )
+    whole = _rank_shares(ranker, queries, images, labels, other_labels, rows, facts) if whole_metrics else {}
     ranked = time.perf_counter()
     scores = score(
         found.indices,
@@ -164,3 +154,27 @@ def _search_shares(
     on_gpu = dist.get_backend() == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     return Neighbours(gather_uneven(found.indices.to(device)).cpu(), gather_uneven(found.distances.to(device)).cpu())
+
+
+def _rank_shares(
+    ranker: Callable[..., dict[Metric, Tensor]],
+    queries: Tensor,
+    gallery: Tensor,
+    labels: Tensor,
+    gallery_labels: Tensor,
+    rows: Tensor | None,
+    facts: GalleryFacts,
+) -> dict[Metric, Tensor]:
+    """`whole_ranking_values`, each rank for its share of the queries; the whole on the CPU."""
+    share = _share(len(queries))
+    values = ranker(
+        queries[share],
+        gallery,
+        labels[share],
+        gallery_labels,
+        facts=facts._replace(kind=facts.kind[share]),
+        query_rows=None if rows is None else rows[share],
+    )
+    if not is_active():
+        return values
+    return {metric: gather_uneven(value.to(gallery.device)).cpu() for metric, value in values.items()}

@@ -294,8 +294,8 @@ WHOLE_MEASURES: dict[str, Measure] = {
     "ndcg_jaccard": Measure(
         "discounted cumulative gain of Jaccard similarity over that of the best order", "gain", True
     ),
-    "wap_jaccard": Measure("as wap, with the Jaccard similarity as gain", "gain", True),
-    "acg_jaccard": Measure("as acg, with the Jaccard similarity as gain", "gain", True),
+    "wap_jaccard": Measure("(1/R) sum over all ranks of [J_j > 0] mean Jaccard similarity down to j", "gain", True),
+    "acg_jaccard": Measure("mean Jaccard similarity down to rank R, R images that share a label", "gain", True),
 }
 LOWER_IS_BETTER = ("label_hamming",)
 
