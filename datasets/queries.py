@@ -6,6 +6,7 @@ read as the data set reads its own images, so that it passes through the same ne
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +50,7 @@ def find_example(given: str, searched: RetrievalDataset, others: Callable[[], It
     of the data set is not in it. Raises UserError for what is not there and for images of the wrong kind.
     """
     path = Path(given)
-    if path.exists():
+    if os.path.exists(given):  # unlike Path.exists, False also for what can be no path
         _check_kind(path, searched)
         inside = path.resolve().is_relative_to(searched.source_path.resolve())
         for split in (searched, *(others() if inside and _row_of_path(path, searched) is None else ())):

@@ -145,6 +145,7 @@ def test_what_cannot_be_a_query_ends_with_2(
     (partial / f"{patch.name}_B8A.tif").unlink()
     for folder, query, said in (
         (photographs, "nowhere.jpg", "nowhere.jpg: there is no such file or folder"),
+        (photographs, "x" * 5000, "there is no such file or folder"),
         (photographs, broken, f"cannot read the image {broken}"),
         (photographs, patch, "is a folder, but this run reads RGB photographs"),
         (photographs, patch / f"{patch.name}_B04.tif", "more than 8 bits a channel"),
