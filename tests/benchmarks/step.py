@@ -64,13 +64,15 @@ def bare_step(bands: Sequence[str], images: torch.Tensor, *, second_forward: boo
     return step
 
 
-def trainer_of(kind: type[Method], split: SimpleNamespace, args: SimpleNamespace, folder: str) -> Trainer:
-    """The engine around a method, ready for a step in its first epoch."""
+def trainer_of(
+    kind: type[Method], split: SimpleNamespace, args: SimpleNamespace, folder: str, more: Sequence[str] = ()
+) -> Trainer:
+    """The engine around a method, ready for a step in its first epoch; more: further flags."""
     given = {
         "weights": "none", "lr": 1e-5, "batch_size": args.batch_size, "save_path": folder, "log_every_steps": 10**6,
     }  # fmt: skip
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    settings = parameters.parse(kind.name, flags)
+    settings = parameters.parse(kind.name, [*flags, *more])
     feed = SimpleNamespace(dataset=split, skipped=set())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(kind(settings, split), SimpleNamespace(train=feed, val=feed, description={}), settings, device)
