@@ -17,13 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from datasets.base import DATASETS, Packed, RetrievalDataset
 from datasets.bigearthnet_index import TABLE, PatchTable, load_table, read_version_1, read_version_2
 from datasets.bigearthnet_splits import split_rows
 from datasets.bigearthnet_tables import BAND_SETS, BAND_SIDES, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
-from datasets.rasters import read_band
+from datasets.rasters import read_band, stretched
 from utilities.errors import DatasetError, UserError
 
 
@@ -100,11 +99,7 @@ class BigEarthNet(RetrievalDataset):
         Of patches in an archive only the prepared bands are at hand: without these three it shows the first.
         """
         bands = self._prepared_rgb(row) if self.packed else self._read_bands(row, BAND_SETS["rgb"])
-        rgb = np.stack(bands, axis=-1).astype(np.float32)
-        low, high = np.percentile(rgb, (2, 98), axis=(0, 1))
-        stretched = 255 * (rgb - low) / np.maximum(high - low, 1)
-        image = Image.fromarray(stretched.clip(0, 255).astype(np.uint8))
-        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+        return stretched(bands, side)
 
     def _read_bands(self, row: int, bands: tuple[str, ...]) -> list[np.ndarray]:
         stem = f"{self.folder(row)}/{self.names[row]}"

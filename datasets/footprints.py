@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datasets.base import RetrievalDataset
 from datasets.bigearthnet import BigEarthNet
+from datasets.queries import PatchFolder
 from utilities.errors import DatasetError, UserError
 from utilities.geojson import Footprint, Ring, raster_footprint, rasterio_module, ring
 
@@ -48,7 +49,7 @@ def outlines(dataset: RetrievalDataset, rows: Sequence[int]) -> tuple[list[Ring 
     Only BigEarthNet has places. Without rasterio none is known, which a note says with what to install.
     """
     nowhere: list[Ring | None] = [None for _ in rows]
-    if not isinstance(dataset, BigEarthNet):
+    if not isinstance(dataset, BigEarthNet | PatchFolder):
         return nowhere, []
     try:
         rasterio_module()

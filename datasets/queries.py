@@ -15,7 +15,9 @@ import numpy as np
 
 from datasets.base import RetrievalDataset
 from datasets.bigearthnet import BigEarthNet
+from datasets.bigearthnet_tables import BAND_SETS, BAND_SIDES
 from datasets.images import SUFFIXES, read_rgb
+from datasets.rasters import read_band, stretched
 from utilities.errors import DatasetError, UserError
 
 
@@ -114,17 +116,26 @@ class PhotographFile(RetrievalDataset):
         return read_rgb(self._path, side)
 
 
-class PatchFolder(BigEarthNet):
+class PatchFolder(RetrievalDataset):
     """A folder with the bands `<patch>_B01.tif ...` of one Sentinel-2 patch, whatever the folder is called."""
 
-    def __init__(self, path: Path, like: BigEarthNet) -> None:
-        RetrievalDataset.__init__(self, source_path=like.source_path, split=like.split)
-        _take_over(self, like, [_patch_name(path, like.bands)])
-        self.packed = None
+    def __init__(self, path: Path, like: RetrievalDataset) -> None:
+        super().__init__(source_path=like.source_path, split=like.split)
+        _take_over(self, like, [path.name])
         self._path = path
+        self._stem = path / _patch_name(path, like.bands)
 
-    def folder(self, row: int) -> str:
-        return str(self._path)
+    def path(self, row: int) -> Path:
+        return self._path
+
+    def read(self, row: int) -> np.ndarray:
+        return np.concatenate([band.ravel() for band in self._read_bands(self.bands)]).reshape(self.item_shape)
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        return stretched(self._read_bands(BAND_SETS["rgb"]), side)
+
+    def _read_bands(self, bands: Sequence[str]) -> list[np.ndarray]:
+        return [read_band(f"{self._stem}_{band}.tif", BAND_SIDES[band]) for band in bands]
 
 
 def _open_file(path: Path, like: RetrievalDataset) -> RetrievalDataset:

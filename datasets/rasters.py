@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import io
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from utilities.errors import DatasetError, UserError
 
@@ -70,6 +72,14 @@ def decode_band(data: bytes, side: int, name: str) -> np.ndarray:
         found = f"{' x '.join(map(str, pixels.shape))} {pixels.dtype}"
         raise DatasetError(f"the band {name} is {found} where {side} x {side} uint16 is expected")
     return pixels
+
+
+def stretched(bands: Sequence[np.ndarray], side: int) -> np.ndarray:
+    """(side, side, 3) uint8 of red, green and blue, each stretched between its 2nd and 98th percentile."""
+    rgb = np.stack(bands, axis=-1).astype(np.float32)
+    low, high = np.percentile(rgb, (2, 98), axis=(0, 1))
+    image = Image.fromarray((255 * (rgb - low) / np.maximum(high - low, 1)).clip(0, 255).astype(np.uint8))
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def _decode_plain(data: bytes) -> np.ndarray | None:
