@@ -74,11 +74,11 @@ METHODS="baseline diva dac bier sndl"
 # runs NAME ...: their run folders under $RESULTS/$1
 runs() { local set=$1 name; shift; for name in "$@"; do printf '%s ' "$RESULTS/$set/$name"; done; }
 
-# All methods on the embedded scenes, from scratch, and one table: about ten minutes on two cores.
+# All methods on the embedded scenes, from scratch, and one table: less than ten minutes on two cores.
 demo() {
   local method
   for method in $METHODS; do
-    train_once Demo "$method" --source_path demo_data --nb_epochs 8 --eval_epoch 8 --batch_size 60 --num_workers 1
+    train_once Demo "$method" --source_path demo_data --nb_epochs 6 --eval_epoch 6 --batch_size 60 --num_workers 1
   done
   evaluate --load_from_checkpoint $(runs Demo $METHODS) --dataset_type test
 }
@@ -92,7 +92,7 @@ ucmerced() {
   evaluate --load_from_checkpoint $(runs UCMerced $METHODS) --source_path "$DATA/UCMerced" --dataset_type test
   evaluate --load_from_checkpoint $(runs UCMerced $METHODS) --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
 }
-UCMERCED_FLAGS="--weights none --image_size 128 --batch_size 60 --nb_epochs 54 --small_epochs 44 --color_jitter 0.2 --eval_epoch 9 --num_workers 1 --is_log_intra_inter_overlap"
+UCMERCED_FLAGS="--weights none --image_size 128 --batch_size 60 --nb_epochs 30 --small_epochs 24 --color_jitter 0.2 --eval_epoch 6 --num_workers 1 --is_log_intra_inter_overlap"
 
 # The original comparison; the backbone starts from ImageNet weights.
 mlrsnet() {
