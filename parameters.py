@@ -33,6 +33,17 @@ from utilities.settings import Settings
 
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")
 KS = (1, 2, 4, 8)
+# Flags of training and of evaluation.
+EVAL_BATCH_SIZE = Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int)
+SKIP_BROKEN_IMAGES = switch(
+    "skip_broken_images", "leave out unreadable images with a warning and a count instead of stopping"
+)
+RELEVANCE = [
+    Flag("relevance", "subset", "which neighbours count in hit@K, precision@K and kin", choices=metrics.RELEVANCE_RULES),
+    Flag("relevance_threshold", 0.5, "Jaccard similarity from which on --relevance jaccard counts", float),
+]  # fmt: skip
+BACKEND = Flag("backend", AUTO, "neighbour search; auto takes faiss where installed", choices=(AUTO, "faiss", "faiss-gpu", "torch"))  # fmt: skip
+
 DATA = [
     Flag("dataset", "Demo", "data set", choices=DATASETS.names(), aliases=("dataset_name",)),
     Flag("source_path", "demo_data", "folder of the data set, with --use_npmem also its archive (Demo: generated there when absent)"),
@@ -46,11 +57,11 @@ DATA = [
     switch("per_image_normalisation", "standardise each image by its own band statistics instead of the data set's"),
     switch("use_npmem", "read from a memory-mapped array, prepared once next to the data (--cache_path)"),
     Flag("cache_path", None, "folder for prepared data; default: inside --source_path"),
-    switch("skip_broken_images", "leave out unreadable images with a warning and a count instead of stopping"),
+    SKIP_BROKEN_IMAGES,
     Flag("num_workers", 2, "processes that read images; 0: the training process itself", int),
     Flag("num_samples_per_class", 2, "images drawn for each class of a balanced batch (m)", int),
     Flag("batch_size", 120, "images of a training batch on each process", int),
-    Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int),
+    EVAL_BATCH_SIZE,
 ]  # fmt: skip
 
 NETWORK = [
@@ -83,12 +94,11 @@ RUN = [
     Flag("eval_epoch", 10, "epochs between validations; the last epoch is always validated", int),
     Flag("eval_metric", ["recall@1", "recall@8", "r_precision@8", "map@8", "label_jaccard@8"],
          "measures of a validation; name@K stands for K = 1 2 4 8, a name alone for the whole ranking", nargs="+"),
-    Flag("relevance", "subset", "which neighbours count in hit@K, precision@K and kin", choices=metrics.RELEVANCE_RULES),
-    Flag("relevance_threshold", 0.5, "Jaccard similarity from which on --relevance jaccard counts", float),
+    *RELEVANCE,
     switch("is_log_intra_inter_overlap", "log how far the densities of intra- and inter-group distances overlap"),
     Flag("save_every_steps", 0, "also write last.pt every so many steps; 0: after epochs only", int),
     Flag("log_every_steps", 100, "steps between lines of training losses (besides one after each epoch)", int),
-    Flag("backend", AUTO, "neighbour search; auto takes faiss where installed", choices=(AUTO, "faiss", "faiss-gpu", "torch")),
+    BACKEND,
     Flag("device", AUTO, "device of a process; auto takes a GPU where there is one", choices=(AUTO, "cpu", "cuda")),
     Flag("gpu_ids", None, "GPUs of one machine; several: one process each", int, nargs="+"),
     Flag("precision", AUTO, "bf16 autocast or plain float32; auto takes bf16 where the device is fast in it", choices=precision.CHOICES),
@@ -151,8 +161,12 @@ MINING = [
 ]
 
 BASELINE = [
-    Flag("baseline_loss", "margin", "criterion, on mined triplets or (batch_nca) on all pairs of a batch",
-         choices=CRITERIA.taking("triplets") + of_batches()),
+    Flag(
+        "baseline_loss",
+        "margin",
+        "criterion, on mined triplets or (batch_nca) on all pairs of a batch",
+        choices=CRITERIA.taking("triplets") + of_batches(),
+    ),
     Flag("baseline_batch_miner", "softhard", "miner", choices=related_miners()),
     Flag("batch_nca_weighting", "jaccard", "batch_nca: similarity of two label sets (w)", choices=tuple(WEIGHTINGS)),
     Flag("batch_nca_temperature", 0.1, "batch_nca: temperature of the neighbour softmax (T)", float),
@@ -278,18 +292,17 @@ EVALUATION = [
     switch("is_plot_dist", "draw distance_density.png on other splits than val too"),
     Flag("eval_metric", ["recall@K", "r_precision@K", "map@K", "label_jaccard@K"],
          "measures; name@K stands for K = 1 2 4 8, a name alone for the whole ranking: " + " ".join(metrics.metric_names()), nargs="+"),
-    Flag("relevance", "subset", "which neighbours count in hit@K, precision@K and kin", choices=metrics.RELEVANCE_RULES),
-    Flag("relevance_threshold", 0.5, "Jaccard similarity from which on --relevance jaccard counts", float),
+    *RELEVANCE,
     Flag("retrieval_queries", 6, "queries shown in retrievals.png", int),
     Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> in the folder that holds them all"),
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),
     Flag("top", 20, "with --query: nearest images shown for each example", int),
-    Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int),
+    EVAL_BATCH_SIZE,
     Flag("num_workers", 2, "processes that read images; 0: the main process", int),
-    Flag("backend", AUTO, "neighbour search; auto takes faiss where installed", choices=(AUTO, "faiss", "faiss-gpu", "torch")),
+    BACKEND,
     Flag("device", AUTO, "device; auto takes a GPU where there is one", choices=(AUTO, "cpu", "cuda")),
     Flag("precision", None, "bf16 or fp32; default: as the run recorded", choices=precision.CHOICES),
-    switch("skip_broken_images", "leave out unreadable images with a warning and a count instead of stopping"),
+    SKIP_BROKEN_IMAGES,
 ]  # fmt: skip
 
 DATASET = [
