@@ -121,22 +121,25 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     seconds = {"embed": time.perf_counter() - start}
     gallery = others[0] if others else None
     searched = None if gallery is None else (gallery.embeddings, gallery.labels)
-    result = evaluation.evaluate(
-        queries.embeddings,
-        queries.labels,
-        metrics=list(dict.fromkeys([*args.eval_metric, results.SHOWN_BY])),
-        ks=parameters.KS,
-        relevance=Relevance(args.relevance, args.relevance_threshold),
-        backend=args.backend,
-        gallery=searched,
-        device=device,
-    )
+    with progress_bar(len(queries.rows), args.eval_metric) as bar:
+        result = evaluation.evaluate(
+            queries.embeddings,
+            queries.labels,
+            metrics=list(dict.fromkeys([*args.eval_metric, results.SHOWN_BY])),
+            ks=parameters.KS,
+            relevance=Relevance(args.relevance, args.relevance_threshold),
+            backend=args.backend,
+            gallery=searched,
+            device=device,
+            progress=bar.update,
+        )
     content = result.report()
     content["protocol"] |= {
         **description(folder, run, args, device),
         **sides(queries, gallery),
         "seconds": seconds | result.seconds,
     }
+    content["protocol"]["notes"] += [note for dataset in datasets for note in other_data(dataset, data)]
     densities = None
     if args.dataset_type == "val" or args.is_plot_dist:
         densities = density.distance_densities(queries.embeddings, queries.labels, gallery=searched, device=device)
@@ -156,6 +159,19 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
         )
         print(text)
     return content
+
+
+def progress_bar(queries: int, metrics: Sequence[str]) -> tqdm:
+    """Over this process's share of the queries, twice where the whole ranking is measured; none without a terminal."""
+    passes = 1 + any("@" not in name for name in metrics)
+    total = passes * queries // distributed.world_size()
+    return tqdm(desc="searching", total=total, disable=None, leave=False)
+
+
+def other_data(dataset: RetrievalDataset, data: dict[str, Any]) -> list[str]:
+    """A note where a split that training saw is not the one that it saw."""
+    seen = data.get(f"{dataset.split}_fingerprint", now := dataset.fingerprint())
+    return [] if seen == now else [f"{dataset.split} holds other images or labels than when this run was trained"]
 
 
 def description(folder: Path, run: Settings, args: Settings, device: torch.device) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """`evaluate_model.py` as a user runs it on one saved run: what is searched, what is left behind, what is refused."""
 
 import json
+import os
+import shutil
 
 import pytest
 
@@ -25,7 +27,17 @@ def saved(source, tmp_path_factory):
 
 
 def evaluate(folder, *argv, **options):
-    return run_inside("evaluate_model", "--load_from_checkpoint", folder, *argv, **options)
+    return run_inside(
+        "evaluate_model",
+        "--load_from_checkpoint",
+        folder,
+        "--num_workers",
+        0,
+        "--retrieval_queries",
+        1,
+        *argv,
+        **options,
+    )
 
 
 def split_of(source, split):
@@ -92,3 +104,43 @@ def test_every_measure_has_a_score_a_chance_level_and_an_interval(saved):
     for name in names:
         low, high = content["interval"][name]
         assert low <= content["scores"][name] <= high
+
+
+def changed_copy(source, tmp_path, change):
+    """The data with changed label files; images are not copied."""
+    other = tmp_path / "other"
+    shutil.copytree(source / "Demo", other / "Demo", copy_function=os.link)
+    for table in (other / "Demo" / "labels").iterdir():
+        text = table.read_text()
+        table.unlink()  # it is the source's own file
+        table.write_text(change(text))
+    return other
+
+
+def test_label_names_that_the_run_does_not_know_are_refused(source, saved, tmp_path):
+    def rename(text):
+        header, _, rest = text.partition("\n")
+        return header.replace("airplane", "terrace") + "\n" + rest
+
+    other = changed_copy(source, tmp_path, rename)
+    done = evaluate(saved, "--source_path", other, code=2)
+    assert "trained with other label names than this data has: ['airplane', 'terrace']" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_split_other_than_the_one_of_training_is_said(source, saved, tmp_path):
+    evaluate(saved, "--dataset_type", "test", "--gallery_split", "train")
+    scores = saved / "evaluation_results" / "best_test_in_train" / "scores.json"
+    assert json.loads(scores.read_text())["protocol"]["notes"] == []
+    other = changed_copy(source, tmp_path, lambda text: text.replace(",0", ",1", 1))
+    done = evaluate(saved, "--source_path", other, "--dataset_type", "test", "--gallery_split", "train")
+    assert "note: train holds other images or labels than when this run was trained" in done.stdout
+
+
+def test_a_checkpoint_of_another_data_set_is_refused(saved, tmp_path):
+    folder = tmp_path / "baseline"
+    shutil.copytree(saved, folder)
+    args = json.loads((folder / "args.json").read_text())
+    (folder / "args.json").write_text(json.dumps(args | {"dataset": "UCMerced"}))
+    done = evaluate(folder, "--source_path", tmp_path, code=2)
+    assert "UC Merced" in done.stderr or "LandUse" in done.stderr
