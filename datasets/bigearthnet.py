@@ -3,7 +3,8 @@
     version 1   <source_path>/<patch>/<patch>_B01.tif ... _B12.tif, <patch>_labels_metadata.json
                 590,326 patches; 519,284 in the official lists train.csv, val.csv, test.csv
     version 2   <source_path>/BigEarthNet-S2/<tile>/<patch>/<patch>_B01.tif ..., metadata.parquet
-                549,488 patches; 480,038 recommended, their split in the table
+                549,488 patches; 480,038 recommended, their split in the table; the patches also in an LMDB
+                of rico-hdl, <source_path>/<any name>/data.mdb
 
 A patch is 1.2 km wide: twelve uint16 bands of 10 m (120 x 120), 20 m (60 x 60) and 60 m (20 x 20), surface
 reflectance x 10,000. The 43 labels are CORINE Land Cover level 3; the 19 merge or drop what Sentinel-2 cannot
@@ -20,6 +21,7 @@ import numpy as np
 
 from datasets.base import DATASETS, Packed, RetrievalDataset
 from datasets.bigearthnet_index import TABLE, PatchTable, load_table, read_version_1, read_version_2
+from datasets.bigearthnet_lmdb import LmdbPatches, find_lmdb
 from datasets.bigearthnet_splits import split_rows
 from datasets.bigearthnet_tables import BAND_SETS, BAND_SIDES, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
 from datasets.rasters import read_band, stretched
@@ -55,6 +57,7 @@ class BigEarthNet(RetrievalDataset):
     ) -> None:
         super().__init__(source_path=source_path, split=split)
         self.packed = packed
+        self._lmdb: LmdbPatches | None = None
         if labels not in (19, 43) or version not in (1, 2):
             raise UserError(f"--ben_labels {labels} --ben_version {version}; choices: 19 or 43, 1 or 2")
         if (labels, version) == (43, 2):
@@ -72,7 +75,9 @@ class BigEarthNet(RetrievalDataset):
             self._root = source_path / "BigEarthNet-S2"
             table = read_version_2(source_path / "metadata.parquet")
             rows = rows_of_version_2(table, split, source_path, splits)
-            refuse_absent(table.names[rows], packed or self._root)
+            database = None if packed or self._root.is_dir() else find_lmdb(source_path)
+            self._lmdb = LmdbPatches(database) if database else None
+            refuse_absent(table.names[rows], packed or self._lmdb or self._root)
         flags = table.labels[rows]
         self.labels = flags @ mapping_to_19() if labels < flags.shape[1] else flags
         self.label_names = LABELS_19 if labels == 19 else LABELS_43
@@ -102,6 +107,8 @@ class BigEarthNet(RetrievalDataset):
         return stretched(bands, side)
 
     def _read_bands(self, row: int, bands: tuple[str, ...]) -> list[np.ndarray]:
+        if self._lmdb is not None:
+            return self._lmdb.read(str(self.names[row]), bands)
         stem = f"{self.folder(row)}/{self.names[row]}"
         return [read_band(f"{stem}_{band}.tif", BAND_SIDES[band]) for band in bands]
 
@@ -156,12 +163,15 @@ def rows_of_version_2(table: PatchTable, split: str, source: Path, splits: str) 
     return rows
 
 
-def refuse_absent(names: np.ndarray, place: Path | Packed) -> None:
-    """Raise `DatasetError` if patches of version 2 are neither in the folder nor in the archive; five are named."""
+def refuse_absent(names: np.ndarray, place: Path | Packed | LmdbPatches) -> None:
+    """Raise `DatasetError` if patches of version 2 are not in the folder, archive or LMDB; the first five are named."""
     absent = set(names.tolist())
     if isinstance(place, Packed):
         root = place.archive
         absent.difference_update(np.char.encode(place.names, "utf-8").tolist())
+    elif isinstance(place, LmdbPatches):
+        root = place.folder
+        absent.difference_update(place.names())
     else:
         root = place
         absent.difference_update(_patches_by_tile(root))
@@ -172,7 +182,7 @@ def refuse_absent(names: np.ndarray, place: Path | Packed) -> None:
 
 def _patches_by_tile(root: Path) -> Iterator[bytes]:
     if not root.is_dir():
-        raise DatasetError(f"{root} is not there; --ben_version 2 expects BigEarthNet-S2/<tile>/<patch>")
+        raise DatasetError(f"{root} is not there; --ben_version 2 expects BigEarthNet-S2/<tile>/<patch>, or an LMDB")
     with os.scandir(os.fsencode(root)) as tiles:
         for tile in tiles:
             if tile.is_dir():

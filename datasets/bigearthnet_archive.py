@@ -21,6 +21,7 @@ from datasets.bigearthnet_index import (
     refuse_unusable,
     write_table,
 )
+from datasets.bigearthnet_lmdb import find_lmdb
 from datasets.bigearthnet_splits import EXCLUDED, find_lists, list_file
 from datasets.bigearthnet_tables import BAND_SIDES, LABELS_43
 from datasets.rasters import decode_band
@@ -93,7 +94,7 @@ class BigEarthNetArchive(ArchiveLayout):
 
     def is_unpacked(self) -> bool:
         if self.version == 2:
-            return (self.source_path / "BigEarthNet-S2").is_dir()
+            return (self.source_path / "BigEarthNet-S2").is_dir() or find_lmdb(self.source_path) is not None
         return archive_folder(self.source_path) != self.source_path or len(patch_folders(self.source_path)) > 0
 
     def left_out(self) -> Collection[str]:
