@@ -100,13 +100,15 @@ def contact_sheet(path: Path, pictures: Sequence[Picture], *, title: str, column
                 axes.text(left + side / 2, top + side / 2, "cannot be read", color=SERIES[4], ha="center")
             else:
                 axes.imshow(picture.pixels, extent=(left, left + side, top + side, top), interpolation="antialiased")
-            name = picture.name if len(picture.name) <= 30 else f"…{picture.name[-29:]}"
-            axes.text(left, top + side + 0.05, name, fontsize=5.6, color=MUTED, va="top")
+            name = picture.name if len(picture.name) <= 34 else f"…{picture.name[-33:]}"
+            size = min(5.6, 5.6 * 29 / len(name))  # what fits below the picture
+            axes.text(left, top + side + 0.05, name, fontsize=size, color=MUTED, va="top")
             axes.text(left, top + side + 0.16, "\n".join(captions[number]), fontsize=6, va="top", linespacing=1.15)
         axes.set(xlim=(0, width), ylim=(height, 0))
         save(figure, path)
 
 
 def _caption(labels: Sequence[str], most: int = 4) -> list[str]:
-    lines = textwrap.wrap(" · ".join(labels) or "no label", 34)  # names may hold commas
+    text = "\xa0· ".join(labels) or "no label"  # names may hold commas; a dot stays with the label before it
+    lines = textwrap.wrap(text, 34, break_on_hyphens=False)
     return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][:32]} …"]
