@@ -51,7 +51,7 @@ def _query(search: Search) -> str:
         labels = '<p class="muted">labels not known</p>'
     else:
         labels = _list([("", "", name) for name in spelled(query.labels, search.label_names)])
-    return f"{_image(query, _QUERY_SIDE)}<p><strong>{escape(query.name)}</strong></p>{_place(query)}{labels}"
+    return f"{_image(query, _QUERY_SIDE)}<p><strong>{_breakable(query.name)}</strong></p>{_place(query)}{labels}"
 
 
 def _hit(search: Search, place: int) -> str:
@@ -71,7 +71,7 @@ def _hit(search: Search, place: int) -> str:
     return (
         f'<li class="hit" data-labels="{carried}"><p class="head"><strong>{place + 1}</strong>'
         f"<span>distance {search.distances[place]:.3f}</span></p>{_image(hit, _HIT_SIDE)}{bar}"
-        f'<p class="name">{escape(hit.name)}</p>{_place(hit)}{labels}</li>'
+        f'<p class="name">{_breakable(hit.name)}</p>{_place(hit)}{labels}</li>'
     )
 
 
@@ -86,6 +86,11 @@ def _counts(search: Search) -> str:
         for name, count in counts
     ]
     return "".join(rows) or '<li class="muted">none</li>'
+
+
+def _breakable(name: str) -> str:
+    """A name whose lines may break behind its underscores."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def _image(image: Shown, side: int) -> str:
