@@ -5,12 +5,12 @@
     python evaluate_model.py --load_from_checkpoint RUN --query image.jpg --top 20
 
 Each run gets `evaluation_results/<initial, best or last>_<split>/` in its folder, or `..._<split>_in_<gallery split>/`:
-`scores.json`, the same as text in `evaluate_model.txt`, the neighbours as a table, `retrievals.png`, `report.html`, and
-on val (or with `--is_plot_dist`) `distance_density.png`.
+`scores.json`, the same as text in `evaluate_model.txt`, the neighbours as a table, `retrievals.png`,
+`label_scores.png`, `embedding_map.png`, `report.html`, and on val (or with `--is_plot_dist`) `distance_density.png`.
 
 `--query` searches by example instead: images, BigEarthNet patch folders or names of images, of which the nearest in the
 split go to `search_results/<network>_<split>/<query>/`: `search.html`, `retrievals.png`, `hits.csv`, and `hits.geojson`
-for BigEarthNet.
+for BigEarthNet. The embeddings of the split stay beside them, so that the next search is a matter of seconds.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from utilities import (
     comparison,
     density,
     distributed,
+    embedding_file,
     engine,
     evaluation,
     neighbours,
@@ -91,6 +92,27 @@ def embed(
     )
     with precision.autocast(run.precision, device):
         return evaluation.embed_split(network.embed, bar, len(dataset))
+
+
+def embed_once(
+    path: Path, network: EmbeddingNetwork, run: Settings, dataset: RetrievalDataset, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """As `embed`, from `path` where an earlier search left there what the same network made of the same images."""
+    flags = ("image_size", "resize_to", "per_image_normalisation", "channels_last")
+    facts = {name: run[name] for name in flags} | {
+        "fingerprint": dataset.fingerprint(),
+        "bands": list(dataset.bands),
+        "precision": precision.resolve(run.precision, device),
+        "device": device.type,
+    }
+    key = embedding_file.digest(network, dataset.names, facts)
+    kept = embedding_file.load(path, key)
+    if kept is not None and distributed.world_size() == 1:
+        return kept
+    embedded = embed(network, run, dataset, device)
+    if distributed.is_main():
+        embedding_file.save(path, key, *embedded)
+    return embedded
 
 
 class Embedded(NamedTuple):
@@ -156,6 +178,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
             title=f"{folder.name} on {run.dataset}, {where}, {network_name(args)} network",
             pictured_queries=args.retrieval_queries,
             densities=densities,
+            map_method=args.map_method,
         )
         print(text)
     return content
@@ -189,7 +212,7 @@ def description(folder: Path, run: Settings, args: Settings, device: torch.devic
 
 def sides(queries: Embedded, gallery: Embedded | None) -> dict[str, Any]:
     """Which images were compared, for the protocol."""
-    found = {
+    found: dict[str, Any] = {
         "fingerprint": queries.dataset.fingerprint(),
         "label_names": list(queries.dataset.label_names),
         "skipped_images": len(queries.dataset) - len(queries.rows),
@@ -225,10 +248,10 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     examples = [find_example(given, dataset, others) for given in args.query]
     asked = Examples(examples, dataset)
     embeddings, _ = embed(network, Settings({**run, "num_workers": 0}), asked, device)  # before the long work
-    gallery = Embedded(dataset, *embed(network, run, dataset, device))
+    target = folder / "search_results" / f"{network_name(args)}_{split}"
+    gallery = Embedded(dataset, *embed_once(target / "embeddings.npz", network, run, dataset, device))
     if not distributed.is_main():
         return
-    target = folder / "search_results" / f"{network_name(args)}_{split}"
     used: Counter[str] = Counter()
     for number, example in enumerate(examples):
         found = nearest(example, embeddings[number], gallery, args, device)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import evaluate_model
@@ -111,6 +112,31 @@ def test_more_than_there_are(demo_run: tuple[Path, Path]) -> None:
     assert f"--top 5000 is more than there are: all {len(test) - 1} images are shown" in done.stdout
     rest = hits(saved / "search_results" / "last_test" / Path(test.names[0]).stem)
     assert sorted(row["image"] for row in rest) == sorted(test.names[1:])
+
+
+def test_the_second_search_embeds_the_archive_no_more(
+    demo_run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds the same, and a run that has been trained on is embedded anew."""
+    source, saved = demo_run
+    folder = tmp_path / "baseline"
+    shutil.copytree(saved, folder, ignore=shutil.ignore_patterns("search_results"))
+    embedded: list[int] = []
+    embed = evaluate_model.embed
+    monkeypatch.setattr(evaluate_model, "embed", lambda *given: embedded.append(len(given[2])) or embed(*given))
+    test = demo_split(source, "test")
+    where = folder / "search_results" / "best_test" / Path(test.names[0]).stem
+    found = []
+    for _ in range(2):
+        evaluate(folder, "--query", test.names[0], "--top", 5)
+        found.append(hits(where))
+    assert found[0] == found[1]
+    assert embedded == [1, len(test), 1]  # each time the example itself
+    payload = torch.load(folder / "best.pt", weights_only=True)
+    payload["network"]["backbone.net.conv1.weight"] *= 1.5
+    torch.save(payload, folder / "best.pt")
+    evaluate(folder, "--query", test.names[0], "--top", 5)
+    assert embedded[3:] == [1, len(test)]
 
 
 def test_two_files_of_one_name(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
