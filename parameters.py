@@ -26,7 +26,7 @@ from criteria.moco import BUFFER_RULES, NORMALISATIONS, WEIGHTED
 from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
 from datasets.cluster_batches import ORDERS
-from utilities import labels, logger, metrics, optim, precision, run_folder
+from utilities import embedding_map, labels, logger, metrics, optim, precision, run_folder
 from utilities.errors import UserError
 from utilities.flags import AUTO, Flag, Parser, build_parser, shown, spelled, switch, underscored, yes_no
 from utilities.settings import Settings
@@ -294,6 +294,7 @@ EVALUATION = [
          "measures; name@K stands for K = 1 2 4 8, a name alone for the whole ranking: " + " ".join(metrics.metric_names()), nargs="+"),
     *RELEVANCE,
     Flag("retrieval_queries", 6, "queries shown in retrievals.png", int),
+    Flag("map_method", "pca", "layout of the map of embeddings; tsne takes minutes beyond some thousand images", choices=embedding_map.METHODS),
     Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> in the folder that holds them all"),
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),
     Flag("top", 20, "with --query: nearest images shown for each example", int),

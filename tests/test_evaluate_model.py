@@ -67,18 +67,20 @@ def test_queries_of_one_split_are_searched_in_another(source, saved):
     assert (protocol["split"], protocol["gallery_split"]) == ("test", "train")
     assert (protocol["queries"], protocol["gallery"], protocol["query_in_gallery"]) == (len(test), len(train), 0)
     assert protocol["fingerprint"] == test.fingerprint() != protocol["gallery_fingerprint"] == train.fingerprint()
-    for name in ("retrievals.png", "distance_density.png", "report.html", "evaluate_model.txt"):
+    for name in ("retrievals.png", "label_scores.png", "distance_density.png", "report.html", "evaluate_model.txt"):
         assert (folder / name).stat().st_size, name
 
 
 def test_a_split_searched_in_itself_leaves_every_query_out(saved):
-    evaluate(saved, "--dataset_type", "val", "--gallery_split", "val")
+    evaluate(saved, "--dataset_type", "val", "--gallery_split", "val", "--map_method", "tsne")
     folder = saved / "evaluation_results" / "best_val"
     protocol = json.loads((folder / "scores.json").read_text())["protocol"]
     assert protocol["query_in_gallery"] == protocol["queries"] == protocol["gallery"]
     assert protocol["self_match"] == "the query's own row is left out by index"
     table = read_neighbours(folder)
     assert (table["query"] != table["image"]).all()
+    assert "t-SNE of the embeddings" in (folder / "report.html").read_text()
+    assert (folder / "embedding_map.png").stat().st_size
 
 
 def test_an_unknown_split_lists_the_choices(saved):

@@ -20,7 +20,8 @@ from utilities.results import SHOWN_BY, write_results
 
 METRICS = ("recall@1", "map@8", "map", "ndcg", "ndcg_jaccard@4", "knn_f1@3", SHOWN_BY)
 FILES = {
-    "scores.json", "evaluate_model.txt", "retrievals.png", "label_scores.png", "distance_density.png", "report.html",
+    "scores.json", "evaluate_model.txt", "report.html",
+    "retrievals.png", "label_scores.png", "distance_density.png", "embedding_map.png",
 }  # fmt: skip
 
 
@@ -38,9 +39,11 @@ def write(folder: Path, rows: Tensor, labels: Tensor, gallery: tuple[Tensor, Ten
         folder, result, content, images(labels), rows,
         gallery=None if gallery is None else images(gallery[1], "other"),
         label_names=[f"label {number}" for number in range(labels.shape[1])], title="A run", pictured_queries=3,
+        map_method="pca",
         densities=distance_densities(rows, labels, gallery=gallery),
     )  # fmt: skip
-    assert {path.name for path in folder.iterdir()} - {"neighbours.parquet", "neighbours.npz"} == FILES
+    expected = FILES if len(rows) > 2 else FILES - {"embedding_map.png"}
+    assert {path.name for path in folder.iterdir()} - {"neighbours.parquet", "neighbours.npz"} == expected
     assert all(path.stat().st_size for path in folder.iterdir())
     assert (folder / "evaluate_model.txt").read_text() == text
 

@@ -23,6 +23,7 @@ from utilities.summaries import Details, bootstrap_intervals, label_table
 SHOWN = 8  # neighbours in retrievals.png
 SHOWN_BY = "label_jaccard@8"  # what queries are ordered by in the pictures
 SEED = 0
+MAP_NAMES = {"pca": "PCA", "tsne": "t-SNE"}
 
 
 def write_results(
@@ -37,6 +38,7 @@ def write_results(
     title: str,
     pictured_queries: int,
     densities: Densities | None,
+    map_method: str,
 ) -> str:
     """Fill `folder`; content is what scores.json will hold, to which `_details` are added. Returns the text.
 
@@ -56,6 +58,10 @@ def write_results(
     figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels")
     if densities is not None:
         figures.distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
+    points = embedding_map(embeddings, method=map_method, seed=SEED) if len(embeddings) > 2 else None
+    if points is not None:
+        named = f"{title}: {MAP_NAMES[map_method]} of the embeddings"
+        figures.embedding_map(folder / "embedding_map.png", points.numpy(), images.labels, label_names, title=named)
     write_report(
         folder / "report.html",
         evaluation,
@@ -66,7 +72,8 @@ def write_results(
         title=title,
         about=_about(content["protocol"]),
         show_by=SHOWN_BY,
-        points=embedding_map(embeddings, method="pca", seed=SEED) if len(embeddings) > 2 else None,
+        points=points,
+        points_name=MAP_NAMES[map_method],
     )
     return text
 
