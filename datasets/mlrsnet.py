@@ -135,6 +135,8 @@ def category_folders(images: Path, categories: Sequence[str]) -> list[str]:
     if not images.is_dir():
         raise DatasetError(f"{images.parent} holds no folder `Images`; --source_path is the folder of {MLRSNet.title}")
     present = {entry.name for entry in images.iterdir() if entry.is_dir()}
+    if not present and any(images.glob("*.rar")):
+        raise DatasetError(f"{images} holds the .rar archives as published: unpack each of them there (unrar x)")
     by_letters = {_letters(name): name for name in present}
     folders = [name if name in present else by_letters.get(_letters(name), name) for name in categories]
     refuse_difference(folders, present, "the label files, one folder a csv", images)

@@ -40,10 +40,7 @@ def open_split(args: Settings, split: str) -> RetrievalDataset:
 def open_files(args: Settings, split: str) -> RetrievalDataset:
     """One split that reads its images from their own files, also with --use_npmem; an archive's are prepared first."""
     packed = open_archive(args)
-    source = Path(args.source_path)
-    dataset = DATASETS.build(
-        args.dataset, args, source_path=source.parent if source.is_file() else source, split=split, packed=packed
-    )
+    dataset = DATASETS.build(args.dataset, args, source_path=_folder(args), split=split, packed=packed)
     dataset.skip_broken = args.skip_broken_images
     if packed is not None:
         dataset.cache = open_cache(dataset, packed.folder.parent)
@@ -58,7 +55,7 @@ def open_archive(args: Settings) -> Packed | None:
     source = Path(args.source_path)
     if args.dataset not in ARCHIVES.names():
         return None
-    layout = ARCHIVES.build(args.dataset, args, source_path=source.parent if source.is_file() else source)
+    layout = ARCHIVES.build(args.dataset, args, source_path=_folder(args))
     if not source.exists() or (source.is_dir() and layout.is_unpacked()):
         return None
     archive = find_archive(source, layout.pattern)
@@ -72,6 +69,12 @@ def open_archive(args: Settings) -> Packed | None:
         )
     prepare_archive(layout, archive, args.cache_path, processes=usable_cores(), skip_broken=args.skip_broken_images)
     return open_packed(folder, archive)
+
+
+def _folder(args: Settings) -> Path:
+    """--source_path, or the folder in which the archive lies that it names."""
+    source = Path(args.source_path)
+    return source.parent if source.is_file() and args.dataset in ARCHIVES.names() else source
 
 
 def attach_cache(args: Settings, *opened: RetrievalDataset) -> None:

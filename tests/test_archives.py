@@ -225,6 +225,12 @@ def test_a_run_reads_the_archive_only_with_use_npmem(tmp_path):
     assert packed.description == plain.description
 
 
+def test_a_file_is_no_source_of_a_data_set_that_is_read_from_folders(tmp_path):
+    (tmp_path / "UCMerced.zip").write_bytes(b"")
+    with pytest.raises(UserError, match=r"UCMerced\.zip is not a folder"):
+        open_split(settings("UCMerced", tmp_path / "UCMerced.zip"), "train")
+
+
 def test_the_check_program_prepares_and_checks_an_archive(tmp_path, monkeypatch):
     monkeypatch.setattr(program, "usable_cores", lambda: 0)
     folder = write_bigearthnet(tmp_path / "plain", 10)
@@ -408,6 +414,12 @@ def repack(tmp_path, change):
     return pack(root, tmp_path / "packed" / "BigEarthNet-v1.0.tar")
 
 
+def link(path):
+    """In the archive a link, which has no pixels of its own."""
+    path.unlink()
+    path.symlink_to("elsewhere.tif")
+
+
 def shorten(path):
     path.write_bytes(path.read_bytes()[:900])
 
@@ -416,6 +428,7 @@ def shorten(path):
     ("change", "said"),
     [
         (lambda folder: (folder / f"{folder.name}_B8A.tif").unlink(), "lacks B8A"),
+        (lambda folder: link(folder / f"{folder.name}_B05.tif"), "lacks B05"),
         (lambda folder: shorten(folder / f"{folder.name}_B01.tif"), r"B01\.tif.*cut off"),
         (lambda folder: shutil.copy(folder / f"{folder.name}_B01.tif", folder / f"{folder.name}_B02.tif"),
          r"B02\.tif is 20 x 20"),

@@ -33,6 +33,7 @@ HOMES = {
     "wandb": "utilities/logger.py",
     "matplotlib": "utilities/figures.py",
     "vaex": "utilities/neighbour_statistics.py",
+    "lmdb": "datasets/bigearthnet_lmdb.py",
     "rasterio": "utilities/geojson.py",
     "osgeo": None,
     "pretrainedmodels": None,

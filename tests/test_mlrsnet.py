@@ -524,6 +524,15 @@ def test_a_category_without_folder_and_a_folder_without_category_are_named(tmp_p
         dataset(tmp_path)
 
 
+def test_the_published_rars_are_to_be_unpacked(tmp_path: Path) -> None:
+    write_mlrsnet(tmp_path, images={"lake": 10}, labels=LABELS[:5])
+    shutil.rmtree(tmp_path / "Images")
+    (tmp_path / "Images").mkdir()
+    (tmp_path / "Images" / "lake.rar").write_bytes(b"Rar!")
+    with pytest.raises(DatasetError, match="unpack each of them"):
+        dataset(tmp_path)
+
+
 def test_files_that_are_no_images_do_not_matter(tmp_path: Path) -> None:
     write_mlrsnet(tmp_path, images={"lake": 10}, labels=LABELS[:5])
     (tmp_path / "Images" / "lake" / "Thumbs.db").write_bytes(b"x")
