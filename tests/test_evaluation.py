@@ -17,7 +17,7 @@ from utilities.errors import UserError
 from utilities.evaluation import Evaluation, embed_split, evaluate
 from utilities.metrics import Relevance
 
-METRICS = ("recall", "map@2", "hit@1", "ndcg@4", "map")
+METRICS = ("recall", "map@2", "hit@1", "ndcg@4", "knn_f1@3", "map", "ndcg_jaccard")
 
 
 def embed(images: Tensor) -> Tensor:
@@ -81,7 +81,9 @@ def test_report_has_what_scores_json_promises() -> None:
     result = run(embed(images(30)))
     report = result.report()
     scores, protocol = report["scores"], report["protocol"]
-    assert list(scores) == list(report["chance"]) == ["recall@1", "recall@4", "map@2", "hit@1", "ndcg@4", "map"]
+    assert list(scores) == list(report["chance"]) == [
+        "recall@1", "recall@4", "map@2", "hit@1", "ndcg@4", "knn_f1@3", "map", "ndcg_jaccard"
+    ]  # fmt: skip
     assert all(0 <= value <= 1 for value in scores.values())
     assert set(protocol["seconds"]) == {"search", "whole_ranking", "score"}
     assert protocol["queries"] == protocol["gallery"] == protocol["query_in_gallery"] == 30
@@ -121,6 +123,14 @@ def test_unknown_metric_is_found_before_the_search() -> None:
         run(torch.full((30, 4), torch.nan), metrics=("recal@1",))
 
 
+def in_another(embeddings: Tensor, carried: Tensor) -> tuple[dict[str, float], Tensor]:
+    """Two queries, fewer than processes, against the other images."""
+    gallery = (embeddings[2:], carried[2:])
+    options = {"metrics": METRICS, "ks": (1, 4), "relevance": Relevance("share"), "backend": "torch"}
+    result = evaluate(embeddings[:2], carried[:2], gallery=gallery, **options)  # type: ignore[arg-type]
+    return result.scores.scores, distance_densities(embeddings[:2], carried[:2], gallery=gallery).counts
+
+
 def _worker(number: int, world: int, rendezvous: str, results: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=world)
     share = list(range(number, 29, world)) if number < 2 else []  # the third rank has no image
@@ -134,7 +144,8 @@ def _worker(number: int, world: int, rendezvous: str, results: str) -> None:
         backend="torch",
     )
     counts = distance_densities(embeddings, labels(30)[rows], block_bytes=5000).counts
-    torch.save((embeddings, rows, *result.neighbours, result.scores.scores, counts), f"{results}/{number}.pt")
+    between = in_another(embeddings, labels(30)[rows])
+    torch.save((embeddings, rows, *result.neighbours, result.scores.scores, counts, *between), f"{results}/{number}.pt")
     dist.destroy_process_group()
 
 
@@ -159,3 +170,6 @@ def test_three_processes_one_of_them_idle_equal_one(tmp_path: Path) -> None:
         assert torch.equal(theirs[3], alone.neighbours.distances)
         assert theirs[4] == alone.scores.scores
         assert torch.equal(theirs[5], counts)
+        scores, between = in_another(embeddings, labels(30)[rows])
+        assert theirs[6] == scores
+        assert torch.equal(theirs[7], between)
