@@ -25,6 +25,7 @@ from train_sndl import SNDL
 from utilities import distributed
 from utilities.batch import Batch
 from utilities.batch_norm import synchronise
+from utilities.errors import RunFailure
 from utilities.settings import Settings
 
 KINDS = (Baseline, DiVA, DivideAndConquer, BIER, SNDL)
@@ -230,3 +231,10 @@ def test_helpers_are_valid_without_a_process_group():
     assert distributed.gather_rows(rows) is rows
     assert torch.equal(distributed.gather_uneven(rows), rows)
     assert distributed.broadcast_object("x") == "x"
+
+
+def test_a_rank_that_lacks_images_of_its_batch_stops_before_the_others_wait(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    distributed.check_share(6, 12)
+    with pytest.raises(RunFailure, match="rank 0 has 5 images of a batch of 12 for 2 processes: --skip_broken_images"):
+        distributed.check_share(5, 12)

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from utilities.errors import UserError
+from utilities.errors import RunFailure, UserError
 
 # A rank that dies is noticed at once, by torchrun and by its closed connections. This only has to outlast what rank 0
 # does while the others wait: generating data, k-means of a whole training set.
@@ -113,6 +113,16 @@ def gather_rows(rows: Tensor) -> Tensor:
     if rows.dtype == torch.bool:  # no backend reduces or moves bool reliably
         return gather_rows(rows.to(torch.uint8)).bool()
     return _GatherRows.apply(rows)
+
+
+def check_share(images: int, whole: int) -> None:
+    """Raise RunFailure where this rank lacks images of its share of a batch of `whole`: `gather_rows` would wait."""
+    if images * world_size() != whole:
+        raise RunFailure(
+            f"rank {rank()} has {images} images of a batch of {whole} for {world_size()} processes: "
+            "--skip_broken_images left some out. Mend or remove the images that the warnings name, or train on one "
+            "process"
+        )
 
 
 def gather_uneven(rows: Tensor) -> Tensor:
