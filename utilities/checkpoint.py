@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,18 @@ def load(folder: Path, name: str = LAST) -> dict[str, Any] | None:
             print(f"warning: going on from {path} (step {payload.get('step', '?')})", file=sys.stderr)
         return payload
     raise UserError(f"no readable checkpoint in {folder}: {', '.join(p.name for p in present)} damaged; train again")
+
+
+def check_same_data(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UserError where a run would go on with other images or labels than its checkpoint was trained on."""
+    for key in ("dataset", "label_names", "bands", "train_fingerprint"):
+        if was[key] != now[key]:
+            raise UserError(
+                f"{folder} was trained on other data: {key} was {_short(was[key])} and is now {_short(now[key])}; "
+                "give the --source_path of the original data or start a new run"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 80 else text[:77] + "..."

@@ -130,6 +130,8 @@ class Trainer:
         )  # fmt: skip
         self.window.restart_clock()
         for batch in bar:
+            if distributed.is_active():
+                distributed.check_share(len(batch.indices), len(batches[self.batch]))
             progress = self.epoch + self.batch / len(batches)
             self.train_step(batch, progress)
             self.batch += 1
@@ -283,13 +285,7 @@ class Trainer:
         }
 
     def _restore(self, payload: dict[str, Any]) -> None:
-        for key in ("dataset", "label_names", "bands", "train_fingerprint"):
-            was, now = payload["data"][key], self.data.description[key]
-            if was != now:
-                raise UserError(
-                    f"{self.folder} was trained on other data: {key} was {_short(was)} and is now {_short(now)}; "
-                    "give the --source_path of the original data or start a new run"
-                )
+        checkpoint.check_same_data(self.folder, payload["data"], self.data.description)
         self.method.load_state_dict(payload["method"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.epoch, self.batch, self.step = payload["epoch"], payload["batch"], payload["step"]
@@ -340,8 +336,3 @@ class Trainer:
 def _say(text: str) -> None:
     if distributed.is_main():
         tqdm.write(text)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) < 80 else text[:77] + "..."
