@@ -47,10 +47,12 @@ def compressed(data, suffix):
 
 
 def pack(folder, archive, root="", tar_format=tarfile.GNU_FORMAT):
-    """The folder as an archive; its suffix says how it is compressed."""
+    """The folder as an archive, its entries in no order; the archive's suffix says how it is compressed."""
     written = io.BytesIO()
+    entries = sorted(folder.iterdir())
     with tarfile.open(fileobj=written, mode="w", format=tar_format) as tar:
-        tar.add(folder, arcname=root or folder.name, filter=None)
+        for i in np.random.default_rng(1).permutation(len(entries)):
+            tar.add(entries[i], f"{root or folder.name}/{entries[i].name}")
     archive.parent.mkdir(parents=True, exist_ok=True)
     archive.write_bytes(compressed(written.getvalue(), archive.suffix))
     return archive
