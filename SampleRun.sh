@@ -121,6 +121,11 @@ evaluate_runs() {
   evaluate --load_from_checkpoint "$RESULTS/Demo/baseline" --dataset_type test --is_plot_dist --relevance share --eval_metric recall@K hit@K precision@K map_at_r ndcg@K
 }
 
+# The images most like one image: pages, pictures and tables under <run>/search_results.
+search() {
+  evaluate --load_from_checkpoint "$RESULTS/Demo/baseline" --query demo_data/Demo/Images/lake/lake_00001.jpg --top 20
+}
+
 multi_gpu() {
   train baseline --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-4gpu --gpu_ids 0 1 2 3 --batch_size 120 --use_npmem
 }
@@ -137,7 +142,7 @@ wandb_offline() {
   train baseline --dataset Demo --source_path demo_data --save_path "$RESULTS" --savename baseline-wandb --nb_epochs 2 --eval_epoch 1 --log_online --wandb_dryrun
 }
 
-RECIPES="demo ucmerced mlrsnet bigearthnet resume evaluate multi_gpu slurm wandb_offline"
+RECIPES="demo ucmerced mlrsnet bigearthnet resume evaluate search multi_gpu slurm wandb_offline"
 case $NAME in
   setup) setup "${2:-}" ;;
   list) echo "setup $RECIPES" ;;
