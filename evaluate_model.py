@@ -84,7 +84,8 @@ def embed(
     network: EmbeddingNetwork, run: Settings, dataset: RetrievalDataset, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """(M, D) embeddings and (M,) rows; rows are missing where broken images were skipped."""
-    network.to(device, memory_format=torch.channels_last if run.channels_last else torch.contiguous_format).eval()
+    layout = torch.channels_last if run.channels_last else torch.contiguous_format
+    network.to(device).to(memory_format=layout).eval()
     loader = open_loader(run, dataset, device)
     batches = loader.evaluation(np.arange(len(dataset)), run.eval_batch_size)
     bar = tqdm(

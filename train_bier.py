@@ -32,7 +32,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,7 +45,7 @@ from datasets.base import RetrievalDataset
 from datasets.open import open_data
 from datasets.samplers import ClassBalancedBatches
 from utilities import engine, seeding
-from utilities.batch import Batch
+from utilities.batch import Batch, IndexBatches
 from utilities.distributed import broadcast, gather_rows
 from utilities.errors import main_guard
 from utilities.labels import PairRule
@@ -56,6 +55,7 @@ from utilities.settings import Settings
 
 class BIER(Method):
     name = "bier"
+    prefitted: Tensor  # () bool
 
     def __init__(self, args: Settings, train: RetrievalDataset) -> None:
         super().__init__(seed=args.random_seed)
@@ -91,7 +91,7 @@ class BIER(Method):
         """The embedding layer's weights, (d_m, features) of each group."""
         return [head.weight for head in self.network.heads.values()]
 
-    def epoch_batches(self, epoch: int) -> Sequence[np.ndarray]:
+    def epoch_batches(self, epoch: int) -> IndexBatches:
         if not self.prefitted:
             self.prefit()
         return self.sampler.epoch(epoch)

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ from datasets.cluster_batches import ClusterBatches
 from datasets.open import open_data
 from datasets.samplers import ClassBalancedBatches
 from utilities import engine
-from utilities.batch import Batch
+from utilities.batch import Batch, IndexBatches
 from utilities.clustering import TrackedClusters
 from utilities.distributed import gather_rows
 from utilities.errors import UserError, main_guard
@@ -53,6 +52,7 @@ from utilities.settings import Settings
 class DivideAndConquer(Method):
     name = "dac"
     unused_parameters = True
+    sampler: ClassBalancedBatches
 
     def __init__(self, args: Settings, train: RetrievalDataset) -> None:
         super().__init__(seed=args.random_seed)
@@ -96,7 +96,7 @@ class DivideAndConquer(Method):
         """Whether slices are trained in this epoch, each by itself, or the whole embedding."""
         return self.epoch < self.args.dac_merge_epoch
 
-    def epoch_batches(self, epoch: int) -> Sequence[np.ndarray]:
+    def epoch_batches(self, epoch: int) -> IndexBatches:
         """A function of the epoch and of the clusters, which the first call in their epoch makes."""
         args, whole = self.args, self.sampler
         if epoch >= args.dac_finetune_epoch:

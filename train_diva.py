@@ -74,7 +74,7 @@ class DiVA(Method):
         self.alpha = {"disc": 1.0, "shared": args.diva_alpha_shared, "intra": args.diva_alpha_intra}
         self.alpha_nce = args.diva_alpha_nce
         length = queue_batches(args.diva_moco_n_key_batches, images=len(train.labels), batch_size=args.batch_size)
-        self.contrast = CRITERIA.build(
+        self.contrast: Any = CRITERIA.build(
             "fast_moco", args, width=widths["nce"], batch_size=args.batch_size, n_key_batches=length
         )
         sources = zip(("nce", "shared", "intra"), args.diva_adversarial_rho, strict=True)

@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,7 +40,7 @@ from datasets.base import RetrievalDataset
 from datasets.open import open_data
 from datasets.samplers import ShuffledBatches
 from utilities import engine
-from utilities.batch import Batch
+from utilities.batch import Batch, IndexBatches
 from utilities.distributed import world_size
 from utilities.errors import main_guard
 from utilities.method import Method, at_own_rate
@@ -81,7 +80,7 @@ class SNDL(Method):
     def after_step(self) -> None:
         self.memory.commit()
 
-    def epoch_batches(self, epoch: int) -> Sequence[np.ndarray]:
+    def epoch_batches(self, epoch: int) -> IndexBatches:
         self.memory.set_epoch(epoch)
         if self.warm_start and not self.memory.written.any():
             self.memory.fill(self.embed_training_set())

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from datasets.base import RetrievalDataset
 from datasets.transforms import Augmentation, DeviceTransform, draw
 from utilities import distributed, seeding
-from utilities.batch import Batch
+from utilities.batch import Batch, IndexBatches
 
 
 class _CurrentBatches(Sampler[list[int]]):
@@ -63,7 +63,7 @@ class Loader:
 
     def training(
         self,
-        batches: Sequence[np.ndarray],
+        batches: IndexBatches,
         *,
         seed: int,
         epoch: int,

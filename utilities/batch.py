@@ -1,11 +1,15 @@
-"""The two records that flow through a training step."""
+"""The records that flow through a training step."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+IndexBatches = Sequence[np.ndarray] | np.ndarray  # an epoch: rows of the split, (B,) int64 a batch
 
 
 class Batch(NamedTuple):

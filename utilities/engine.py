@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from utilities import checkpoint, density, distributed, evaluation, optim, precision, run_folder
-from utilities.batch import Batch
+from utilities.batch import Batch, IndexBatches
 from utilities.batch_norm import synchronise
 from utilities.errors import UserError
 from utilities.logger import Logger, read_metrics
@@ -32,16 +32,23 @@ class Feed(Protocol):
     skipped: set[int]
 
     def training(
-        self, batches: Sequence[np.ndarray], *, seed: int, epoch: int, start: int, second_view: bool
+        self, batches: IndexBatches, *, seed: int, epoch: int, start: int, second_view: bool
     ) -> Iterator[Batch]: ...
 
     def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]: ...
 
 
 class Data(Protocol):
-    train: Feed
-    val: Feed
-    description: dict[str, Any]  # data set, label names, bands, fingerprints, image sizes: plain values
+    @property
+    def train(self) -> Feed: ...
+
+    @property
+    def val(self) -> Feed: ...
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Data set, label names, bands, fingerprints, image sizes: plain values."""
+        ...
 
 
 @contextlib.contextmanager

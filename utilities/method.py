@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from utilities import seeding
-from utilities.batch import Batch
+from utilities.batch import Batch, IndexBatches
 from utilities.errors import UserError
 from utilities.labels import PairRule
 
@@ -19,7 +19,7 @@ from utilities.labels import PairRule
 class BatchSampler(Protocol):
     """Draws an epoch: global index batches, a function of the epoch alone."""
 
-    def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
+    def epoch(self, epoch: int) -> IndexBatches: ...
 
 
 class Method(nn.Module):
@@ -59,7 +59,7 @@ class Method(nn.Module):
     def after_step(self) -> None:
         """What follows the optimizer step: momentum encoders, queues, memory banks."""
 
-    def epoch_batches(self, epoch: int) -> Sequence[np.ndarray]:
+    def epoch_batches(self, epoch: int) -> IndexBatches:
         """Global index batches of an epoch, each of world size x batch size rows."""
         return self.sampler.epoch(epoch)
 
@@ -92,7 +92,7 @@ class Method(nn.Module):
         """What miners draw from in this step: equal on all ranks, equal after a resume."""
         return seeding.generator(device, self.seed, "mining", self.step)
 
-    def check_batches(self, batches: Sequence[np.ndarray], labels: np.ndarray) -> None:
+    def check_batches(self, batches: IndexBatches, labels: np.ndarray) -> None:
         """Raise UserError where no batch, warn where not every batch holds a positive and a negative pair."""
         if self.relation is None:
             return
