@@ -70,6 +70,7 @@ class DivideAndConquer(Method):
         self.miner = MINERS.build(args.dac_batch_miner, args, relation=self.relation)
         self.of_slice = nn.ModuleList(CRITERIA.build("margin", args, num_classes=classes) for _ in slices)
         self.of_whole = CRITERIA.build("margin", args, num_classes=classes)
+        self.drawn_from: list[int] = []  # cluster of each batch of the epoch: on the host, which does not wait for it
         self.clusters = TrackedClusters(
             size=len(train.labels),
             k=clusters,
@@ -82,7 +83,7 @@ class DivideAndConquer(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         outputs = self.network(batch.images)
         if self.slices_train:
-            k = int(self.clusters.drawn_from[batch.indices[0]])
+            k = self.drawn_from[self.batch]
             name, embeddings, criterion = f"slice{k}", outputs[f"slice{k}"], self.of_slice[k]
         else:
             name, embeddings, criterion = "whole", self.network.concatenate(outputs), self.of_whole
@@ -105,14 +106,17 @@ class DivideAndConquer(Method):
             embed = self.unit_features if args.dac_cluster_on == "features" else self.embed
             rows = torch.from_numpy(whole.images)
             self.clusters.divide(self.embed_training_set(embed), rows, smallest=whole.batch_size, epoch=epoch)
-        return ClusterBatches(
+        clusters = self.clusters.drawn_from.cpu().numpy()
+        batches = ClusterBatches(
             self.labels,
-            self.clusters.drawn_from.cpu().numpy(),
+            clusters,
             batch_size=whole.batch_size,
             samples_per_class=whole.samples_per_class,
             seed=self.seed,
             order=args.dac_cluster_order,
         ).epoch(epoch)
+        self.drawn_from = clusters[batches[:, 0]].tolist()
+        return batches
 
     def unit_features(self, images: Tensor) -> Tensor:
         return F.normalize(self.network.features(images))

@@ -69,15 +69,18 @@ class Loader:
         epoch: int,
         start: int = 0,
         second_view: bool = False,
-    ) -> Iterator[Batch]:
-        """This rank's share of each global batch from number `start` on, augmented.
+    ) -> Iterator[tuple[int, Batch]]:
+        """This rank's share of each global batch from number `start` on, augmented, with that number.
 
-        Augmentation depends on (seed, epoch, number of the batch, place in the global batch) alone.
+        Augmentation depends on (seed, epoch, number of the batch, place in the global batch) alone. A batch whose
+        images are all skipped as broken is left out; several ranks cannot spare a single image (RunFailure).
         """
         transform = self.small[1] if self.small and epoch < self.small[0] else self.transform
         rank, world = distributed.rank(), distributed.world_size()
         shares = [batch.reshape(world, -1)[rank] for batch in batches[start:]]
         for number, (batch, share) in enumerate(self._fetch(shares), start):
+            if distributed.is_active():
+                distributed.check_share(len(batch.indices), len(batches[number]))
             if not len(batch.indices):
                 continue
             place = torch.from_numpy(np.isin(share, batch.indices.numpy()))
@@ -88,9 +91,12 @@ class Loader:
                 views.append(draws)
             batch = batch.to(self.device)
             raw = batch.images
-            yield batch._replace(
-                images=transform.training(raw, views[0], self.augmentation),
-                second_view=transform.training(raw, views[1], self.augmentation) if second_view else None,
+            yield (
+                number,
+                batch._replace(
+                    images=transform.training(raw, views[0], self.augmentation),
+                    second_view=transform.training(raw, views[1], self.augmentation) if second_view else None,
+                ),
             )
 
     def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:

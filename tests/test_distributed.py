@@ -62,7 +62,7 @@ def build(kind, batch_size, batch_norm):
     settings = Settings({**parameters.parse(kind.name, argv + extra.get(kind.name, [])), "arch": "first_stage"})
     method = kind(settings, split()).double().train()
     if kind is DivideAndConquer:
-        method.clusters.drawn_from.zero_()  # every image in cluster 0
+        method.drawn_from = [0]
     if kind is DiVA:
         earlier = torch.randn(GLOBAL, 4, generator=torch.Generator().manual_seed(7))
         method.contrast.enqueue(nn.functional.normalize(earlier), torch.arange(GLOBAL))

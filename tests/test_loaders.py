@@ -44,7 +44,7 @@ def batches(size=40, batch=8):
 
 def run(feed, start=0, epoch=0, **options):
     options = {"seed": 1, "second_view": False} | options
-    return list(feed.training(batches(), epoch=epoch, start=start, **options))
+    return [batch for _, batch in feed.training(batches(), epoch=epoch, start=start, **options)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -120,6 +120,7 @@ def test_skipped_images_are_left_out_and_counted(tmp_path, workers):
     dataset.skip_broken = True
     feed = loader(dataset, workers)
     got = run(feed)
+    assert [number for number, _ in feed.training(batches(), epoch=0, seed=1)] == [0, 2, 3, 4]
     assert [len(b.indices) for b in got] == [7, 8, 8, 8], "the batch without any readable image is left out"
     assert feed.skipped == {3, *range(8, 16)}
     reference = run(loader(Numbers(tmp_path)))[0]

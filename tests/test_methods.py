@@ -70,7 +70,7 @@ def embedded(method, embed):
 
 
 def batch_of(method, split, number=0, epoch=0):
-    method.epoch = epoch
+    method.epoch, method.batch = epoch, number
     rows = torch.as_tensor(np.asarray(method.epoch_batches(epoch)[number]))
     images = images_of(rows)
     return Batch(images, torch.from_numpy(split.labels)[rows], rows, images.flip(3))
@@ -164,6 +164,7 @@ def test_a_method_restored_from_its_file_goes_on_as_if_nothing_had_happened(name
     restored.seed = method.seed
     restored.load_state_dict(torch.load(file, weights_only=True))
     restored.step = method.step
+    batch_of(restored, split, 2)  # as the engine does, ask for the epoch's batches
     batch = batch_of(method, split, 2)
     once, again = (step(m, batch) for m in (method, restored))
     assert again == once

@@ -33,7 +33,7 @@ class Feed(Protocol):
 
     def training(
         self, batches: IndexBatches, *, seed: int, epoch: int, start: int, second_view: bool
-    ) -> Iterator[Batch]: ...
+    ) -> Iterator[tuple[int, Batch]]: ...
 
     def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]: ...
 
@@ -136,12 +136,10 @@ class Trainer:
             disable=None if distributed.is_main() else True,
         )  # fmt: skip
         self.window.restart_clock()
-        for batch in bar:
-            if distributed.is_active():
-                distributed.check_share(len(batch.indices), len(batches[self.batch]))
-            progress = self.epoch + self.batch / len(batches)
-            self.train_step(batch, progress)
-            self.batch += 1
+        for number, batch in bar:
+            self.method.batch = number
+            self.train_step(batch, self.epoch + number / len(batches))
+            self.batch = number + 1
             last = self.batch == len(batches)
             if self.step % self.args["log_every_steps"] == 0 and not last:
                 bar.set_postfix(self.log_losses())

@@ -46,8 +46,9 @@ class Method(nn.Module):
         # Networks are built next: the same seed gives the same initial weights, whatever ran before.
         seeding.seed_everything(seed, "initialisation")
         self.seed = seed
-        self.step = 0  # set by the engine before each forward
+        self.step = 0  # these are set by the engine before each forward: steps done, epoch, batch of the epoch
         self.epoch = 0
+        self.batch = 0
         self.observed: dict[str, Tensor] = {}  # what a forward pass shows beside its losses, () each: logged
         # set by the engine: () -> (N, D) on the CPU; takes another function than `embed` on request
         self.embed_training_set: Callable[..., Tensor]

@@ -77,7 +77,7 @@ def epoch(args: Namespace, folder: Path) -> dict[str, Any]:
     trainer.train_epoch()  # starts the workers
     batches = method.epoch_batches(0)
     feed = data.train.training(batches, seed=0, epoch=0, start=0, second_view=False)
-    resident = [Batch(*(None if part is None else part.clone() for part in batch)) for batch in feed]
+    resident = [Batch(*(None if part is None else part.clone() for part in batch)) for _, batch in feed]
 
     def without_loader() -> None:
         for batch in resident:

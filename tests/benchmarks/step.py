@@ -77,7 +77,7 @@ def trainer_of(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(kind(settings, split), SimpleNamespace(train=feed, val=feed, description={}), settings, device)
     if isinstance(trainer.method, DivideAndConquer):
-        trainer.method.clusters.drawn_from.zero_()  # all images in the first cluster
+        trainer.method.drawn_from = [0]
     trainer.model.train()
     return trainer
 
