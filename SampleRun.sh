@@ -56,13 +56,13 @@ run() {
 }
 
 train() { run .venv/bin/python "train_$1.py" "${@:2}"; }
-# train_once DATASET METHOD FLAGS ...: a new run, or the rest of the one that is there (nothing, when it is complete).
+# train_once DATASET METHOD NAME FLAGS ...: a new run, or the rest of the one that is there (nothing, when it is complete).
 train_once() {
-  local folder="$RESULTS/$1/$2"
+  local folder="$RESULTS/$1/$3"
   if [ "$PRINT_ONLY" = no ] && [ -e "$folder/args.json" ]; then
     train "$2" --load_from_checkpoint "$folder"
   else
-    train "$2" --dataset "$1" --save_path "$RESULTS" --savename "$2" "${@:3}"
+    train "$2" --dataset "$1" --save_path "$RESULTS" --savename "$3" "${@:4}"
   fi
 }
 evaluate() { run .venv/bin/python evaluate_model.py "$@"; }
@@ -78,19 +78,21 @@ runs() { local set=$1 name; shift; for name in "$@"; do printf '%s ' "$RESULTS/$
 demo() {
   local method
   for method in $METHODS; do
-    train_once Demo "$method" --source_path demo_data --nb_epochs 6 --eval_epoch 6 --batch_size 60 --num_workers 1
+    train_once Demo "$method" "$method" --source_path demo_data --nb_epochs 6 --eval_epoch 6 --batch_size 60 --num_workers 1
   done
   evaluate --load_from_checkpoint $(runs Demo $METHODS) --dataset_type test
 }
 
 # Real images from scratch at 128 pixels, method by method: at most twenty minutes each on two cores.
 ucmerced() {
-  local method
+  local method found
   for method in $METHODS; do
-    train_once UCMerced "$method" --source_path "$DATA/UCMerced" $UCMERCED_FLAGS
+    train_once UCMerced "$method" "$method" --source_path "$DATA/UCMerced" $UCMERCED_FLAGS
   done
-  evaluate --load_from_checkpoint $(runs UCMerced $METHODS) --source_path "$DATA/UCMerced" --dataset_type test
-  evaluate --load_from_checkpoint $(runs UCMerced $METHODS) --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
+  train_once UCMerced baseline baseline-batch_nca --source_path "$DATA/UCMerced" $UCMERCED_FLAGS --baseline_loss batch_nca
+  found=$(runs UCMerced $METHODS baseline-batch_nca)
+  evaluate --load_from_checkpoint $found --source_path "$DATA/UCMerced" --dataset_type test
+  evaluate --load_from_checkpoint $found --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
 }
 UCMERCED_FLAGS="--weights none --image_size 128 --batch_size 60 --nb_epochs 30 --small_epochs 24 --color_jitter 0.2 --eval_epoch 6 --num_workers 1 --is_log_intra_inter_overlap"
 
@@ -98,7 +100,7 @@ UCMERCED_FLAGS="--weights none --image_size 128 --batch_size 60 --nb_epochs 30 -
 mlrsnet() {
   local method
   for method in $METHODS; do
-    train_once MLRSNet "$method" --source_path "$DATA/MLRSNet" --project MLRSNet --group "$method" --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120 --is_log_intra_inter_overlap
+    train_once MLRSNet "$method" "$method" --source_path "$DATA/MLRSNet" --project MLRSNet --group "$method" --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120 --is_log_intra_inter_overlap
   done
   evaluate --load_from_checkpoint $(runs MLRSNet $METHODS) --source_path "$DATA/MLRSNet" --dataset_type test
 }
@@ -106,7 +108,7 @@ mlrsnet() {
 bigearthnet() {
   local method
   for method in $METHODS; do
-    train_once BigEarthNet "$method" --source_path "$DATA/BigEarthNet" --project BigEarthNet --group "$method" --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120
+    train_once BigEarthNet "$method" "$method" --source_path "$DATA/BigEarthNet" --project BigEarthNet --group "$method" --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120
   done
   evaluate --load_from_checkpoint $(runs BigEarthNet $METHODS) --source_path "$DATA/BigEarthNet" --dataset_type test
 }
