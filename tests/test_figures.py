@@ -118,15 +118,22 @@ def test_embedding_map(tmp_path: Path, labels: np.ndarray) -> None:
 
 def test_curves(tmp_path: Path) -> None:
     records = [
-        {"epoch": 1, "split": "train", "losses": {"margin": 1.0, "shared": None}},
-        {"epoch": 2, "split": "train", "losses": {"margin": 0.5, "shared": float("nan")}},
-        {"epoch": 2, "split": "val", "scores": {"recall@1": 0.5, "recall@2": 0.7, "map@1": 0.2}},
-        {"epoch": 2, "split": "test", "scores": {"recall@1": 0.4}},
+        {"epoch": 1, "step": 10, "split": "train", "losses": {"margin": 1.0, "shared": None}},
+        {"epoch": 2, "step": 20, "split": "train", "losses": {"margin": 0.5, "shared": float("nan")}},
+        {"epoch": 2, "step": 20, "split": "val", "scores": {"recall@1": 0.5, "recall@2": 0.7, "map@1": 0.2}},
+        {"epoch": 2, "step": 20, "split": "test", "scores": {"recall@1": 0.4}},
     ]
     figures.curves(tmp_path / "figures", records)
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["losses.png", "scores.png"]
     one, several = picture(tmp_path / "figures" / "losses.png"), picture(tmp_path / "figures" / "scores.png")
     assert several.shape[1] > one.shape[1]  # shared never had a value; recall and map have a panel each
+
+
+def test_records_within_an_epoch_stand_where_they_were_written() -> None:
+    """Epochs of 10, then of 20 steps, with a line of losses every 8 steps."""
+    lines = [(1, 8), (1, 10), (2, 16), (2, 24), (2, 30)]
+    records = [{"epoch": epoch, "step": step} for epoch, step in lines]
+    assert figures.epoch_positions(records) == pytest.approx([0.8, 1, 1.3, 1.7, 2])
 
 
 def test_curves_of_a_run_without_records(tmp_path: Path) -> None:

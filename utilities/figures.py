@@ -193,13 +193,24 @@ def curves(folder: Path, records: Sequence[dict[str, Any]]) -> None:
 def _series(records: Sequence[dict[str, Any]], field: str) -> dict[str, list[tuple[float, float]]]:
     """name -> [(epoch, value)]; names carry the split where more than one was scored."""
     splits = {record.get("split") for record in records if field in record}
+    position = epoch_positions(records)
     series: dict[str, list[tuple[float, float]]] = {}
-    for record in records:
+    for record, epoch in zip(records, position, strict=True):
         for name, value in (record.get(field) or {}).items():
             if value is not None and np.isfinite(value):
                 whole = f"{name} ({record['split']})" if len(splits) > 1 else name
-                series.setdefault(whole, []).append((float(record["epoch"]), float(value)))
+                series.setdefault(whole, []).append((epoch, float(value)))
     return series
+
+
+def epoch_positions(records: Sequence[dict[str, Any]]) -> list[float]:
+    """Epochs done at each record: whole ones at the last step of an epoch, between them in proportion to its steps."""
+    last: dict[int, int] = {}
+    for record in records:
+        last[record["epoch"]] = max(record["step"], last.get(record["epoch"], 0))
+    ends = sorted(last)
+    steps = [record["step"] for record in records]
+    return np.interp(steps, [0, *(last[epoch] for epoch in ends)], [0, *ends]).tolist()
 
 
 def _panels(series: dict[str, list[tuple[float, float]]], title: str) -> Figure:
