@@ -89,7 +89,7 @@ ucmerced() {
   for method in $METHODS; do
     train_once UCMerced "$method" "$method" --source_path "$DATA/UCMerced" $UCMERCED_FLAGS
   done
-  train_once UCMerced baseline baseline-batch_nca --source_path "$DATA/UCMerced" $UCMERCED_FLAGS --baseline_loss batch_nca
+  train_once UCMerced baseline baseline-batch_nca --source_path "$DATA/UCMerced" $UCMERCED_FLAGS --baseline_loss batch_nca --baseline_batches shuffled
   found=$(runs UCMerced $METHODS baseline-batch_nca)
   evaluate --load_from_checkpoint $found --source_path "$DATA/UCMerced" --dataset_type test
   evaluate --load_from_checkpoint $found --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial

@@ -168,6 +168,12 @@ BASELINE = [
         choices=CRITERIA.taking("triplets") + of_batches(),
     ),
     Flag("baseline_batch_miner", "softhard", "miner", choices=related_miners()),
+    Flag(
+        "baseline_batches",
+        "balanced",
+        "class-balanced batches, or shuffles of the training set",
+        choices=("balanced", "shuffled"),
+    ),
     Flag("batch_nca_weighting", "jaccard", "batch_nca: similarity of two label sets (w)", choices=tuple(WEIGHTINGS)),
     Flag("batch_nca_temperature", 0.1, "batch_nca: temperature of the neighbour softmax (T)", float),
 ]
@@ -475,7 +481,7 @@ def _check(settings: Mapping[str, Any]) -> None:
             raise UserError(f"--{name} {settings[name]} must be at least 1")
     if settings["resize_to"] < settings["image_size"]:
         raise UserError(f"--resize_to {settings['resize_to']} is smaller than --image_size {settings['image_size']}")
-    balanced = settings["method"] != "sndl"
+    balanced = settings["method"] != "sndl" and settings.get("baseline_batches") != "shuffled"
     if balanced and settings["batch_size"] % settings["num_samples_per_class"]:
         raise UserError(
             f"--batch_size {settings['batch_size']} is no multiple of --num_samples_per_class "

@@ -13,7 +13,7 @@ Differences from the paper
     positive share. On single labels this is the paper's definition.
     The paper samples negatives by distance (`--baseline_batch_miner distance`); the default here is the soft-hard
     miner that the original comparison used. `--baseline_loss batch_nca` takes all pairs of a batch instead of
-    mined triplets.
+    mined triplets, and `--baseline_batches shuffled` batches as they come instead of class-balanced ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from batchminer import MINERS
 from criteria import CRITERIA, of_batches
 from datasets.base import RetrievalDataset
 from datasets.open import open_data
-from datasets.samplers import ClassBalancedBatches
+from datasets.samplers import ClassBalancedBatches, ShuffledBatches
 from utilities import engine
 from utilities.batch import Batch
 from utilities.distributed import gather_rows
@@ -50,7 +50,11 @@ class Baseline(Method):
         self.criterion = CRITERIA.build(
             args.baseline_loss, args, relation=self.relation, num_classes=train.labels.shape[1]
         )
-        self.sampler = ClassBalancedBatches.from_settings(args, train.labels)
+        self.sampler: ClassBalancedBatches | ShuffledBatches
+        if args.baseline_batches == "balanced":
+            self.sampler = ClassBalancedBatches.from_settings(args, train.labels)
+        else:
+            self.sampler = ShuffledBatches.from_settings(args, len(train.labels))
         self.loss_name = args.baseline_loss
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -41,7 +41,6 @@ from datasets.open import open_data
 from datasets.samplers import ShuffledBatches
 from utilities import engine
 from utilities.batch import Batch, IndexBatches
-from utilities.distributed import world_size
 from utilities.errors import main_guard
 from utilities.method import Method, at_own_rate
 from utilities.settings import Settings
@@ -61,9 +60,7 @@ class SNDL(Method):
         )
         self.neighbourhood = CRITERIA.build("nca", args, labels=torch.from_numpy(train.labels))
         self.joint = CRITERIA.build("bce", args, width=width, num_classes=train.labels.shape[1])
-        self.sampler = ShuffledBatches(
-            count, batch_size=args.batch_size * world_size(), seed=args.random_seed, drop_last=True
-        )
+        self.sampler = ShuffledBatches.from_settings(args, count)
         self.is_joint, self.warm_start = args.sndl_bce_weight > 0, args.sndl_warm_start
         self.joint.requires_grad_(self.is_joint)
 

@@ -37,6 +37,11 @@ class ShuffledBatches:
         _check(size, batch_size, "images")
         self.size, self.batch_size, self.seed, self.drop_last = size, batch_size, seed, drop_last
 
+    @classmethod
+    def from_settings(cls, args: Settings, size: int) -> ShuffledBatches:
+        """As the flags say: --batch_size on each process, --random_seed; whole batches only."""
+        return cls(size, batch_size=args.batch_size * world_size(), seed=args.random_seed, drop_last=True)
+
     def epoch(self, epoch: int) -> list[np.ndarray]:
         order = _generator(self.seed, "shuffled batches", epoch).permutation(self.size)
         batches = np.split(order, range(self.batch_size, self.size, self.batch_size))

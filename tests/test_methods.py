@@ -310,6 +310,17 @@ def test_diva_warns_where_a_class_has_no_three_images(split):
         build("diva", split, "--num_samples_per_class", 2)
 
 
+def test_baseline_takes_batches_as_they_come_and_losses_of_whole_batches(split):
+    method = build("baseline", split, "--baseline_batches", "shuffled", "--baseline_loss", "batch_nca")
+    rows = np.concatenate(method.epoch_batches(0))
+    assert len(np.unique(rows)) == len(rows) == N // 12 * 12, "no row twice, unlike in class-balanced batches"
+    (loss,) = step(method, batch_of(method, split)).values()
+    assert loss > 0
+    with pytest.raises(UserError, match="no multiple of --num_samples_per_class"):
+        build("baseline", split, "--batch_size", 13)
+    build("baseline", split, "--batch_size", 13, "--baseline_batches", "shuffled")
+
+
 # -- divide and conquer ----------------------------------------------------------------------------------------------
 
 
