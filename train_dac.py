@@ -107,14 +107,9 @@ class DivideAndConquer(Method):
             rows = torch.from_numpy(whole.images)
             self.clusters.divide(self.embed_training_set(embed), rows, smallest=whole.batch_size, epoch=epoch)
         clusters = self.clusters.drawn_from.cpu().numpy()
-        batches = ClusterBatches(
-            self.labels,
-            clusters,
-            batch_size=whole.batch_size,
-            samples_per_class=whole.samples_per_class,
-            seed=self.seed,
-            order=args.dac_cluster_order,
-        ).epoch(epoch)
+        shape = {"batch_size": whole.batch_size, "samples_per_class": whole.samples_per_class}
+        sampler = ClusterBatches(self.labels, clusters, **shape, seed=self.seed, order=args.dac_cluster_order)
+        batches = sampler.epoch(epoch)
         self.drawn_from = clusters[batches[:, 0]].tolist()
         return batches
 
