@@ -148,7 +148,10 @@ def _panel(axes: Axes, runs: Sequence[Run], measure: str) -> None:
         first = place == 0
         if low is not None and high is not None:
             label = "95 % interval over queries" if first else None
-            axes.plot((low, high), (place, place), color=SERIES[0], alpha=0.4, linewidth=6, label=label)
+            axes.plot(
+                (low, high), (place, place), color=SERIES[0], alpha=0.4, linewidth=6, label=label,
+                solid_capstyle="butt",  # other ends stand out by half the line's width
+            )  # fmt: skip
         if chance is not None:
             label = "level of chance" if first else None
             axes.plot(
