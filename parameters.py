@@ -167,7 +167,7 @@ BASELINE = [
         "criterion, on mined triplets or (batch_nca) on all pairs of a batch",
         choices=CRITERIA.taking("triplets") + of_batches(),
     ),
-    Flag("baseline_batch_miner", "softhard", "miner", choices=related_miners()),
+    Flag("baseline_batch_miner", "softhard", "miner of the losses on triplets", choices=related_miners()),
     Flag(
         "baseline_batches",
         "balanced",

@@ -7,13 +7,18 @@ through which it was formed, the paper minimises
 
 where #active counts the terms that are positive: both terms of one triplet where both are. beta is learned per class.
 
+`--baseline_loss batch_nca` asks no miner: every pair of the batch counts by the Jaccard similarity w of its labels
+(Goldberger et al. 2004, Neighbourhood Components Analysis),
+
+    L = -1/B sum_i log ( sum_{j != i} w_ij exp(<e_i, e_j> / T) / sum_{j != i} exp(<e_i, e_j> / T) )
+
 Differences from the paper
     Labels are sets. A pair is positive from a Jaccard similarity of 0.5 on and negative without a shared label
     (`--label_relation`, `--positive_threshold`, `--negative_threshold`); c is drawn from the labels that anchor and
     positive share. On single labels this is the paper's definition.
     The paper samples negatives by distance (`--baseline_batch_miner distance`); the default here is the soft-hard
-    miner that the original comparison used. `--baseline_loss batch_nca` takes all pairs of a batch instead of
-    mined triplets, and `--baseline_batches shuffled` batches as they come instead of class-balanced ones.
+    miner that the original comparison used. `--baseline_batches shuffled` takes batches as they come instead of
+    class-balanced ones.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from torch import Tensor
 import parameters
 from architectures.embedding import EmbeddingNetwork
 from batchminer import MINERS
+from batchminer.base import Miner
 from criteria import CRITERIA, of_batches
 from datasets.base import RetrievalDataset
 from datasets.open import open_data
@@ -43,13 +49,12 @@ class Baseline(Method):
 
     def __init__(self, args: Settings, train: RetrievalDataset) -> None:
         super().__init__(seed=args.random_seed)
-        self.relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
+        relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
         self.network = EmbeddingNetwork.from_settings(args, train.bands, heads={"embedding": args.sz_embedding})
-        self.miner = MINERS.build(args.baseline_batch_miner, args, relation=self.relation)
-        self.mines = args.baseline_loss not in of_batches()
-        self.criterion = CRITERIA.build(
-            args.baseline_loss, args, relation=self.relation, num_classes=train.labels.shape[1]
-        )
+        self.miner: Miner | None = None
+        if args.baseline_loss not in of_batches():
+            self.relation, self.miner = relation, MINERS.build(args.baseline_batch_miner, args, relation=relation)
+        self.criterion = CRITERIA.build(args.baseline_loss, args, relation=relation, num_classes=train.labels.shape[1])
         self.sampler: ClassBalancedBatches | ShuffledBatches
         if args.baseline_batches == "balanced":
             self.sampler = ClassBalancedBatches.from_settings(args, train.labels)
@@ -60,7 +65,7 @@ class Baseline(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         embeddings = gather_rows(self.network(batch.images)["embedding"])
         labels, indices = gather_rows(batch.labels), gather_rows(batch.indices)
-        if not self.mines:
+        if self.miner is None:
             return {self.loss_name: self.criterion(embeddings, labels, indices)}
         triplets = self.miner(embeddings.detach(), labels, indices, self.generator(embeddings.device))
         return {self.loss_name: self.criterion(embeddings, triplets, labels)}

@@ -41,11 +41,10 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         return sorted(self._classes)
 
-    def taking(self, *arguments: str, method: str = "forward") -> list[str]:
-        """Names of the classes whose method takes arguments of all these names."""
-        return [
-            n for n in self.names() if {*arguments} <= inspect.signature(getattr(self[n], method)).parameters.keys()
-        ]
+    def taking(self, *arguments: str) -> list[str]:
+        """Names of the classes whose `forward` takes arguments of all these names."""
+        classes: dict[str, Any] = {name: self[name] for name in self.names()}
+        return [n for n, cls in classes.items() if {*arguments} <= inspect.signature(cls.forward).parameters.keys()]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
