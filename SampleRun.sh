@@ -83,7 +83,7 @@ demo() {
   evaluate --load_from_checkpoint $(runs Demo $METHODS) --dataset_type test
 }
 
-# Real images from scratch at 128 pixels, method by method: at most twenty minutes each on two cores.
+# Real images from scratch at 128 pixels, method by method: 17 to 26 minutes each with one thread.
 ucmerced() {
   local method found
   for method in $METHODS; do

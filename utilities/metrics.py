@@ -2,9 +2,8 @@
 
 Letters: Q queries, K ranks, L labels. `shared` is the number of labels a retrieved image has in common with
 the query, `of_query` and `of_image` are the sizes of their label sets, `relevant` says which images count.
-Every measure
-returns one float64 value a query; its mean over the queries is the score. Chance levels: `utilities.chance`.
-Measures of the whole ranking: `utilities.ranking`.
+Every measure returns one float64 value a query; its mean over the queries is the score. Chance levels:
+`utilities.chance`. Measures of the whole ranking: `utilities.ranking`.
 """
 
 from __future__ import annotations
