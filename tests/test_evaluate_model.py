@@ -8,22 +8,22 @@ import pytest
 
 from datasets.synthetic import Demo
 from tests.oracles import metrics as twin
-from tests.scripts import TINY, run_inside
+from tests.scripts import run_inside
 from utilities.metrics import metric_names
 from utilities.neighbour_table import read_neighbours
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+def source(demo_run):
+    return demo_run[0].parent
 
 
 @pytest.fixture(scope="module")
-def saved(source, tmp_path_factory):
-    """A run of one epoch."""
-    save_path = tmp_path_factory.mktemp("runs")
-    run_inside("train_baseline", "--source_path", source, "--save_path", save_path, *TINY, "--nb_epochs", 1)
-    return save_path / "Demo" / "baseline"
+def saved(demo_run, tmp_path_factory):
+    """The run of one epoch, for evaluations to write into."""
+    folder = tmp_path_factory.mktemp("runs") / "baseline"
+    shutil.copytree(demo_run[1], folder, ignore=shutil.ignore_patterns("search_results", "evaluation_results"))
+    return folder
 
 
 def evaluate(folder, *argv, **options):
