@@ -28,7 +28,12 @@ from utilities.batch_norm import synchronise
 from utilities.errors import RunFailure
 from utilities.settings import Settings
 
-KINDS = (Baseline, DiVA, DivideAndConquer, BIER, SNDL)
+
+class InBatch(Baseline):
+    """The baseline with a loss of whole batches, which no miner looks at."""
+
+
+KINDS = (Baseline, InBatch, DiVA, DivideAndConquer, BIER, SNDL)
 WORLD, GLOBAL, N, L = 2, 12, 48, 5
 SMALL = ("--arch", "resnet18", "--sz_embedding", "16", "--num_samples_per_class", "3")
 BATCH_NORM = {"frozen": "yes", "live": "no"}
@@ -57,9 +62,13 @@ def split():
 
 
 def build(kind, batch_size, batch_norm):
-    extra = {"dac": ["--dac_nb_clusters", "2"], "diva": ["--diva_moco_n_key_batches", str(QUEUE // batch_size)]}
+    extra = {
+        DivideAndConquer: ["--dac_nb_clusters", "2"],
+        DiVA: ["--diva_moco_n_key_batches", str(QUEUE // batch_size)],
+        InBatch: ["--baseline_loss", "batch_nca"],
+    }
     argv = [*SMALL, "--freeze_batch_norm", BATCH_NORM[batch_norm], "--batch_size", str(batch_size)]
-    settings = Settings({**parameters.parse(kind.name, argv + extra.get(kind.name, [])), "arch": "first_stage"})
+    settings = Settings({**parameters.parse(kind.name, argv + extra.get(kind, [])), "arch": "first_stage"})
     method = kind(settings, split()).double().train()
     if kind is DivideAndConquer:
         method.drawn_from = [0]
@@ -166,14 +175,14 @@ def batch_norm_of_uneven_shares(rank):
 
 def batch_norm_of_bfloat16(rank):
     """Largest difference between outputs and gradients of bfloat16 images and of the same ones in float32."""
-    images = torch.randn(4, 8, 16, 16, generator=torch.Generator().manual_seed(rank)).bfloat16()
+    images, slopes = torch.randn(2, 4, 8, 16, 16, generator=torch.Generator().manual_seed(rank)).bfloat16()
     found = []
     for x in (images.clone(), images.float()):
         norm = nn.Sequential(nn.BatchNorm2d(8))
         synchronise(norm, torch.device("cpu"))
         output = norm(x.requires_grad_())
-        output.float().square().sum().backward()
-        found.append((output.dtype, output.float(), norm[0].running_var, norm[0].weight.grad / 1000))
+        (output.float() * slopes).sum().backward()
+        found.append((output.dtype, output.float(), norm[0].running_var, norm[0].weight.grad / 100, x.grad.float()))
     assert found[0][0] == torch.bfloat16
     return max(float((a - b).abs().max()) for a, b in zip(found[0][1:], found[1][1:], strict=True))
 
@@ -189,7 +198,7 @@ def worker(rank, folder):
     found = {"uneven": batch_norm_of_uneven_shares(rank), "bfloat16": batch_norm_of_bfloat16(rank)}
     for number, (kind, batch_norm) in enumerate(cases):
         expected = torch.load(Path(folder) / f"{number}.pt", weights_only=True)
-        found[f"{kind.name} {batch_norm}"] = differences(kind, batch_norm, rank, expected)
+        found[f"{kind.__name__} {batch_norm}"] = differences(kind, batch_norm, rank, expected)
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
@@ -202,10 +211,10 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("batch_norm", BATCH_NORM)
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_two_processes_equal_one_with_the_whole_batch(found, kind, batch_norm):
     for on_rank in found:
-        difference = on_rank[f"{kind.name} {batch_norm}"]
+        difference = on_rank[f"{kind.__name__} {batch_norm}"]
         assert difference["same_names"], "a checkpoint fits any number of processes"
         assert difference["largest_gradient"] > 1e-3, "nothing would be compared"
         assert difference["terms"] < 1e-6
@@ -216,7 +225,7 @@ def test_two_processes_equal_one_with_the_whole_batch(found, kind, batch_norm):
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(found):
     for on_rank in found:
         assert on_rank["uneven"] < 1e-12
-        assert on_rank["bfloat16"] < 0.02, "a unit in the last place of outputs up to 4; statistics are float32"
+        assert on_rank["bfloat16"] < 0.04, "a few units in the last place of values up to 4; statistics are float32"
 
 
 def test_one_process_keeps_the_batch_norm_of_torch():
