@@ -77,7 +77,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, variance, count = ctx.saved_tensors
-        # The kernels of torch's own batch norm, with given statistics: dy weight / std, and this rank's sums of dy x', dy.
+        # The kernels of torch's own batch norm with given statistics: dy weight / std, and this rank's sums
         dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
             dy, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
