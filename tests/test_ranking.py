@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.oracles import metrics as twin
+from utilities import ranked_codes
 from utilities.errors import UserError
 from utilities.evaluation import evaluate
 from utilities.metrics import RELEVANCE_RULES, WHOLE_MEASURES, Relevance
@@ -68,6 +69,19 @@ def test_ties_are_broken_by_index_not_by_gain() -> None:
     for rule in RULES:
         assert_equal_to_twins(rows, labels(60), rule, None)
         assert_equal_to_twins(rows[:15], labels(15), rule, (rows, labels(60)))
+
+
+def test_the_sort_of_other_devices_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = embeddings(60)
+    rows[20:40] = rows[0]
+    arguments = {"metrics": NAMES, "ks": (), "relevance": Relevance("subset"), "backend": "torch"}
+    ours = evaluate(rows, labels(60), **arguments)  # type: ignore[arg-type]
+    calls = []
+    monkeypatch.setattr(ranked_codes, "_sort_on_cpu", lambda *a: calls.append(1) or ranked_codes._sort(*a))
+    theirs = evaluate(rows, labels(60), **arguments)  # type: ignore[arg-type]
+    assert calls
+    for name, values in ours.scores.per_query.items():
+        torch.testing.assert_close(theirs.scores.per_query[name], values, rtol=0, atol=0, equal_nan=True)
 
 
 def test_block_size_does_not_matter() -> None:
@@ -148,7 +162,7 @@ def test_progress_counts_every_query() -> None:
     facts = facts_for(carried, carried, own, metrics, Relevance())
     whole_ranking_values(
         rows, rows, carried, carried, metrics=metrics, relevance=Relevance(), facts=facts, query_rows=own,
-        block_bytes=20_000, progress=seen.append,
+        block_bytes=5_000, progress=seen.append,
     )  # fmt: skip
     assert sum(seen) == 30
     assert len(seen) > 1
