@@ -131,7 +131,7 @@ def whole_against_sort(rows: Tensor, labels: Tensor, queries: int, rounds: int) 
             relevance=SHARE,
             facts=facts,
             query_rows=own,
-            block_bytes=block * len(rows) * 40,
+            block_bytes=block * len(rows) * 10,
         )
 
     seconds = paired({"ours": ours, "bare": bare}, rounds)
@@ -212,7 +212,7 @@ def main() -> None:
     queries = min(args.queries, len(rows))
     tests: list[Callable[[], dict[str, Any]]] = [
         lambda: top_k(rows, labels, min(args.search_queries or math.inf, len(rows)), args.rounds),  # type: ignore
-        lambda: literal(rows, labels, min(4096, len(rows)), args.rounds),
+        lambda: literal(rows, labels, min(20_000, len(rows)), args.rounds),
         lambda: whole_against_sort(rows, labels, queries, args.rounds),
         lambda: memory(args.images, min(queries, 256)),
     ]
