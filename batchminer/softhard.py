@@ -7,7 +7,7 @@ from torch import Tensor
 
 from batchminer.base import MINERS, Miner, draw, one_per_anchor
 from utilities.batch import Triplets
-from utilities.distances import pairwise_distances
+from utilities.distances import cosines
 from utilities.labels import PairRule
 
 
@@ -32,13 +32,14 @@ class SoftHard(Miner):
         self, embeddings: Tensor, labels: Tensor, indices: Tensor | None, generator: torch.Generator | None
     ) -> Triplets:
         positive, negative = self.relation.pairs(labels, indices)
-        distances = pairwise_distances(embeddings, embeddings)
-        farthest_positive = distances.where(positive, -torch.inf).amax(1, keepdim=True)
-        nearest_negative = distances.where(negative, torch.inf).amin(1, keepdim=True)
-        any_hard = farthest_positive > nearest_negative
-        # Without a hard pair every bound is met: d > -inf, d < inf.
-        hard_positive = positive & (distances > nearest_negative.where(any_hard, -torch.inf))
-        hard_negative = negative & (distances < farthest_positive.where(any_hard, torch.inf))
-        columns, has = draw(torch.cat([hard_positive, hard_negative]), generator)  # one call draws both
+        closeness = cosines(embeddings, embeddings)  # falls with the distance, without a root
+        nearest_negative = closeness.where(negative, -torch.inf).amax(1, keepdim=True)
+        farthest_positive = closeness.where(positive, torch.inf).amin(1, keepdim=True)
+        any_hard = farthest_positive < nearest_negative
+        # Without a hard pair every bound is met: -inf < c < inf.
+        hard = torch.empty(2, *closeness.shape, dtype=torch.bool, device=closeness.device)
+        torch.logical_and(positive, closeness < nearest_negative.where(any_hard, torch.inf), out=hard[0])
+        torch.logical_and(negative, closeness > farthest_positive.where(any_hard, -torch.inf), out=hard[1])
+        columns, has = draw(hard.flatten(0, 1), generator)  # one call draws both
         other, found = columns.chunk(2)
         return one_per_anchor(has.view(2, -1).all(0), other, found, labels, generator)

@@ -1,4 +1,4 @@
-"""The one pairwise distance of the project."""
+"""The one pairwise distance of the project, and the cosine it comes from."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
         a, b = at_least_float32(a), at_least_float32(b)
         squared = torch.addmm(a.new_full((), 2.0), a, b.T, alpha=-2)
         return squared.clamp(min=1e-8).sqrt()
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of unit rows, (M, D) and (N, D) -> (M, N) float32 in [-1, 1], whatever autocast says."""
+    with torch.autocast(a.device.type, enabled=False):
+        return at_least_float32(a) @ at_least_float32(b).T
