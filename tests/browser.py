@@ -40,6 +40,11 @@ class Browser:
     def open(self, path: Path) -> None:
         self.call("POST", "/url", {"url": path.resolve().as_uri()})
 
+    def resize(self, width: int, height: int) -> None:
+        """A screen of that many pixels; a window cannot be narrower than 500."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": screen})
+
     def run(self, script: str) -> Any:
         """The value of a JavaScript function body."""
         return self.call("POST", "/execute/sync", {"script": script, "args": []})

@@ -179,3 +179,19 @@ def test_a_narrow_screen_scrolls_down_only(tmp_path: Path) -> None:
     with browser(500, 900) as page:
         page.open(tmp_path / "report.html")
         assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_scores_fit_on_a_phone(tmp_path: Path) -> None:
+    write(tmp_path / "report.html")
+    with browser() as page:
+        page.resize(390, 844)
+        page.open(tmp_path / "report.html")
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+        assert page.run("const t = find('scores-table'); return t.scrollWidth <= t.clientWidth")
+        heights = page.run("return [...find('scores').children].map(row => row.getBoundingClientRect().height)")
+        assert len(heights) == 5
+        assert max(heights) < 70
+        chances = "[...find('scores').children].map(row => row.cells[3])"
+        assert page.run(f"return {chances}.every(cell => cell.getBoundingClientRect().right <= innerWidth)")
+        assert page.run("return [...document.querySelectorAll('.meaning')].every(e => e.offsetHeight > 0)")
