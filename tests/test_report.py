@@ -195,3 +195,32 @@ def test_scores_fit_on_a_phone(tmp_path: Path) -> None:
         chances = "[...find('scores').children].map(row => row.cells[3])"
         assert page.run(f"return {chances}.every(cell => cell.getBoundingClientRect().right <= innerWidth)")
         assert page.run("return [...document.querySelectorAll('.meaning')].every(e => e.offsetHeight > 0)")
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_the_map_has_its_top_on_top_and_opens_what_is_clicked(tmp_path: Path) -> None:
+    """The highest point is marked, found among the pixels, and every shown query is clicked."""
+    data, _ = write(tmp_path / "report.html")
+    points = np.array(data["map"]["points"])
+    with browser() as page:
+        page.open(tmp_path / "report.html")
+        drawn = "find('map').getContext('2d').getImageData(0, 0, 1520, 1140).data"
+        first = page.run(f"const p = {drawn}; for (let i = 3; ; i += 4) if (p[i]) return [(i >> 2) % 1520, i >> 2]")
+        left = 40 + points[points[:, 1].argmax(), 0] * 1440
+        assert first[0] == pytest.approx(left, abs=6)
+        assert first[1] // 1520 < 40
+        shown = [number for number, image in enumerate(data["map"]["images"]) if image is not None]
+        assert len(shown) >= 12
+        for number in shown:
+            image = data["map"]["images"][number]
+            if not any(query["image"] == image for query in data["queries"]):
+                continue
+            x, y = points[number]
+            opened = page.run(
+                "const map = find('map'), box = map.getBoundingClientRect();"
+                f"const x = box.left + (40 + {x} * 1440) * box.width / 1520;"
+                f"const y = box.top + (40 + {1 - y} * 1060) * box.height / 1140;"
+                "map.dispatchEvent(new MouseEvent('click', {clientX: x, clientY: y}));"
+                "const title = find('dialog-title').textContent; find('close').click(); return title"
+            )
+            assert opened == data["images"][image]["name"]
