@@ -129,6 +129,41 @@ def test_curves(tmp_path: Path) -> None:
     assert several.shape[1] > one.shape[1]  # shared never had a value; recall and map have a panel each
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[figures.Figure]:
+    """The figures that are saved from here on."""
+    kept: list[figures.Figure] = []
+    saved = figures.save
+
+    def keep(figure: figures.Figure, path: Path, dots_per_inch: int = 150) -> None:
+        kept.append(figure)
+        saved(figure, path, dots_per_inch)
+
+    monkeypatch.setattr(figures, "save", keep)
+    return kept
+
+
+@pytest.mark.parametrize("epochs", [(1,), (7,), (1, 2), (5, 10, 60)])
+def test_epochs_of_curves_are_whole(tmp_path: Path, drawn: list[figures.Figure], epochs: tuple[int, ...]) -> None:
+    records = [{"epoch": e, "step": 10 * e, "split": "val", "scores": {"recall@1": 0.5}} for e in range(1, 61)]
+    figures.curves(tmp_path, [record if record["epoch"] in epochs else record | {"scores": {}} for record in records])
+    (axes,) = drawn[0].axes
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(float(tick).is_integer() for tick in ticks)
+    assert low < epochs[0] <= epochs[-1] < high
+    assert high - low <= max(2, epochs[-1] - epochs[0]) * 1.1
+
+
+def test_a_constant_stays_flat(tmp_path: Path, drawn: list[figures.Figure]) -> None:
+    records = [{"epoch": e, "step": e, "split": "val", "scores": {"map@8": 0.5 + e * 1e-6}} for e in (1, 2, 3)]
+    figures.curves(tmp_path, records)
+    low, high = drawn[0].axes[0].get_ylim()
+    assert low < 0.49
+    assert high > 0.51
+
+
 def test_records_within_an_epoch_stand_where_they_were_written() -> None:
     """Epochs of 10, then of 20 steps, with a line of losses every 8 steps."""
     lines = [(1, 8), (1, 10), (2, 16), (2, 24), (2, 30)]

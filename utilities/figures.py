@@ -232,12 +232,31 @@ def _panels(series: dict[str, list[tuple[float, float]]], title: str) -> Figure:
                 linewidth=1.8, marker=marker, markersize=3, label=member,
             )  # fmt: skip
         axes.set(title=name if len(members) > 1 else next(iter(members)), xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _whole_epochs(axes, [epoch for points in members.values() for epoch, _ in points])
+        _widen(axes)
         if len(members) > 1:
             axes.legend(fontsize=7.5)
     for axes in list(_cells(grid))[len(panels) :]:
         axes.set_axis_off()
     return figure
+
+
+def _whole_epochs(axes: Axes, epochs: Sequence[float]) -> None:
+    """From one whole epoch to another, with ticks at whole ones only."""
+    first, last = np.floor(min(epochs)), np.ceil(max(epochs))
+    if first == last:
+        first, last = first - 1, last + 1
+    margin = 0.04 * (last - first)
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _widen(axes: Axes, share: float = 0.1) -> None:
+    """A y range of at least that share of its values, or the rounding of a constant would look like a curve."""
+    low, high = axes.get_ylim()
+    missing = share * max(abs(low), abs(high)) - (high - low)
+    if missing > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)
 
 
 def _cells(grid: np.ndarray) -> Iterator[Axes]:
