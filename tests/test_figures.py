@@ -156,6 +156,16 @@ def test_epochs_of_curves_are_whole(tmp_path: Path, drawn: list[figures.Figure],
     assert high - low <= max(2, epochs[-1] - epochs[0]) * 1.1
 
 
+def test_scores_are_drawn_over_their_chance(tmp_path: Path, drawn: list[figures.Figure]) -> None:
+    scores, chance = {"recall@1": 0.9, "recall@8": 0.95, "overlap": 0.3}, {"recall@1": 0.2, "recall@8": 0.6}
+    figures.curves(tmp_path, [{"epoch": 1, "step": 9, "split": "val", "scores": scores, "chance": chance}])
+    recall, overlap = drawn[0].axes
+    assert [float(line.get_ydata()[0]) for line in recall.lines] == [0.9, 0.2, 0.95, 0.6]  # type: ignore[index]
+    assert [text.get_text() for text in recall.texts] == ["chance", "chance"]
+    assert recall.get_ylim()[0] < 0.2
+    assert len(overlap.lines) == 1
+
+
 def test_a_constant_stays_flat(tmp_path: Path, drawn: list[figures.Figure]) -> None:
     records = [{"epoch": e, "step": e, "split": "val", "scores": {"map@8": 0.5 + e * 1e-6}} for e in (1, 2, 3)]
     figures.curves(tmp_path, records)

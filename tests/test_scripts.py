@@ -45,7 +45,10 @@ def test_a_run_folder_holds_what_the_readme_says(finished):
     assert validated == [2, 3], "every second epoch and the last"
     assert all(r["losses"]["margin"] >= 0 for r in lines if r["split"] == "train")
     assert {"epoch", "step", "split", "losses", "seconds", "images_per_second", "learning_rates"} <= lines[0].keys()
-    scores = next(r for r in lines if r["split"] == "val")["scores"]
+    validation = next(r for r in lines if r["split"] == "val")
+    scores = validation["scores"]
+    assert validation["chance"].keys() <= scores.keys()
+    assert 0 < validation["chance"]["recall@1"] < 1
     assert 0 <= scores["recall@1"] <= 1
     assert 0 <= scores["intra_inter_overlap"] <= 1
     steps = [r["step"] for r in lines]

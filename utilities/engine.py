@@ -181,7 +181,7 @@ class Trainer:
         feed = self.data.val
         embeddings, rows = self._embed(feed)
         embedded = time.perf_counter()
-        scores = self._scores(embeddings, torch.from_numpy(feed.dataset.labels)[rows])
+        scores, chance = self._scores(embeddings, torch.from_numpy(feed.dataset.labels)[rows])
         done = time.perf_counter()
         if distributed.is_main():
             record = {
@@ -189,6 +189,7 @@ class Trainer:
                 "step": self.step,
                 "split": "val",
                 "scores": run_folder.json_safe(scores),
+                "chance": run_folder.json_safe(chance),
                 "seconds": round(done - start, 3),
                 "images_per_second": round(len(rows) / (embedded - start), 1),
             }
@@ -205,8 +206,8 @@ class Trainer:
         self.best = max(self.best, scores["recall@1"])
         distributed.barrier()
 
-    def _scores(self, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
-        """What --eval_metric asks for, and recall@1, by which best.pt is chosen."""
+    def _scores(self, embeddings: Tensor, labels: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+        """What --eval_metric asks for, and recall@1, by which best.pt is chosen; the chance levels of these."""
         names = list(dict.fromkeys(["recall@1", *self.args["eval_metric"]]))
         relevance = Relevance(self.args["relevance"], self.args["relevance_threshold"])
         result = evaluation.evaluate(
@@ -221,7 +222,7 @@ class Trainer:
         scores = dict(result.scores.scores)
         if self.args["is_log_intra_inter_overlap"]:
             scores["intra_inter_overlap"] = density.intra_inter_overlap(embeddings, labels, device=self.device)
-        return scores
+        return scores, result.scores.chance
 
     def _embed(self, feed: Feed, embed: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         rows = np.arange(len(feed.dataset))

@@ -187,7 +187,7 @@ def curves(folder: Path, records: Sequence[dict[str, Any]]) -> None:
         series = _series(records, field)
         if series:
             with styled():
-                save(_panels(series, title), folder / name)
+                save(_panels(series, _series(records, "chance"), title), folder / name)
 
 
 def _series(records: Sequence[dict[str, Any]], field: str) -> dict[str, list[tuple[float, float]]]:
@@ -213,8 +213,13 @@ def epoch_positions(records: Sequence[dict[str, Any]]) -> list[float]:
     return np.interp(steps, [0, *(last[epoch] for epoch in ends)], [0, *ends]).tolist()
 
 
-def _panels(series: dict[str, list[tuple[float, float]]], title: str) -> Figure:
-    """Small multiples: measures that differ only in K share a panel, every other series has its own."""
+def _panels(
+    series: dict[str, list[tuple[float, float]]], chance: dict[str, list[tuple[float, float]]], title: str
+) -> Figure:
+    """Small multiples: measures that differ only in K share a panel, every other series has its own.
+
+    A series that has a level of chance gets a thin line at the last of them: it changes with the images only.
+    """
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, points in series.items():
         panels.setdefault(name.partition("@")[0], {})[name] = points
@@ -231,6 +236,8 @@ def _panels(series: dict[str, list[tuple[float, float]]], title: str) -> Figure:
                 epochs, values, color=SERIES[number % len(SERIES)], linestyle=DASHES[number % len(DASHES)],
                 linewidth=1.8, marker=marker, markersize=3, label=member,
             )  # fmt: skip
+            if member in chance:
+                _chance_line(axes, chance[member][-1][1], SERIES[number % len(SERIES)])
         axes.set(title=name if len(members) > 1 else next(iter(members)), xlabel="epoch")
         _whole_epochs(axes, [epoch for points in members.values() for epoch, _ in points])
         _widen(axes)
@@ -239,6 +246,15 @@ def _panels(series: dict[str, list[tuple[float, float]]], title: str) -> Figure:
     for axes in list(_cells(grid))[len(panels) :]:
         axes.set_axis_off()
     return figure
+
+
+def _chance_line(axes: Axes, level: float, colour: str) -> None:
+    axes.axhline(level, color=colour, linewidth=0.8, linestyle=(0, (1, 1.5)))
+    axes.annotate(
+        "chance", (0.99, level), (0, -2), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+        ha="right", va="top",  # a curve rises: the end below the line stays free
+        fontsize=6.5, color=colour, annotation_clip=False,
+    )  # fmt: skip
 
 
 def _whole_epochs(axes: Axes, epochs: Sequence[float]) -> None:

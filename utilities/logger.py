@@ -81,7 +81,7 @@ class Logger:
         self.wandb_run = _start_wandb(folder, wandb_mode, run) if wandb_mode else None
 
     def log(self, record: dict[str, Any]) -> None:
-        """One line: {"epoch", "step", "split", "losses"|"scores", ...}; the step never falls."""
+        """One line: {"epoch", "step", "split", "losses" | "scores" and "chance", ...}; the step never falls."""
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
         if self.wandb_run is not None:
