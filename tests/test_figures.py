@@ -44,6 +44,20 @@ def labels() -> np.ndarray:
     return rows
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[figures.Figure]:
+    """The figures that are saved from here on."""
+    kept: list[figures.Figure] = []
+    saved = figures.save
+
+    def keep(figure: figures.Figure, path: Path, dots_per_inch: int = 150) -> None:
+        kept.append(figure)
+        saved(figure, path, dots_per_inch)
+
+    monkeypatch.setattr(figures, "save", keep)
+    return kept
+
+
 def test_retrievals_mark_what_is_shared_and_what_is_not(tmp_path: Path, labels: np.ndarray) -> None:
     path = tmp_path / "new folder" / "retrievals.png"
     shared = [Retrieval(0, [1], [0.1])]
@@ -113,7 +127,22 @@ def test_label_bars_leave_out_labels_that_nobody_asks_for(tmp_path: Path, labels
 def test_embedding_map(tmp_path: Path, labels: np.ndarray) -> None:
     points = np.random.default_rng(0).normal(size=(6, 2))
     figures.embedding_map(tmp_path / "map.png", points, labels, NAMES, title="map", most=5)
-    assert holds(picture(tmp_path / "map.png"), figures.FAINT)
+    pixels = picture(tmp_path / "map.png")
+    assert holds(pixels, figures.OTHERS)
+    assert holds(pixels, figures.FAINT)  # the frames
+
+
+def test_embedding_map_says_what_it_shows(tmp_path: Path, drawn: list[figures.Figure], labels: np.ndarray) -> None:
+    """Dots of six images are larger than those of 5,000, and a colour is explained."""
+    few = np.random.default_rng(0).normal(size=(6, 2))
+    many = np.random.default_rng(0).normal(size=(4998, 2))
+    figures.embedding_map(tmp_path / "few.png", few, labels, NAMES, title="map", most=5)
+    figures.embedding_map(tmp_path / "many.png", many, np.tile(labels, (833, 1)), NAMES, title="map", most=14)
+    sizes = [figure.axes[0].collections[0].get_sizes()[0] for figure in drawn]  # type: ignore[attr-defined]
+    assert sizes[0] > sizes[1]
+    said = [[text.get_text() for text in figure.texts] for figure in drawn]
+    assert "blue: carries the label; the 5 most frequent of 14 labels" in said[0]
+    assert "blue: carries the label; all labels" in said[1]
 
 
 def test_curves(tmp_path: Path) -> None:
@@ -127,20 +156,6 @@ def test_curves(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["losses.png", "scores.png"]
     one, several = picture(tmp_path / "figures" / "losses.png"), picture(tmp_path / "figures" / "scores.png")
     assert several.shape[1] > one.shape[1]  # shared never had a value; recall and map have a panel each
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[figures.Figure]:
-    """The figures that are saved from here on."""
-    kept: list[figures.Figure] = []
-    saved = figures.save
-
-    def keep(figure: figures.Figure, path: Path, dots_per_inch: int = 150) -> None:
-        kept.append(figure)
-        saved(figure, path, dots_per_inch)
-
-    monkeypatch.setattr(figures, "save", keep)
-    return kept
 
 
 @pytest.mark.parametrize("epochs", [(1,), (7,), (1, 2), (5, 10, 60)])

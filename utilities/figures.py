@@ -19,6 +19,7 @@ from utilities.density import Densities
 from utilities.summaries import LabelTable
 
 INK, MUTED, FAINT, PAPER = "#1b1f24", "#6b7280", "#e2e5ea", "#ffffff"
+OTHERS = "#b4bac3"  # what a picture is not about, still to be seen
 SERIES = ("#0067a5", "#d9680f", "#0b7a4b", "#8a3f9e", "#b3261e", "#7a6a00", "#2f8fa8", "#555b66")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 STYLE: dict[Any, Any] = {
@@ -165,16 +166,22 @@ def embedding_map(
     columns = min(4, len(order))
     lines = -(-len(order) // columns)
     with styled():
-        figure = Figure((2.6 * columns, 2.75 * lines + 0.5), layout="constrained")
+        figure = Figure((2.6 * columns, 2.75 * lines + 0.75))
+        figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, weight="bold")
         grid = figure.subplots(lines, columns, squeeze=False)
-        for axes in _cells(grid):
-            axes.set_axis_off()
+        size = float(np.clip(6000 / max(1, len(points)), 2, 24))
         for axes, label in zip(_cells(grid), order, strict=False):
             has = labels[:, label]
-            axes.scatter(points[~has, 0], points[~has, 1], s=5, color=FAINT, linewidths=0)
-            axes.scatter(points[has, 0], points[has, 1], s=6, color=SERIES[0], linewidths=0, alpha=0.8)
+            axes.scatter(points[~has, 0], points[~has, 1], s=size, color=OTHERS, linewidths=0)
+            axes.scatter(points[has, 0], points[has, 1], s=size, color=SERIES[0], linewidths=0, alpha=0.8)
             axes.set_title(f"{label_names[label]} ({int(has.sum()):,})", fontsize=9)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color=FAINT)
+        for axes in list(_cells(grid))[len(order) :]:
+            axes.set_axis_off()
+        named = f"the {len(order)} most frequent of {labels.shape[1]}" if len(order) < labels.shape[1] else "all"
+        figure.supxlabel(f"blue: carries the label; {named} labels", x=0.01, ha="left", fontsize=9, color=MUTED)
         save(figure, path, 200)
 
 
