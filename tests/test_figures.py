@@ -113,6 +113,32 @@ def test_distance_density(tmp_path: Path, share: float) -> None:
     assert holds(picture(tmp_path / "density.png"), figures.INK)
 
 
+def test_distances_of_few_pairs_have_counts_and_no_spikes(tmp_path: Path, drawn: list[figures.Figure]) -> None:
+    """44 images as in a run on the demo, then two of them: one pair."""
+    draw = torch.Generator().manual_seed(1)
+    rows = torch.nn.functional.normalize(torch.randn(44, 16, generator=draw), dim=1)
+    labels = torch.rand(44, 6, generator=draw) < 0.3
+    densities = distance_densities(rows, labels)
+    figures.distance_density(tmp_path / "a.png", densities, title="distances")
+    upper, lower = drawn[0].axes
+    for line in upper.lines:
+        places, values = (np.asarray(data) for data in (line.get_xdata(), line.get_ydata()))
+        assert (values * np.diff(places)[0]).sum() == pytest.approx(1)
+        turns = np.diff(np.sign(np.diff(values[values > 0])))
+        assert (turns != 0).sum() <= 12
+    assert not lower.texts
+    ticks = [label.get_text() for label in lower.get_yticklabels()]
+    assert ticks[0] == f"0  ({densities.inter.sum():,} pairs)"
+    legend = upper.get_legend()
+    assert legend is not None
+    assert f"overlap {densities.overlap():.3f}" in legend.get_texts()[2].get_text()
+    assert f"{densities.counts.sum():,} pairs" in legend.get_texts()[2].get_text()
+
+    one = distance_densities(rows[:2], torch.ones(2, 3).bool())
+    figures.distance_density(tmp_path / "a.png", one, title="distances")
+    assert [label.get_text() for label in drawn[1].axes[1].get_yticklabels()] == ["3  (1 pair)"]
+
+
 def test_label_bars_leave_out_labels_that_nobody_asks_for(tmp_path: Path, labels: np.ndarray) -> None:
     carried = torch.from_numpy(labels)
     indices = torch.tensor([[1, 2], [0, 2], [0, 1], [4, 5], [0, 5], [0, 1]])

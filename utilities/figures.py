@@ -76,17 +76,19 @@ def distance_density(path: Path, densities: Densities, *, title: str) -> None:
     with styled():
         figure = Figure((8, 6.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2.4))
-        intra, inter = _density(counts[1:].sum(0), edges), _density(counts[0], edges)
-        middles = (edges[:-1] + edges[1:]) / 2
+        kinds = np.stack([counts[1:].sum(0), counts[0]])
+        middles, (intra, inter) = _pooled_density(kinds, edges)
         for values, colour, dash, name in (
-            (intra, SERIES[0], "-", "intra: pairs that share a label"),
-            (inter, SERIES[1], (0, (5, 1.5)), "inter: pairs that share none"),
+            (intra, SERIES[0], "-", f"intra: {_pairs(kinds[0])}, a label shared"),
+            (inter, SERIES[1], (0, (5, 1.5)), f"inter: {_pairs(kinds[1])}, none shared"),
         ):
             upper.fill_between(middles, values, color=colour, alpha=0.16, linewidth=0)
             upper.plot(middles, values, color=colour, linestyle=dash, linewidth=2, label=name)
         both = np.minimum(intra, inter)
         overlap = densities.overlap()
-        said = f"overlap {overlap:.3f}" if np.isfinite(overlap) else "no overlap: only one kind of pair"
+        said = "no overlap: only one kind of pair"
+        if np.isfinite(overlap):
+            said = f"overlap {overlap:.3f}, {_pairs(counts)} in bins of {edges[1] - edges[0]:.2g}"
         upper.fill_between(middles, both, facecolor="none", edgecolor=MUTED, hatch="////", linewidth=0, label=said)
         upper.set(title=title, ylabel="density", ylim=(0, None))
         upper.legend(loc="upper left")
@@ -94,33 +96,38 @@ def distance_density(path: Path, densities: Densities, *, title: str) -> None:
         save(figure, path)
 
 
-def _density(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    return counts / max(1, counts.sum()) / np.diff(edges)
+def _pairs(counts: np.ndarray) -> str:
+    return f"{counts.sum():,} pair{'s' if counts.sum() != 1 else ''}"
+
+
+def _pooled_density(counts: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middles of the bins and densities of counts (rows, bins), each row's area 1 unless it is empty.
+
+    Bins are pooled until the used ones are 2 n^(1/3) (Rice's rule) for the fewest pairs n of a row: in bins finer
+    than that few pairs make nothing but spikes.
+    """
+    pairs = counts.sum(1)
+    used = np.flatnonzero(counts.sum(0))
+    fine = used[-1] - used[0] + 1 if len(used) else 1
+    enough = max(1.0, fine / (2 * pairs[pairs > 0].min(initial=counts.sum().clip(1)) ** (1 / 3)))
+    bins = counts.shape[1]
+    factor = max(size for size in range(1, bins // 10 + 1) if bins % size == 0 and size <= enough)
+    pooled, edges = counts.reshape(len(counts), -1, factor).sum(2), edges[::factor]
+    return (edges[:-1] + edges[1:]) / 2, pooled / np.maximum(1, pairs)[:, None] / np.diff(edges)
 
 
 def _by_shared_labels(axes: Axes, counts: np.ndarray, edges: np.ndarray, means: np.ndarray) -> None:
     """One ridge for every number of shared labels, with a tick at the mean distance."""
     present = [number for number in range(len(counts)) if counts[number].sum()][:8]
-    middles = (edges[:-1] + edges[1:]) / 2
     shades = mpl.colormaps["viridis"](np.linspace(0.85, 0.1, max(1, len(present))))
     for place, number in enumerate(present):
-        density = _density(counts[number], edges)
+        middles, (density,) = _pooled_density(counts[[number]], edges)
         ridge = 0.9 * density / max(density.max(), 1e-12)
         axes.fill_between(middles, place, place + ridge, color=shades[place], alpha=0.75, linewidth=0, zorder=9 - place)
         axes.plot(middles, place + ridge, color=INK, linewidth=0.7, zorder=9 - place)
         axes.plot((means[number],) * 2, (place, place + 0.9), color=PAPER, linewidth=1.6, zorder=9)
         axes.plot((means[number],) * 2, (place, place + 0.9), color=INK, linewidth=0.8, linestyle=":", zorder=9)
-        said = f"{counts[number].sum():,} pairs"
-        axes.text(
-            0.995,
-            place + 0.16,
-            said,
-            transform=axes.get_yaxis_transform(),
-            ha="right",
-            fontsize=7.5,
-            zorder=10,
-        )
-    axes.set_yticks(range(len(present)), [f"{number}" for number in present])
+    axes.set_yticks(range(len(present)), [f"{number}  ({_pairs(counts[number])})" for number in present])
     axes.set(xlabel="distance between embeddings (dotted: mean)", ylabel="labels shared")
     axes.set_xlim(_extent(counts, edges))
     axes.grid(axis="y", visible=False)
