@@ -48,14 +48,28 @@ def test_runs_are_named_by_their_place_and_timed_by_their_log(tmp_path: Path) ->
     assert common_parent(folders[:1]) == tmp_path / "x"
     first, second = describe(folders, [content(), content()])
     assert (first.name, first.method, first.minutes, first.images_per_second) == ("x/one", "bier", 1.5, 20)
-    assert (second.name, second.method, second.minutes, second.images_per_second) == ("y/one", "dac", 0, None)
+    assert (second.name, second.method, second.minutes, second.images_per_second) == ("y/one", "dac", None, None)
+
+
+def test_a_network_before_training_has_no_time_of_training(tmp_path: Path) -> None:
+    trained = [{"split": "train", "seconds": 60, "images_per_second": 10}]
+    initial = content()
+    initial["protocol"]["network"] = "initial"
+    (untrained,) = describe([folder(tmp_path / "one", "bier", trained)], [initial])
+    assert (untrained.minutes, untrained.images_per_second) == (None, None)
+    assert [cell.strip() for cell in markdown([untrained]).splitlines()[-1].split("|")[-3:-1]] == ["-", "-"]
+
+
+@pytest.mark.parametrize(("minutes", "said"), [(0.0331, "0.033"), (1.5, "1.5"), (9.96, "10"), (332.4, "332")])
+def test_minutes_have_two_digits(minutes: float, said: str) -> None:
+    assert markdown([run("a")._replace(minutes=minutes)]).splitlines()[-1].split("|")[-2].strip() == said
 
 
 def test_the_table() -> None:
     lines = markdown([run("a"), run("b")._replace(images_per_second=None)]).splitlines()
     assert len({len(line) for line in lines}) == 1
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == ["run", "method", "recall@1", "map@8", "images/s", "minutes"]
+    assert cells[0] == ["run", "method", "recall@1", "map@8", "images/s", "training min"]
     assert cells[2] == ["level of chance", "", "0.2500", "0.1250", "", ""]
     assert cells[3] == ["a", "diva", "0.5000", "0.2500", "80", "1.5"]
     assert cells[4][4] == "-"

@@ -20,15 +20,15 @@ class Run(NamedTuple):
     """One evaluated run.
 
     content            what its scores.json holds: scores, intervals, chance, protocol
-    images_per_second  of training, None for a run without a line of training
-    minutes            of training
+    images_per_second  of training, None where the network was not trained
+    minutes            of training, None likewise
     """
 
     name: str
     method: str
     content: dict[str, Any]
     images_per_second: float | None
-    minutes: float
+    minutes: float | None
 
     def number(self, part: str, measure: str) -> float | None:
         """A score or chance level; None where no query could be scored."""
@@ -50,12 +50,14 @@ def describe(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> lis
     parent = common_parent(folders)
     runs = []
     for folder, content in zip(folders, contents, strict=True):
-        trained = [record for record in read_metrics(folder) if record["split"] == "train"]
+        untrained = content["protocol"]["network"] == "initial"
+        trained = [] if untrained else [record for record in read_metrics(folder) if record["split"] == "train"]
         seconds = sum(record["seconds"] for record in trained)
         images = sum(record["seconds"] * record["images_per_second"] for record in trained)
         name = str(folder.resolve().relative_to(parent))
         method = run_folder.read_args(folder)["method"]
-        runs.append(Run(name, method, content, images / seconds if seconds else None, seconds / 60))
+        speed, minutes = (images / seconds, seconds / 60) if seconds else (None, None)
+        runs.append(Run(name, method, content, speed, minutes))
     return runs
 
 
@@ -77,13 +79,13 @@ def write_comparison(folder: Path, runs: Sequence[Run], *, title: str) -> str:
 def markdown(runs: Sequence[Run]) -> str:
     """One line a run under the level of chance: method, scores, images a second and minutes of training."""
     columns = shown(runs)
-    rows = [["run", "method", *columns, "images/s", "minutes"]]
+    rows = [["run", "method", *columns, "images/s", "training min"]]
     if not notes(runs):
         rows.append(["level of chance", "", *(_digits(runs[0].number("chance", column)) for column in columns), "", ""])
     for run in runs:
         speed = "-" if run.images_per_second is None else f"{run.images_per_second:.0f}"
         scores = [_digits(run.number("scores", column)) for column in columns]
-        rows.append([run.name, run.method, *scores, speed, f"{run.minutes:.1f}"])
+        rows.append([run.name, run.method, *scores, speed, _two_digits(run.minutes)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
@@ -109,6 +111,13 @@ def _digits(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def _two_digits(value: float | None) -> str:
+    """0.033, 3.3 and 33, but 330 in full."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def _row(run: Run) -> dict[str, Any]:
     """Everything about a run in plain values, one key a column."""
     protocol = run.content["protocol"]
@@ -119,7 +128,8 @@ def _row(run: Run) -> dict[str, Any]:
         row |= {measure: run.number("scores", measure), f"{measure} low": low, f"{measure} high": high}
         row[f"{measure} chance"] = run.number("chance", measure)
     speed = None if run.images_per_second is None else round(run.images_per_second, 2)
-    return row | {"images_per_second": speed, "minutes": round(run.minutes, 2)}
+    minutes = None if run.minutes is None else round(run.minutes, 4)
+    return row | {"images_per_second": speed, "minutes": minutes}
 
 
 # --- figure -------------------------------------------------------------------------------------------------
