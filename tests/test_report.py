@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ def thumbnail(row: int) -> np.ndarray:
     return np.full((150, 200, 3), 40 + row, np.uint8)
 
 
-def example(count: int = 30) -> tuple[Evaluation, Collection, torch.Tensor]:
+def example(count: int = 30, more: Sequence[str] = ()) -> tuple[Evaluation, Collection, torch.Tensor]:
     draw = torch.Generator().manual_seed(1)
     rows = torch.nn.functional.normalize(torch.randn(count, 5, generator=draw), dim=1)
     labels = torch.rand(count, 3, generator=draw) < 0.5
     labels[0] = False
-    metrics = ("recall", "label_jaccard@4", "ap@4", "map")
+    metrics = ("recall", "label_jaccard@4", "ap@4", "map", *more)
     result = evaluate(rows, labels, metrics=metrics, ks=(1, 4), relevance=Relevance("identical"), backend="torch")
     return result, Collection([f"image_{row}.jpg" for row in range(count)], labels.numpy(), thumbnail), rows
 
@@ -49,8 +50,8 @@ def details(folder: Path, result: Evaluation, images: Collection) -> Details:
     return Details(bootstrap_intervals(per_query, seed=0), table, neighbour_statistics(folder, labels=3))
 
 
-def write(path: Path, **options: Any) -> tuple[dict[str, Any], str]:
-    result, images, rows = example()
+def write(path: Path, *, more: Sequence[str] = (), **options: Any) -> tuple[dict[str, Any], str]:
+    result, images, rows = example(more=more)
     arguments = {
         "label_names": NAMES, "title": "A run", "about": "test", "show_by": "label_jaccard@4",
         "most_queries": 12, "points": embedding_map(rows, method="pca", seed=0), **options,
@@ -93,6 +94,17 @@ def test_what_the_page_holds(tmp_path: Path) -> None:
     ]
     assert sum(line["pairs"] for line in data["neighbours"]["lines"]) == 30 * 4
     assert sum(line["share"] for line in data["neighbours"]["lines"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_page_explains_its_words(tmp_path: Path) -> None:
+    data, page = write(tmp_path / "report.html", more=("hit@2", "acg@2", "ndcg"))
+    meanings = {metric["name"]: metric["meaning"] for metric in data["metrics"]}
+    assert meanings["hit@2"].endswith("(relevance identical)")
+    assert "relevance" not in meanings["acg@2"]
+    assert [metric["name"] for metric in data["metrics"] if not metric["bounded"]] == ["acg@2"]
+    symbols = [entry.split(":")[0] for entry in data["symbols"].split("; ")]
+    assert symbols == ["rel_j", "precision@j", "R"]
+    assert "<footer" not in page  # it said what the header says, in other numbers
 
 
 def test_another_gallery_is_another_collection(tmp_path: Path) -> None:
@@ -163,6 +175,7 @@ def test_it_works_in_a_browser(tmp_path: Path) -> None:
         page.run("document.querySelector('#grid .card').click()")
         assert page.run("return find('dialog').open")
         assert page.run("return document.querySelectorAll('#dialog-neighbours .card').length") == 4
+        assert page.run("return document.querySelectorAll('#dialog-about div').length") == 5
         page.run("find('close').click()")
         assert not page.run("return find('dialog').open")
 

@@ -265,7 +265,7 @@ TOP_K_MEASURES: dict[str, Measure] = {
     "hit": Measure("share of queries with a relevant image among the K nearest", "relevance"),
     "precision": Measure("share of the K nearest that are relevant", "relevance"),
     "ap": Measure("sum over j <= K of rel_j * precision@j, over min(R, K)", "relevance", True),
-    "ap_found": Measure("the same sum over the number of relevant images among the K", "relevance"),
+    "ap_found": Measure("sum over j <= K of rel_j * precision@j, over the relevant images among the K", "relevance"),
     "acg": Measure("average cumulative gain: mean number of shared labels", "gain"),
     "ndcg": Measure("discounted cumulative gain of shared labels over that of the best order", "gain", normalised=True),
     "wap": Measure("weighted average precision of shared labels", "gain", True),
@@ -297,6 +297,15 @@ WHOLE_MEASURES: dict[str, Measure] = {
     "acg_jaccard": Measure("mean Jaccard similarity down to rank R, R images that share a label", "gain", True),
 }
 LOWER_IS_BETTER = ("label_hamming",)
+UNBOUNDED = ("acg", "wap")  # they count shared labels
+SYMBOLS = {
+    "rel_j": "1 where the image at rank j is relevant, else 0",
+    "precision@j": "share of the first j images that are relevant",
+    "r_j": "labels that the image at rank j shares with the query",
+    "J_j": "Jaccard similarity of the labels of query and image at rank j",
+    "ACG@j": "mean of r_1 to r_j",
+    "R": "images of the gallery that are relevant, or share a label where a measure says so",
+}
 
 
 class Metric(NamedTuple):

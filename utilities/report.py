@@ -10,7 +10,8 @@ import base64
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from utilities.evaluation import Evaluation
-from utilities.metrics import LOWER_IS_BETTER
+from utilities.metrics import LOWER_IS_BETTER, SYMBOLS, UNBOUNDED
 from utilities.neighbour_statistics import NeighbourStatistics
 from utilities.summaries import Details, LabelTable
 
@@ -68,17 +69,17 @@ def write_report(
         "about": about,
         "labels": list(label_names),
         "metrics": _metrics(evaluation, details.intervals),
+        "symbols": _symbols(scores.protocol["definitions"].values()),
         "notes": scores.protocol["notes"],
         **_labels(details.labels, label_names, show_by),
         "neighbours": _neighbours(details.neighbours),
         "queries": shown,
         "queries_note": f"{len(shown)} of {len(queries.names)} queries, at even steps from the worst to the best by "
-        f"{show_by}. Choose labels to filter, click an image to see what it finds.",
+        f"{show_by}. Choose labels to filter, click an image to see what it finds. –: left out by the measure.",
         "sortable": [show_by, *(name for name in scores.per_query if name != show_by)],
         "lower_is_better": list(LOWER_IS_BETTER),
         "images": images.records,
         "map": None if points is None else _map(points, points_name, queries.labels, images),
-        "protocol": _protocol_line(scores.protocol),
     }
     _write_page(path, data)
 
@@ -159,9 +160,17 @@ def _metrics(evaluation: Evaluation, intervals: Mapping[str, tuple[float, float]
             "high": _plain(intervals[name][1]),
             "chance": _plain(scores.chance[name]),
             "meaning": scores.protocol["definitions"][name],
+            "bounded": name.split("@")[0] not in UNBOUNDED,
         }
         for name, value in scores.scores.items()
     ]
+
+
+def _symbols(definitions: Iterable[str]) -> str:
+    """What the symbols mean that occur in the definitions; nothing where none does."""
+    text = " ".join(definitions)
+    used = [symbol for symbol in SYMBOLS if re.search(rf"(?<!\w){re.escape(symbol)}(?!\w)", text)]
+    return "; ".join(f"{symbol}: {SYMBOLS[symbol]}" for symbol in used)
 
 
 def _labels(table: LabelTable, label_names: Sequence[str], show_by: str) -> dict[str, Any]:
@@ -185,7 +194,7 @@ def _labels(table: LabelTable, label_names: Sequence[str], show_by: str) -> dict
         "label_totals": totals,
         "labels_note": f"Among the {table.nearest} nearest images of the queries that carry a label. Recall: share of "
         "these queries that find it; precision: share of the images that carry it; chance: share of the gallery that "
-        "carries it; measures: their mean over these queries.",
+        "carries it; measures: their mean over these queries. –: no query carries the label, or none has a value.",
     }
 
 
@@ -220,10 +229,3 @@ def _map(points: Tensor, name: str, labels: np.ndarray, images: _Images) -> dict
         "note": f"{name} of the embeddings of {len(points)} queries. Labels chosen above are highlighted; click near "
         "a point to see what the query finds, where it is one of those shown.",
     }
-
-
-def _protocol_line(protocol: dict[str, Any]) -> str:
-    return (
-        f"{protocol['queries']} queries against {protocol['gallery']} images; {protocol['self_match']}; ties "
-        f"{protocol['ties']}; relevance {protocol['relevance']}."
-    )

@@ -201,6 +201,12 @@ def _check_width(indices: Tensor, metrics: Sequence[Metric], findable: int) -> N
         raise ValueError(f"K = {widest} needs {min(widest, findable)} neighbours a query, {indices.shape[1]} given")
 
 
+def _definition(metric: Metric, relevance: Relevance) -> str:
+    """What a metric means, with the relevance in force where it goes by that."""
+    meaning, uses, _ = m.measure(metric)
+    return f"{meaning} (relevance {relevance})" if uses == "relevance" else meaning
+
+
 def _mean(values: Tensor) -> float:
     """Mean of what is not NaN; NaN where nothing is left."""
     return float(values.nanmean())
@@ -232,6 +238,6 @@ def _protocol(
         "neighbours": width,
         "queries_without_labels": without,
         "queries_without_relevant": {str(r): int((c[facts.kind] == 0).sum()) for r, c in facts.relevant.items()},
-        "definitions": {str(metric): m.measure(metric).meaning for metric in metrics},
+        "definitions": {str(metric): _definition(metric, relevance) for metric in metrics},
         "notes": notes,
     }
