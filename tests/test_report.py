@@ -237,3 +237,13 @@ def test_the_map_has_its_top_on_top_and_opens_what_is_clicked(tmp_path: Path) ->
                 "const title = find('dialog-title').textContent; find('close').click(); return title"
             )
             assert opened == data["images"][image]["name"]
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_images_far_down_are_there_when_the_page_is_printed(tmp_path: Path) -> None:
+    write(tmp_path / "report.html", most_queries=30)
+    with browser() as page:
+        page.resize(200, 200)
+        page.open(tmp_path / "report.html")
+        assert page.run("return document.images.length") == 30
+        assert page.run("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
