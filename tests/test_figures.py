@@ -14,7 +14,7 @@ from PIL import Image
 from utilities import figures
 from utilities.density import distance_densities
 from utilities.retrieval_picture import EXTRA, SHARED, Retrieval, retrievals
-from utilities.summaries import label_table
+from utilities.summaries import LabelTable, label_table
 
 NAMES = [f"a rather long label name {number}" for number in range(14)]
 
@@ -148,6 +148,24 @@ def test_label_bars_leave_out_labels_that_nobody_asks_for(tmp_path: Path, labels
         figures.label_bars(tmp_path / "labels.png", table, NAMES, title="labels")
         heights.append(picture(tmp_path / "labels.png").shape[0])
     assert heights[0] > heights[1]
+
+
+def test_label_bars_break_ties_by_precision_then_name(tmp_path: Path, drawn: list[figures.Figure]) -> None:
+    """All five labels are found by all queries that carry them; "d" in fewer images, "e" by half of them only."""
+    ones = torch.ones(5, dtype=torch.float64)
+    recall, precision = ones.clone(), ones.clone()
+    precision[3], recall[4] = 0.2, 0.5
+    table = LabelTable(4, 3 * ones, recall, precision, 0.1 * ones, {})
+    figures.label_bars(tmp_path / "labels.png", table, ["b", "c", "a", "d", "e"], title="labels")
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()][::-1] == [
+        "a  (3)",
+        "b  (3)",
+        "c  (3)",
+        "d  (3)",
+        "e  (3)",
+    ]
+    assert "share" in axes.get_xlabel()
 
 
 def test_embedding_map(tmp_path: Path, labels: np.ndarray) -> None:

@@ -144,22 +144,39 @@ def _extent(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
 
 
 def label_bars(path: Path, table: LabelTable, label_names: Sequence[str], *, title: str) -> None:
-    """How often the queries that carry a label find it among the K nearest, and how many of the K carry it."""
+    """How often the queries that carry a label find it among the K nearest, and how many of the K carry it.
+
+    The best on top, by the first, then the second, then by name.
+    """
     support, recall, precision, chance = (values.numpy() for values in table[1:5])
     k = table.nearest
-    order = [label for label in np.argsort(recall, kind="stable").tolist() if support[label]]
+    asked = [label for label in range(len(support)) if support[label]]
+    by_name = sorted(asked, key=lambda label: label_names[label], reverse=True)  # the last is drawn on top
+    order = sorted(by_name, key=lambda label: (recall[label], precision[label]))
     with styled():
         figure = Figure((8, 1.3 + 0.24 * max(1, len(order))), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(order))
-        axes.barh(places, recall[order], height=0.72, color=SERIES[0], alpha=0.28, label=f"found among the {k} nearest")
+        axes.barh(
+            places,
+            recall[order],
+            height=0.72,
+            color=SERIES[0],
+            alpha=0.28,
+            label=f"queries that find it among the {k} nearest",
+        )
         axes.barh(places, precision[order], height=0.34, color=SERIES[0], label=f"share of the {k} nearest")
         axes.plot(
             chance[order], places, linestyle="", marker="|", markersize=9, color=INK, label="share of the gallery"
         )
         names = [f"{label_names[label]}  ({int(support[label]):,})" for label in order]
         axes.set_yticks(places, names, color=INK)
-        axes.set(title=title, xlim=(0, 1), ylim=(-0.6, max(0.6, len(order) - 0.4)))
+        axes.set(
+            title=title,
+            xlabel="share, of the queries that carry the label (their number)",
+            xlim=(0, 1),
+            ylim=(-0.6, max(0.6, len(order) - 0.4)),
+        )
         axes.grid(axis="y", visible=False)
         figure.legend(loc="outside lower right", ncols=3, fontsize=8)
         save(figure, path)

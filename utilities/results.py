@@ -55,7 +55,7 @@ def write_results(
     text = summary(title, content)
     (folder / "evaluate_model.txt").write_text(text)
     _draw_retrievals(folder / "retrievals.png", evaluation, images, searched, label_names, title, pictured_queries)
-    figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels")
+    figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels found again")
     if densities is not None:
         figures.distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
     points = embedding_map(embeddings, method=map_method, seed=SEED) if len(embeddings) > 2 else None
