@@ -12,7 +12,7 @@ import torch
 
 from datasets.synthetic import Demo
 from tests.scripts import ROOT, TINY, assert_same_run, complete_records, kill_when, records, run, run_inside, state
-from utilities import flags
+from utilities import engine, flags
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,25 @@ def test_a_longer_run_goes_on(demo, tmp_path):
     a, b = state(folder), state(tmp_path / "Demo" / "straight")
     assert all(torch.equal(tensor, b["method"][name]) for name, tensor in a["method"].items())
     assert [r["epoch"] for r in records(folder) if r["split"] == "val"] == [2, 3, 4]
+
+
+def test_an_extended_run_that_is_stopped_resumes_to_its_new_end(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "baseline"
+    shutil.copytree(finished, folder)
+    run_inside("train_baseline", "--load_from_checkpoint", folder, "--nb_epochs", 2)
+    assert json.loads((folder / "args.json").read_text())["nb_epochs"] == 3, "nothing ran"
+
+    def stop(trainer):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.Trainer, "train_epoch", stop)
+        done = run_inside("train_baseline", "--load_from_checkpoint", folder, "--nb_epochs", 4, code=130)
+    assert "note: --nb_epochs 3 -> 4 stretches the onecycle schedule: learning rate 0.0e+00 -> 2.5e-04" in done.stdout
+    done = run_inside("train_baseline", "--load_from_checkpoint", folder)
+    assert "stretches" not in done.stdout
+    assert state(folder)["epoch"] == 4
+    assert json.loads((folder / "args.json").read_text())["load_from_checkpoint"] is None
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ class Trainer:
         if self.epoch >= epochs:
             _say(f"{self.folder} has its {self.epoch} epochs; give a larger --nb_epochs to go on")
             return
+        if self.args["load_from_checkpoint"]:
+            self.record_changes()
         while self.epoch < epochs:
             self.train_epoch()
             if self.epoch % self.args["eval_epoch"] == 0 or self.epoch == epochs:
@@ -272,6 +274,17 @@ class Trainer:
                 **self._identity(),
             }
             checkpoint.save(self.folder, checkpoint.LAST, payload)
+
+    def record_changes(self) -> None:
+        """What this resumption changes in the flags goes into args.json: the next one may be plain."""
+        if not distributed.is_main():
+            return
+        before = run_folder.read_args(self.folder)
+        note = optim.stretched(self.epoch, before["nb_epochs"], self.args)
+        if note:
+            _say(note)
+        now = self.args.recorded | {"load_from_checkpoint": before["load_from_checkpoint"]}
+        run_folder.write_json(self.folder / run_folder.ARGS, before | now)
 
     def _network_payload(self, scores: Mapping[str, float]) -> dict[str, Any]:
         return {

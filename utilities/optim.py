@@ -42,6 +42,17 @@ def factor(progress: float, args: Mapping[str, Any]) -> float:
     return 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
 
 
+def stretched(epoch: int, was: int, args: Mapping[str, Any]) -> str:
+    """A note where --nb_epochs, once `was`, changes the rate at which `epoch` begins; "" where it does not."""
+    then, now = (args["lr"] * factor(epoch, {**args, "nb_epochs": epochs}) for epochs in (was, args["nb_epochs"]))
+    if then == now:
+        return ""
+    return (
+        f"note: --nb_epochs {was} -> {args['nb_epochs']} stretches the {args['scheduler']} schedule: learning rate "
+        f"{then:.1e} -> {now:.1e}"
+    )
+
+
 def set_rates(optimizer: torch.optim.Optimizer, base: list[float], scale: float) -> list[float]:
     """Give every group its base rate times `scale`; returns the rates."""
     for group, rate in zip(optimizer.param_groups, base, strict=True):
