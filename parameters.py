@@ -394,7 +394,7 @@ def of_run(folder: Path, evaluation: Settings) -> Settings:
     recorded = run_folder.read_args(folder)
     names = ("source_path", "cache_path", "eval_batch_size", "num_workers", "device", "precision", "skip_broken_images")
     changed = {name: evaluation[name] for name in names if evaluation[name] is not None}
-    return Settings(recorded | changed)
+    return Settings(recorded | changed | {"load_from_checkpoint": str(folder)})
 
 
 def parse(method: str, argv: Sequence[str] | None = None) -> Settings:

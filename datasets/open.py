@@ -40,7 +40,8 @@ def open_split(args: Settings, split: str) -> RetrievalDataset:
 def open_files(args: Settings, split: str) -> RetrievalDataset:
     """One split that reads its images from their own files, also with --use_npmem; an archive's are prepared first."""
     packed = open_archive(args)
-    dataset = DATASETS.build(args.dataset, args, source_path=_folder(args), split=split, packed=packed)
+    new = not args.get("load_from_checkpoint")  # a saved run's demo exists: elsewhere it is a mistyped path
+    dataset = DATASETS.build(args.dataset, args, source_path=_folder(args), split=split, packed=packed, generate=new)
     dataset.skip_broken = args.skip_broken_images
     if packed is not None:
         dataset.cache = open_cache(dataset, packed.folder.parent)

@@ -26,7 +26,7 @@ from datasets.demo import CATEGORIES, LABELS, paint, visible_labels
 from datasets.generated import generated_folder
 from datasets.images import read_rgb
 from datasets.mlrsnet import MLRSNet
-from utilities.errors import UserError
+from utilities.errors import DatasetError, UserError
 from utilities.seeding import derive
 
 GENERATOR_VERSION = 1  # raise it whenever equal settings give other pictures or labels
@@ -126,12 +126,17 @@ class Demo(MLRSNet):
     images_per_category  how many pictures of each of the 22 scene types
     side                 of the pictures in pixels
     seed                 from which all of them are drawn
+    generate             False: an absent demo is a `DatasetError`
     """
 
     title = "the generated demo data"
 
-    def __init__(self, *, source_path: Path, split: str, images_per_category: int, side: int, seed: int) -> None:
+    def __init__(
+        self, *, source_path: Path, split: str, images_per_category: int, side: int, seed: int, generate: bool = True
+    ) -> None:
         folder = source_path if (source_path / "manifest.json").is_file() else source_path / "Demo"
+        if not (generate or folder.exists()):
+            raise DatasetError(f"{folder} is not there; give the --source_path from which the run was trained")
         write_mlrsnet_layout(folder, images_per_category=images_per_category, side=side, seed=seed)
         super().__init__(source_path=folder, split=split, labels="as_is", proportions=PROPORTIONS)
         self.band_sides = (side, side, side)

@@ -235,3 +235,11 @@ def test_every_documented_command_parses():
         method = script.removeprefix("train_")
         parser = parameters.parser_of("evaluate" if script == "evaluate_model" else method)
         parser.parse_args(flags.underscored(argv))  # exits on an unknown flag
+
+
+def test_no_demo_is_drawn_where_a_saved_run_looks_for_its_own(finished, tmp_path):
+    wrong = tmp_path / "wrong"
+    for script, more in (("evaluate_model", ["--dataset_type", "test"]), ("train_baseline", ["--nb_epochs", 9])):
+        done = run_inside(script, "--load_from_checkpoint", finished, "--source_path", wrong, *more, code=2)
+        assert f"{wrong / 'Demo'} is not there" in done.stderr
+    assert not wrong.exists()
