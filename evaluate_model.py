@@ -44,6 +44,7 @@ from utilities import (
     neighbours,
     precision,
     results,
+    run_folder,
     search_results,
     seeding,
 )
@@ -54,12 +55,25 @@ from utilities.search_example import Search, Shown
 from utilities.settings import Settings
 
 
+def check_runs(folders: Sequence[Path], args: Settings) -> None:
+    """Raise UserError before hours of work where one of the folders is no run, has no checkpoint or comes twice."""
+    name = checkpoint_name(args)
+    for number, folder in enumerate(folders):
+        run_folder.read_args(folder)
+        if not checkpoint.present(folder, name):
+            raise UserError(f"{folder} has no {name} yet; train on with --load_from_checkpoint {folder}")
+        if folder.resolve() in [other.resolve() for other in folders[:number]]:
+            raise UserError(f"--load_from_checkpoint names {folder} twice; give each run once")
+
+
+def checkpoint_name(args: Settings) -> str:
+    return checkpoint.LAST if args.checkpoint == "last" or args.is_evaluate_initial else checkpoint.BEST
+
+
 def load_network(folder: Path, run: Settings, args: Settings) -> tuple[EmbeddingNetwork, dict[str, Any]]:
     """The network of best.pt or last.pt, or as it was before training, and the description of its data."""
-    name = checkpoint.LAST if args.checkpoint == "last" or args.is_evaluate_initial else checkpoint.BEST
-    payload = checkpoint.load(folder, name)
-    if payload is None:
-        raise UserError(f"{folder} has no {name} yet; train on with --load_from_checkpoint {folder}")
+    payload = checkpoint.load(folder, checkpoint_name(args))
+    assert payload is not None  # `check_runs` has looked
     if args.is_evaluate_initial:
         seeding.seed_everything(run.random_seed, "initialisation")
         return EmbeddingNetwork(**payload["network_description"], weights=run.weights), payload["data"]
@@ -232,7 +246,7 @@ def split_name(args: Settings) -> str:
 def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
     """Print the table of several runs, and save it and its figure."""
     what = f"{network_name(args)}_{split_name(args).replace(' ', '_')}"
-    target = Path(args.comparison_path or comparison.common_parent(folders) / f"comparison_{what}")
+    target = Path(args.comparison_path or comparison.place(folders) / f"comparison_{what}")
     title = f"{len(folders)} runs, {split_name(args)}, {network_name(args)} network"
     print(comparison.write_comparison(target, comparison.describe(folders, contents), title=title))
     print(f"saved in {target}")
@@ -316,6 +330,7 @@ def network_name(args: Settings) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parameters.parse_evaluation(argv)
     folders = [Path(folder) for folder in args.load_from_checkpoint]
+    check_runs(folders, args)
     with engine.session(args) as device:
         if args.query:
             for folder in folders:

@@ -301,7 +301,7 @@ EVALUATION = [
     *RELEVANCE,
     Flag("retrieval_queries", 6, "queries shown in retrievals.png", int),
     Flag("map_method", "pca", "layout of the map of embeddings; tsne takes minutes beyond some thousand images", choices=embedding_map.METHODS),
-    Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> in the folder that holds them all"),
+    Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> beside them, in the current folder where they lie in several"),
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),
     Flag("top", 20, "with --query: nearest images shown for each example", int),
     EVAL_BATCH_SIZE,

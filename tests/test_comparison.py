@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from utilities.comparison import Run, common_parent, describe, draw, markdown, notes, shown, write_comparison
+from utilities.comparison import Run, common_parent, describe, draw, markdown, notes, place, shown, write_comparison
 
 PROTOCOL = {"dataset": "Demo", "split": "test", "network": "best", "queries": 9, "gallery": 9}
 
@@ -63,6 +63,11 @@ def test_a_network_before_training_has_no_time_of_training(tmp_path: Path) -> No
 @pytest.mark.parametrize(("minutes", "said"), [(0.0331, "0.033"), (1.5, "1.5"), (9.96, "10"), (332.4, "332")])
 def test_minutes_have_two_digits(minutes: float, said: str) -> None:
     assert markdown([run("a")._replace(minutes=minutes)]).splitlines()[-1].split("|")[-2].strip() == said
+
+
+def test_a_comparison_lies_beside_its_runs_or_in_the_current_folder(tmp_path: Path) -> None:
+    assert place([tmp_path / "runs" / "one", tmp_path / "runs" / "two"]) == (tmp_path / "runs").resolve()
+    assert place([tmp_path / "runs" / "one", tmp_path / "more" / "two"]) == Path()
 
 
 def test_the_table() -> None:

@@ -83,6 +83,16 @@ def test_a_split_searched_in_itself_leaves_every_query_out(saved):
     assert (folder / "embedding_map.png").stat().st_size
 
 
+def test_a_wrong_run_folder_is_found_before_anything_is_evaluated(saved, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    shutil.copy(saved / "args.json", empty)
+    wrong = {"nowhere": "is not a run folder", empty: "has no best.pt yet", saved / "." / "figures" / "..": "twice"}
+    for folder, said in wrong.items():
+        done = run_inside("evaluate_model", "--load_from_checkpoint", saved, folder, "--source_path", tmp_path, code=2)
+        assert said in done.stderr, "--source_path is not looked at yet"
+
+
 def test_an_unknown_split_lists_the_choices(saved):
     done = evaluate(saved, "--gallery_split", "archive", code=2)
     assert "train" in done.stderr

@@ -52,16 +52,21 @@ def _read(path: Path) -> dict[str, Any]:
     return payload
 
 
+def present(folder: Path, name: str = LAST) -> list[Path]:
+    """The files from which `load` reads, in the order in which it tries them."""
+    candidates = [folder / name] + ([folder / PREVIOUS] if name == LAST else [])
+    return [path for path in candidates if path.exists()]
+
+
 def load(folder: Path, name: str = LAST) -> dict[str, Any] | None:
     """The payload of `folder/name`, on the CPU; None when there is none yet.
 
     A damaged `last.pt` is reported and its predecessor taken. Raises UserError when nothing readable is left.
     """
-    candidates = [folder / name] + ([folder / PREVIOUS] if name == LAST else [])
-    present = [path for path in candidates if path.exists()]
-    if not present:
+    found = present(folder, name)
+    if not found:
         return None
-    for path in present:
+    for path in found:
         try:
             payload = _read(path)
         except (
@@ -74,10 +79,10 @@ def load(folder: Path, name: str = LAST) -> dict[str, Any] | None:
         ) as error:
             print(f"warning: {path} is damaged ({type(error).__name__}: {str(error)[:120]})", file=sys.stderr)
             continue
-        if path != present[0] or path.name != name:
+        if path != found[0] or path.name != name:
             print(f"warning: going on from {path} (step {payload.get('step', '?')})", file=sys.stderr)
         return payload
-    raise UserError(f"no readable checkpoint in {folder}: {', '.join(p.name for p in present)} damaged; train again")
+    raise UserError(f"no readable checkpoint in {folder}: {', '.join(p.name for p in found)} damaged; train again")
 
 
 def check_same_data(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:

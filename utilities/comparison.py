@@ -45,6 +45,12 @@ def common_parent(folders: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
 
 
+def place(folders: Sequence[Path]) -> Path:
+    """Where a comparison is saved: beside runs that lie in one folder, else in the current one."""
+    parents = {folder.resolve().parent for folder in folders}
+    return parents.pop() if len(parents) == 1 else Path()
+
+
 def describe(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> list[Run]:
     """The runs, named by their place under the common parent, with how fast and how long they trained."""
     parent = common_parent(folders)
