@@ -182,8 +182,10 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
         densities = density.distance_densities(queries.embeddings, queries.labels, gallery=searched, device=device)
     if distributed.is_main():
         where = split_name(args)
+        target = folder / "evaluation_results" / f"{network_name(args)}_{where.replace(' ', '_')}"
+        replaced = results.replaced(target, content)
         text = results.write_results(
-            folder / "evaluation_results" / f"{network_name(args)}_{where.replace(' ', '_')}",
+            target,
             result,
             content,
             queries.images(),
@@ -195,7 +197,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
             densities=densities,
             map_method=args.map_method,
         )
-        print(text)
+        print(f"{text}saved in {target}{replaced}\n")
     return content
 
 

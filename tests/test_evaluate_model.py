@@ -93,6 +93,16 @@ def test_a_wrong_run_folder_is_found_before_anything_is_evaluated(saved, tmp_pat
         assert said in done.stderr, "--source_path is not looked at yet"
 
 
+def test_where_results_are_saved_and_what_they_replace_is_said(saved):
+    target = saved / "evaluation_results" / "last_test"
+    first = evaluate(saved, "--checkpoint", "last", "--eval_metric", "recall@1")
+    assert f"saved in {target}\n" in first.stdout
+    assert f"saved in {target}\n" in evaluate(saved, "--checkpoint", "last", "--eval_metric", "recall@1").stdout
+    again = evaluate(saved, "--checkpoint", "last", "--eval_metric", "recall@1", "--relevance", "share")
+    replaced = "replaces an evaluation of recall@1, label_jaccard@8 under relevance subset"
+    assert f"saved in {target} ({replaced})\n" in again.stdout
+
+
 def test_an_unknown_split_lists_the_choices(saved):
     done = evaluate(saved, "--gallery_split", "archive", code=2)
     assert "train" in done.stderr

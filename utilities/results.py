@@ -78,6 +78,17 @@ def write_results(
     return text
 
 
+def replaced(folder: Path, content: dict[str, Any]) -> str:
+    """What to say when the scores that lie in `folder` went by another relevance or other measures; else ""."""
+    if not (folder / "scores.json").exists():
+        return ""
+    before = run_folder.read_json(folder / "scores.json")
+    was, now = ((c["protocol"]["relevance"], *c["scores"]) for c in (before, content))
+    if set(was) == set(now):
+        return ""
+    return f" (replaces an evaluation of {', '.join(was[1:])} under relevance {was[0]})"
+
+
 def _details(folder: Path, evaluation: Evaluation, images: Collection, searched: Collection) -> Details:
     """What stands beside the scores; the table of neighbours is written for it."""
     labels, gallery_labels = torch.from_numpy(images.labels), torch.from_numpy(searched.labels)
