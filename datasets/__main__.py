@@ -25,7 +25,7 @@ from datasets.cache_writer import prepare
 from datasets.check import Inspection, co_occurrence, inspect, sample, summary, text
 from datasets.open import open_archive, open_files
 from utilities import check_figures
-from utilities.errors import DatasetError, UserError, main_guard
+from utilities.errors import DatasetError, UserError, WrongFolderError, main_guard
 from utilities.settings import Settings
 
 FLAGS = [
@@ -48,6 +48,8 @@ def parse(argv: Sequence[str] | None) -> Settings:
     settings = Settings({flag.name: flag.default for flags in groups.values() for flag in flags} | given)
     if settings.source_path is None:
         raise UserError("--source_path DIR is needed: the folder of the data set")
+    if settings.contact_images < 1:
+        raise UserError(f"--contact_images {settings.contact_images} must be at least 1")
     return settings
 
 
@@ -89,6 +91,8 @@ def look_at(args: Settings) -> Inspection:
     """The inspection; of a data set in an archive, after the one pass that prepares it."""
     try:
         open_archive(args)
+    except WrongFolderError:
+        raise
     except DatasetError as error:
         return Inspection([], [str(error), *(f"    {name}" for name in error.names)], [])
     return inspect(lambda split: open_files(args, split), decode=not args.quick, processes=usable_cores())
@@ -110,10 +114,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(args.out or f"dataset_check/{args.dataset}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "check.json").write_text(json.dumps(content, indent=2) + "\n")
-    (folder / "check.txt").write_text(text(content, most=sys.maxsize) + "\n")
+    (folder / "check.txt").write_text(text(content, decoded=not args.quick, most=sys.maxsize) + "\n")
     if result.splits:
         draw(folder, result, args.dataset, args.contact_images)
-    print(f"{text(content)}\nwritten to {folder}")
+    print(f"{text(content, decoded=not args.quick)}\nwritten to {folder}")
     if args.use_npmem and len(result.splits) == len(SPLITS) and (not result.problems or args.skip_broken_images):
         prepare(result.splits, args.cache_path, processes=usable_cores(), skip_broken=args.skip_broken_images)
     if result.problems:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from utilities.batch import Batch
-from utilities.errors import DatasetError
+from utilities.errors import DatasetError, WrongFolderError
 from utilities.registry import Registry
 
 SPLITS = ("train", "val", "test")
@@ -91,7 +91,7 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
         if split not in SPLITS:
             raise DatasetError(f"unknown split {split!r}; choices: {', '.join(SPLITS)}")
         if not source_path.is_dir():
-            raise DatasetError(f"--source_path {source_path} is not a folder; give the folder that holds {self.title}")
+            raise WrongFolderError(f"--source_path {source_path} is not a folder; give that of {self.title}")
         self.source_path = source_path
         self.split = split
         self.skip_broken = False

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.bigearthnet_tables import LABELS_19, LABELS_43
-from utilities.errors import DatasetError, UserError
+from utilities.errors import DatasetError, UserError, WrongFolderError
 
 SMALL = 10_000  # patches; below, reading the labels takes less than a second and nothing is kept
 FORMAT = 1
@@ -125,7 +125,7 @@ def read_version_1(root: Path, index_folder: Path | None) -> PatchTable:
         return kept
     names = patch_folders(root)
     if not len(names):
-        raise DatasetError(f"{root} holds no patch folder S2A_MSIL2A_... or S2B_MSIL2A_...")
+        raise WrongFolderError(f"{root} holds no patch folder S2A_MSIL2A_... or S2B_MSIL2A_...")
     labels = np.zeros((len(names), len(LABELS_43)), bool)
     known = np.zeros(len(names), bool)
     if kept is not None and len(kept.names):
@@ -200,6 +200,8 @@ def read_version_2(path: Path) -> PatchTable:
     except ImportError as error:
         raise UserError(f"reading {path} needs pyarrow: pip install pyarrow") from error
     flags = ("contains_seasonal_snow", "contains_cloud_or_shadow")
+    if not path.is_file():
+        raise WrongFolderError(f"{path.parent} holds no {path.name}; --ben_version 2 reads the labels from it")
     try:
         columns = parquet.read_schema(path).names
         wanted = [c for c in columns if c in ("patch_id", "labels", "split", *flags)]

@@ -1,7 +1,7 @@
 """What there is to know about a data set before training on it: counts, broken files, label statistics.
 
 `inspect` opens the three splits, decodes every image and counts; it raises nothing about the data, but lists what is
-wrong. `datasets/__main__.py` prints and draws the result.
+wrong with it. `datasets/__main__.py` prints and draws the result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datasets.base import SPLITS, RetrievalDataset
-from utilities.errors import DatasetError
+from utilities.errors import DatasetError, WrongFolderError
 
 BLOCK = 64  # images that a process decodes before it reports
 
@@ -34,6 +34,8 @@ class Inspection(NamedTuple):
 def inspect(open_split: Callable[[str], RetrievalDataset], *, decode: bool, processes: int) -> Inspection:
     """Open, decode and compare the splits. open_split("train") gives one or raises `DatasetError`.
 
+    A `WrongFolderError` goes through: there is nothing to inspect.
+
     decode     whether to decode every image, and not only look whether it is there
     processes  that decode; 0: this one
     """
@@ -44,6 +46,8 @@ def inspect(open_split: Callable[[str], RetrievalDataset], *, decode: bool, proc
         for split in SPLITS:
             try:
                 splits.append(open_split(split))
+            except WrongFolderError:
+                raise
             except DatasetError as error:
                 problems += [str(error), *(f"    {name}" for name in error.names)]
     problems = list(dict.fromkeys(problems))  # the splits often fail for one reason
@@ -177,8 +181,8 @@ def summary(result: Inspection, name: str) -> dict[str, Any]:
     }
 
 
-def text(content: dict[str, Any], most: int = 10) -> str:
-    """The summary for a terminal; of problems and notes the first `most`."""
+def text(content: dict[str, Any], *, decoded: bool, most: int = 10) -> str:
+    """The summary for a terminal; of problems and notes the first `most`. decoded: whether every image was."""
     lines = [f"{content['dataset']}: {content['images']:,} images, {len(content['label_names'])} labels"]
     for split, values in content["splits"].items():
         lines.append(
@@ -188,11 +192,14 @@ def text(content: dict[str, Any], most: int = 10) -> str:
     for title in ("problems", "notes"):
         found = content[title]
         if found:
-            lines += [f"{len(found):,} {title}:", *(f"  {line}" for line in found[:most])]
+            lines += [
+                f"{len(found):,} {title if len(found) > 1 else title[:-1]}:",
+                *(f"  {line}" for line in found[:most]),
+            ]
             if len(found) > most:
                 lines.append(f"  ... and {len(found) - most:,} more")
     if not content["problems"]:
-        lines.append("nothing is broken")
+        lines.append("nothing is broken" if decoded else "no file is missing (images were not decoded: --quick)")
     return "\n".join(lines)
 
 

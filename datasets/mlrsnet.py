@@ -23,7 +23,7 @@ from datasets.label_csv import LabelTable, read_label_table
 from datasets.mlrsnet_labels import CATEGORY_LABELS, LABELS, corrupted_rows, read_workbook, repair
 from datasets.mlrsnet_splits import split_of
 from datasets.split_files import rows_of_split
-from utilities.errors import DatasetError, UserError
+from utilities.errors import DatasetError, UserError, WrongFolderError
 
 LABEL_MODES = ("repair", "as_is")
 SIDE = 256
@@ -95,7 +95,7 @@ def label_table(source_path: Path, labels: str) -> LabelTable:
         raise UserError(f"--mlrsnet_labels {labels!r} is unknown; choices: {', '.join(LABEL_MODES)}")
     folder = source_path / "labels"
     if not folder.is_dir():
-        raise DatasetError(f"{source_path} holds no folder `labels`; --source_path is the folder of {MLRSNet.title}")
+        raise WrongFolderError(f"{source_path} holds no folder `labels`; give the folder of {MLRSNet.title}")
     table = read_label_table(folder, LABELS)
     if table.label_names != LABELS:
         return table  # another data set in this layout: nothing is known about what its categories may carry

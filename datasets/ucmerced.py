@@ -18,7 +18,7 @@ from datasets.base import DATASETS, SPLITS, RetrievalDataset
 from datasets.images import IMAGENET_MEAN, IMAGENET_STD, image_files, read_rgb, refuse_difference
 from datasets.label_csv import column_order, read_label_file, refuse_duplicates
 from datasets.split_files import read_stored_split
-from utilities.errors import DatasetError
+from utilities.errors import DatasetError, WrongFolderError
 
 LABELS = (
     "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass",
@@ -45,7 +45,7 @@ class UCMerced(RetrievalDataset):
         super().__init__(source_path=source_path, split=split)
         path = source_path / "LandUse_Multilabeled.txt"
         if not path.is_file():
-            raise DatasetError(f"{source_path} holds no LandUse_Multilabeled.txt; give the folder of {self.title}")
+            raise WrongFolderError(f"{source_path} holds no LandUse_Multilabeled.txt; give the folder of {self.title}")
         table = read_label_file(path, "\t")
         labels = table.labels[:, column_order(table, LABELS)]
         refuse_duplicates(table.names, [path.name], np.zeros(len(table.names), np.int64))

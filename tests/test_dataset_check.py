@@ -80,10 +80,13 @@ def test_missing_broken_and_unlisted_files_are_named_with_exit_code_1(tmp_path, 
     assert content["images"] == 0
 
 
-def test_quick_does_not_decode(tmp_path):
+def test_quick_does_not_decode(tmp_path, capsys):
     root = write_mlrsnet(tmp_path / "M")
     (root / "Images" / "lake" / "lake_00002.jpg").write_bytes(b"no image")
     assert check_mlrsnet(root, tmp_path / "out", "--quick")["ok"]
+    said = capsys.readouterr().out
+    assert "no file is missing (images were not decoded: --quick)" in said
+    assert "nothing is broken" not in said
 
 
 def test_sentinel_patches_are_checked_and_shown(tmp_path):
@@ -96,6 +99,7 @@ def test_sentinel_patches_are_checked_and_shown(tmp_path):
     run(*flags, tmp_path / "broken", code=1)
     problems = json.loads((tmp_path / "broken" / "check.json").read_text())["problems"]
     assert len(problems) == 1
+    assert "\n1 problem:\n" in (tmp_path / "broken" / "check.txt").read_text()
     assert band.name in problems[0]
 
 
@@ -116,6 +120,11 @@ def test_the_pixels_are_prepared_on_request_unless_broken(tmp_path):
         (["UCMerced", "--source_path", "does/not/exist"], "is not there"),
         (["UCMerced", "--source_path", ".", "--depth", "3"], "unrecognized"),
         (["UCMerced", "--source_path", ".", "--write_splits"], "--write_splits is for MLRSNet"),
+        (["UCMerced", "--source_path", "."], "holds no LandUse_Multilabeled.txt"),
+        (["MLRSNet", "--source_path", "."], "holds no folder `labels`"),
+        (["BigEarthNet", "--source_path", "."], "holds no patch folder"),
+        (["BigEarthNet", "--source_path", ".", "--ben_version", "2"], "holds no metadata.parquet"),
+        (["UCMerced", "--source_path", ".", "--contact_images", "0"], "--contact_images 0 must be at least 1"),
     ],
 )
 def test_misuse_ends_with_exit_code_2(argv, said, capsys, tmp_path, monkeypatch):

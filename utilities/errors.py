@@ -25,6 +25,10 @@ class DatasetError(UserError):
         self.names = tuple(names)
 
 
+class WrongFolderError(DatasetError):
+    """A folder holds nothing of the data set that is looked for in it."""
+
+
 class RunFailure(Exception):  # noqa: N818 - named for what the user reads
     """The run cannot go on although it was asked for rightly (full disk, non-finite loss): exit code 1."""
 
