@@ -10,7 +10,11 @@ DATA=${DATA:-../shared/data}
 RESULTS=${RESULTS:-Training_Results}
 NAME=${1:-demo}
 PRINT_ONLY=no
-[ "${2:-}" = "--print" ] && PRINT_ONLY=yes
+case "$NAME ${*:2}" in
+  "setup dev" | *" ") ;;
+  *" --print") PRINT_ONLY=yes ;;
+  *) echo "error: unknown option '${*:2}'; usage: bash SampleRun.sh [NAME [--print]]" >&2; exit 2 ;;
+esac
 
 # ---- set-up -------------------------------------------------------------------------------------------------------
 
@@ -30,9 +34,10 @@ find_python() {
 setup() {
   local requirements=requirements.txt
   [ "${1:-}" = dev ] && requirements=requirements-dev.txt
-  local stamp
-  stamp=.venv/installed-${requirements%.txt}-$(cat requirements.txt requirements-dev.txt constraints.txt | sha256sum | cut -c1-16)
-  [ -e "$stamp" ] && return
+  local sum stamp
+  sum=$(cat requirements.txt requirements-dev.txt constraints.txt | sha256sum | cut -c1-16)
+  stamp=.venv/installed-${requirements%.txt}-$sum
+  [ -e "$stamp" ] || [ -e ".venv/installed-requirements-dev-$sum" ] && return # dev holds the others as well
   mkdir -p .venv
   (
     flock 9 # two callers at once: the second waits, then finds the stamp

@@ -139,6 +139,14 @@ def test_a_process_without_a_gpu_says_so(monkeypatch):
         distributed.start("cuda")
 
 
+@pytest.mark.parametrize("words", [["demo", "--prnt"], ["demo", "--print", "twice"], ["setup", "--dev"]])
+def test_an_option_that_sample_run_does_not_know_runs_nothing(words):
+    done = subprocess.run(["bash", ROOT / "SampleRun.sh", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown option" in done.stderr
+    assert not done.stdout
+
+
 def test_the_slurm_recipe_names_the_first_machine_of_the_job(tmp_path):
     subprocess.run(["bash", "-n", ROOT / "SampleRun.sh"], check=True)
     scontrol = tmp_path / "scontrol"
