@@ -483,10 +483,7 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise UserError(f"--resize_to {settings['resize_to']} is smaller than --image_size {settings['image_size']}")
     balanced = settings["method"] != "sndl" and settings.get("baseline_batches") != "shuffled"
     if balanced and settings["batch_size"] % settings["num_samples_per_class"]:
-        raise UserError(
-            f"--batch_size {settings['batch_size']} is no multiple of --num_samples_per_class "
-            f"{settings['num_samples_per_class']}; a balanced batch holds whole classes"
-        )
+        raise UserError(_no_multiple(settings))
     area = settings["crop_area"]
     if area is not None and not 0 < area[0] <= area[1] <= 1:
         raise UserError(f"--crop_area {area[0]} {area[1]} must be two shares with 0 < LOW <= HIGH <= 1")
@@ -500,6 +497,18 @@ def _check(settings: Mapping[str, Any]) -> None:
     _check_parts(settings)
     if "/" in settings["savename"] or settings["savename"].startswith("."):
         raise UserError(f"--savename {settings['savename']!r} names one folder: no '/' and no leading '.'")
+
+
+def _no_multiple(settings: Mapping[str, Any]) -> str:
+    size, images, method = settings["batch_size"], settings["num_samples_per_class"], settings["method"]
+    chosen = settings.get(f"{method}_preset")
+    preset = PRESETS[method][chosen].get("num_samples_per_class") if chosen else None
+    source = f" (of --{method}_preset {chosen})" if images == preset else ""
+    nearest = [str(size - size % images + more) for more in (0, images) if size - size % images + more]
+    return (
+        f"--batch_size {size} is no multiple of --num_samples_per_class {images}{source}; a balanced batch holds whole "
+        f"classes: give {' or '.join(nearest)}"
+    )
 
 
 def _check_parts(settings: Mapping[str, Any]) -> None:

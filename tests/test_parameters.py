@@ -67,6 +67,13 @@ def test_wrong_combinations_name_the_flags(argv, said):
     assert said in str(error.value)
 
 
+def test_a_batch_of_broken_classes_names_the_preset_and_the_nearest_sizes():
+    with pytest.raises(UserError, match=r"3 \(of --diva_preset paper\); .*: give 30 or 33$"):
+        parameters.parse("diva", ["--batch_size", "32"])
+    with pytest.raises(UserError, match=r"--num_samples_per_class 5; .*: give 5$"):
+        parameters.parse("diva", ["--batch_size", "3", "--num_samples_per_class", "5"])
+
+
 def test_defaults_follow_from_weights_and_data_set():
     scratch, tuned = parse("--weights", "none"), parse("--weights", "imagenet")
     assert (scratch.optim, scratch.scheduler, scratch.freeze_batch_norm) == ("adamw", "onecycle", False)
