@@ -28,13 +28,13 @@ from datasets import DATASETS
 from datasets.cluster_batches import ORDERS
 from utilities import embedding_map, labels, logger, metrics, optim, precision, run_folder
 from utilities.errors import UserError
-from utilities.flags import AUTO, Flag, Parser, build_parser, shown, spelled, switch, underscored, yes_no
+from utilities.flags import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, underscored, yes_no
 from utilities.settings import Settings
 
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")
 KS = (1, 2, 4, 8)
 # Flags of training and of evaluation.
-EVAL_BATCH_SIZE = Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int)
+EVAL_BATCH_SIZE = Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int, low=1)
 SKIP_BROKEN_IMAGES = switch(
     "skip_broken_images", "leave out unreadable images with a warning and a count instead of stopping"
 )
@@ -47,57 +47,57 @@ BACKEND = Flag("backend", AUTO, "neighbour search; auto takes faiss where instal
 DATA = [
     Flag("dataset", "Demo", "data set", choices=DATASETS.names(), aliases=("dataset_name",)),
     Flag("source_path", "demo_data", "folder of the data set, with --use_npmem also its archive (Demo: generated there when absent)"),
-    Flag("image_size", AUTO, "side of the network's input in pixels; 224 (BigEarthNet 100, Demo 64)", int),
+    Flag("image_size", AUTO, "side of the network's input in pixels; 224 (BigEarthNet 100, Demo 64)", int, low=1),
     Flag("resize_to", AUTO, "side to which whole images are resized before the crop; image_size * 8/7 (BigEarthNet 6/5)", int),
-    Flag("small_epochs", 0, "progressive resizing: train this many first epochs on smaller images, which are cheaper", int),
-    Flag("small_image_size", AUTO, "side of the network's input in those epochs; half of --image_size", int),
+    Flag("small_epochs", 0, "progressive resizing: train this many first epochs on smaller images, which are cheaper", int, low=0),
+    Flag("small_image_size", AUTO, "side of the network's input in those epochs; half of --image_size", int, low=1),
     Flag("crop_area", None, "range of the random crop's share of the image's area, resampled; default: a plain crop", float, nargs="2"),
-    Flag("color_jitter", 0.0, "RGB: brightness, contrast, saturation times 1 + U(-x, x) in training", float),
+    Flag("color_jitter", 0.0, "RGB: brightness, contrast, saturation times 1 + U(-x, x) in training", float, low=0, high=1),
     switch("no_flips", "no mirroring and no right-angle rotations in training"),
     switch("per_image_normalisation", "standardise each image by its own band statistics instead of the data set's"),
     switch("use_npmem", "read from a memory-mapped array, prepared once next to the data (--cache_path)"),
     Flag("cache_path", None, "folder for prepared data; default: inside --source_path"),
     SKIP_BROKEN_IMAGES,
-    Flag("num_workers", 2, "processes that read images; 0: the training process itself", int),
-    Flag("num_samples_per_class", 2, "images drawn for each class of a balanced batch (m)", int),
-    Flag("batch_size", 120, "images of a training batch on each process", int),
+    Flag("num_workers", 2, "processes that read images; 0: the training process itself", int, low=0),
+    Flag("num_samples_per_class", 2, "images drawn for each class of a balanced batch (m)", int, low=1),
+    Flag("batch_size", 120, "images of a training batch on each process", int, low=1),
     EVAL_BATCH_SIZE,
 ]  # fmt: skip
 
 NETWORK = [
     Flag("arch", "resnet50", "backbone", choices=BACKBONES.names()),
     Flag("weights", AUTO, "none, imagenet (V1), imagenet_v2, or a .pth / .safetensors file; imagenet (Demo none)"),
-    Flag("sz_embedding", 512, "dimensions of the embedding, all heads together (D)", int),
+    Flag("sz_embedding", 512, "dimensions of the embedding, all heads together (D)", int, low=1),
     switch("frozen", "freeze the backbone's weights and batch-norm statistics; only heads and criteria train"),
     Flag("freeze_batch_norm", AUTO, "fix batch-norm statistics while weights train; yes with pretrained weights, else no", yes_no),
 ]  # fmt: skip
 
 TRAINING = [
-    Flag("nb_epochs", 120, "epochs of the whole run", int),
+    Flag("nb_epochs", 120, "epochs of the whole run", int, low=1),
     Flag("optim", AUTO, "optimizer; adam with pretrained weights, adamw from scratch", choices=(*optim.OPTIMIZERS, AUTO)),
-    Flag("lr", AUTO, "learning rate of the heads; 1e-5 with pretrained weights, 1e-3 from scratch", float),
-    Flag("backbone_lr", AUTO, "learning rate of the backbone; as --lr", float),
-    Flag("criterion_lr", 5e-4, "learning rate of a criterion's own parameters, such as beta (Wu et al. 2017)", float),
-    Flag("weight_decay", AUTO, "weight decay; 4e-4 with pretrained weights, 0.05 from scratch", float, aliases=("decay",)),
-    Flag("momentum", 0.9, "momentum of sgd", float),
+    Flag("lr", AUTO, "learning rate of the heads; 1e-5 with pretrained weights, 1e-3 from scratch", float, low=0),
+    Flag("backbone_lr", AUTO, "learning rate of the backbone; as --lr", float, low=0),
+    Flag("criterion_lr", 5e-4, "learning rate of a criterion's own parameters, such as beta (Wu et al. 2017)", float, low=0),
+    Flag("weight_decay", AUTO, "weight decay; 4e-4 with pretrained weights, 0.05 from scratch", float, aliases=("decay",), low=0),
+    Flag("momentum", 0.9, "momentum of sgd", float, low=0, high=1),
     Flag("scheduler", AUTO, "learning-rate schedule; step with pretrained weights, onecycle from scratch", choices=(*optim.SCHEDULES, AUTO)),
     Flag("tau", [55], "step: epochs at which the rate is multiplied by --gamma", int, nargs="+"),
-    Flag("gamma", 0.3, "step: factor", float),
-    Flag("clip_gradient", 0.0, "largest norm of the gradient; 0: no clipping", float),
-    Flag("random_seed", 0, "seed of everything random", int),
+    Flag("gamma", 0.3, "step: factor", float, low=0),
+    Flag("clip_gradient", 0.0, "largest norm of the gradient; 0: no clipping", float, low=0),
+    Flag("random_seed", 0, "seed of everything random", int, low=0),
 ]  # fmt: skip
 
 RUN = [
     Flag("save_path", "Training_Results", "parent of <dataset>/<savename>"),
     Flag("savename", AUTO, "name of the run folder; the method's name"),
     Flag("load_from_checkpoint", None, "run folder to resume; everything else is read from it"),
-    Flag("eval_epoch", 10, "epochs between validations; the last epoch is always validated", int),
+    Flag("eval_epoch", 10, "epochs between validations; the last epoch is always validated", int, low=1),
     Flag("eval_metric", ["recall@1", "recall@8", "r_precision@8", "map@8", "label_jaccard@8"],
          "measures of a validation; name@K stands for K = 1 2 4 8, a name alone for the whole ranking", nargs="+"),
     *RELEVANCE,
     switch("is_log_intra_inter_overlap", "log how far the densities of intra- and inter-group distances overlap"),
-    Flag("save_every_steps", 0, "also write last.pt every so many steps; 0: after epochs only", int),
-    Flag("log_every_steps", 100, "steps between lines of training losses (besides one after each epoch)", int),
+    Flag("save_every_steps", 0, "also write last.pt every so many steps; 0: after epochs only", int, low=0),
+    Flag("log_every_steps", 100, "steps between lines of training losses (besides one after each epoch)", int, low=1),
     BACKEND,
     Flag("device", AUTO, "device of a process; auto takes a GPU where there is one", choices=(AUTO, "cpu", "cuda")),
     Flag("gpu_ids", None, "GPUs of one machine; several: one process each", int, nargs="+"),
@@ -204,8 +204,8 @@ DIVA = [
 
 DAC = [
     Flag("dac_preset", "paper", "paper: as published; authors: their released recipe with its quirks", choices=PRESET_NAMES),
-    Flag("dac_nb_clusters", 8, "clusters, and slices of the embedding (K)", int),
-    Flag("dac_recluster_every", 2, "epochs between clusterings (T)", int, aliases=("dac_mod_epoch",)),
+    Flag("dac_nb_clusters", 8, "clusters, and slices of the embedding (K)", int, low=1),
+    Flag("dac_recluster_every", 2, "epochs between clusterings (T)", int, aliases=("dac_mod_epoch",), low=1),
     Flag("dac_merge_epoch", AUTO, "epoch from which the whole embedding is trained, still on batches of one cluster; as --dac_finetune_epoch (authors: at 8/19 of it)", int),
     Flag("dac_finetune_epoch", AUTO, "epoch from which the whole embedding is trained on all data; at 95 % of the run", int),
     Flag("dac_cluster_on", "embedding", "what is clustered: the whole embedding, or the features before the heads", choices=("embedding", "features")),
@@ -217,7 +217,7 @@ DAC = [
 
 BIER = [
     Flag("bier_preset", "paper", "paper: as published; authors: their released recipe with its quirks", choices=PRESET_NAMES),
-    Flag("bier_groups", 3, "learners (M), of growing size", int),
+    Flag("bier_groups", 3, "learners (M), of growing size", int, low=1),
     Flag("bier_sizes", None, "dimensions of each learner, of sum --sz_embedding; default: growing as 1 : 2 : ... : M", int, nargs="+", aliases=("bier_sub_embed_sizes",)),
     Flag("bier_beta1", 2.0, "binomial deviance: scale (beta_1)", float),
     Flag("bier_beta2", 0.5, "binomial deviance: cosine at the boundary (beta_2)", float),
@@ -474,11 +474,9 @@ def _derive_of_method(settings: Mapping[str, Any], default: Callable[[str, Any],
 
 def _check(settings: Mapping[str, Any]) -> None:
     """Combinations that cannot work, each named with both flags."""
-    positive = ("nb_epochs", "batch_size", "eval_batch_size", "eval_epoch", "image_size", "sz_embedding",
-                "num_samples_per_class", "log_every_steps", "dac_nb_clusters", "dac_recluster_every", "bier_groups")  # fmt: skip
-    for name in positive:
-        if settings.get(name, 1) < 1:
-            raise UserError(f"--{name} {settings[name]} must be at least 1")
+    check_bounds((flag for flags in groups_of(settings["method"]).values() for flag in flags), settings)
+    if settings["small_epochs"] > settings["nb_epochs"]:
+        raise UserError(f"--small_epochs {settings['small_epochs']} is more than --nb_epochs {settings['nb_epochs']}")
     if settings["resize_to"] < settings["image_size"]:
         raise UserError(f"--resize_to {settings['resize_to']} is smaller than --image_size {settings['image_size']}")
     balanced = settings["method"] != "sndl" and settings.get("baseline_batches") != "shuffled"

@@ -51,6 +51,22 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
     ("argv", "said"),
     [
         (["--nb_epochs", "0"], "--nb_epochs 0 must be at least 1"),
+        *(
+            ([f"--{name}", value], f"--{name} {value} must be at {bound}")
+            for name, value, bound in (
+                ("lr", "-1", "least 0"),
+                ("lr", "nan", "least 0"),
+                ("weight_decay", "-1", "least 0"),
+                ("color_jitter", "-1", "least 0"),
+                ("color_jitter", "3", "most 1"),
+                ("random_seed", "-1", "least 0"),
+                ("save_every_steps", "-1", "least 0"),
+                ("clip_gradient", "-1", "least 0"),
+                ("gamma", "-1", "least 0"),
+                ("num_workers", "-1", "least 0"),
+            )
+        ),
+        (["--nb_epochs", "3", "--small_epochs", "4"], "--small_epochs 4 is more than --nb_epochs 3"),
         (["--batch_size", "121"], "no multiple of --num_samples_per_class"),
         (["--image_size", "64", "--resize_to", "32"], "--resize_to 32 is smaller"),
         (["--crop_area", "0.5", "0.2"], "0 < LOW <= HIGH <= 1"),

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from utilities.errors import UserError
+
 AUTO = "auto"
 
 
@@ -22,6 +24,21 @@ class Flag:
     choices: Sequence[Any] | None = None
     nargs: str | None = None
     aliases: tuple[str, ...] = ()
+    low: float | None = None  # the least and the greatest value that it may have
+    high: float | None = None
+
+
+def check_bounds(flags: Iterable[Flag], settings: Mapping[str, Any]) -> None:
+    """Raise UserError for the first number beyond its bounds; NaN is beyond any."""
+    for flag in flags:
+        value = settings.get(flag.name)
+        if value is None:
+            continue
+        for number in value if isinstance(value, list) else [value]:
+            if flag.low is not None and not number >= flag.low:
+                raise UserError(f"--{flag.name} {spelled(value)} must be at least {flag.low:g}")
+            if flag.high is not None and not number <= flag.high:
+                raise UserError(f"--{flag.name} {spelled(value)} must be at most {flag.high:g}")
 
 
 def yes_no(text: str) -> bool:
