@@ -5,6 +5,7 @@ What is about processes (the run to compare with, kills, resumes) runs in proces
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from datasets.synthetic import Demo
 from tests.scripts import ROOT, TINY, assert_same_run, complete_records, kill_when, records, run, run_inside, state
 from utilities import engine, flags
+from utilities.errors import main_guard
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +245,14 @@ def test_no_demo_is_drawn_where_a_saved_run_looks_for_its_own(finished, tmp_path
         done = run_inside(script, "--load_from_checkpoint", finished, "--source_path", wrong, *more, code=2)
         assert f"{wrong / 'Demo'} is not there" in done.stderr
     assert not wrong.exists()
+
+
+def test_warnings_are_notes_for_who_runs_a_script(monkeypatch, capsys):
+    def main():
+        warnings.showwarning("some rows are odd", UserWarning, "file.py", 3)
+
+    usual = warnings.formatwarning
+    monkeypatch.setattr(warnings, "showwarning", lambda *facts: print(warnings.formatwarning(*facts), end=""))
+    main_guard(main)()
+    assert capsys.readouterr().out == "note: some rows are odd\n"
+    assert warnings.formatwarning is usual

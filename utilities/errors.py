@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 
 
@@ -34,10 +35,14 @@ class RunFailure(Exception):  # noqa: N818 - named for what the user reads
 
 
 def main_guard(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a script's `main`: `UserError` ends with exit code 2, `RunFailure` with 1, Ctrl-C with 130."""
+    """Wrap a script's `main`: `UserError` ends with exit code 2, `RunFailure` with 1, Ctrl-C with 130.
+
+    Warnings are notes meanwhile: users of a script need no line of its code.
+    """
 
     @functools.wraps(main)
     def guarded(*args: object, **kwargs: object) -> None:
+        usual, warnings.formatwarning = warnings.formatwarning, _as_note
         try:
             main(*args, **kwargs)
         except UserError as error:
@@ -49,5 +54,13 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print("interrupted: the run folder resumes with --load_from_checkpoint", file=sys.stderr)
             sys.exit(130)
+        finally:
+            warnings.formatwarning = usual
 
     return guarded
+
+
+def _as_note(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"note: {message}\n"
