@@ -378,7 +378,8 @@ def parser_of(script: str) -> Parser:
 def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
     """Settings of `evaluate_model.py`."""
     argv = underscored(sys.argv[1:] if argv is None else argv)
-    values = {flag.name: flag.default for flag in EVALUATION} | vars(parser_of("evaluate").parse_args(argv))
+    given = vars(parser_of("evaluate").parse_args(argv))
+    values = {flag.name: flag.default for flag in EVALUATION} | given
     if not values["load_from_checkpoint"]:
         raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
     values["eval_metric"] = [str(m) for m in metrics.expand_metrics(values["eval_metric"], KS)]
@@ -386,7 +387,18 @@ def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
         raise UserError(f"--top {values['top']} must be at least 1")
     if values["gallery_split"] == values["dataset_type"]:
         values["gallery_split"] = None
+    searching = bool(values["query"])
+    _note_idle(given, searching, ("is_plot_dist", "map_method", "eval_metric", "comparison_path"), "with --query")
+    _note_idle(given, not searching, ("top",), "without --query")
+    _note_idle(given, len(values["load_from_checkpoint"]) == 1 and not searching, ("comparison_path",), "with one run")
+    _note_idle(given, values["is_evaluate_initial"], ("checkpoint",), "with --is_evaluate_initial")
     return Settings(values)
+
+
+def _note_idle(given: Mapping[str, Any], idle: bool, names: Sequence[str], where: str) -> None:
+    """Say once which of the flags that were given do nothing."""
+    if idle and (named := [f"--{name}" for name in names if name in given]):
+        print(f"note: {', '.join(named)} without effect {where}", flush=True)
 
 
 def of_run(folder: Path, evaluation: Settings) -> Settings:
@@ -404,6 +416,7 @@ def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
     given = vars(parser_of(method).parse_args(argv))
     values = {flag.name: flag.default for flags in groups.values() for flag in flags}
     values |= {"method": method, "savename": method, "group": method}
+    _note_idle(given, given.get("baseline_loss") in of_batches(), ("baseline_batch_miner",), "on a loss of all pairs")
     if "load_from_checkpoint" in given:
         given = _resume(method, Path(given["load_from_checkpoint"]), given)
     if method in PRESETS:

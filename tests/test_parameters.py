@@ -90,6 +90,28 @@ def test_a_batch_of_broken_classes_names_the_preset_and_the_nearest_sizes():
         parameters.parse("diva", ["--batch_size", "3", "--num_samples_per_class", "5"])
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--query", "x", "--map_method", "pca", "--is_plot_dist"], "--is_plot_dist, --map_method without effect"),
+        (["--top", "3"], "--top without effect without --query"),
+        (["--comparison_path", "x"], "--comparison_path without effect with one run"),
+        (["--checkpoint", "last", "--is_evaluate_initial"], "--checkpoint without effect"),
+        (["--query", "x", "--top", "3"], ""),
+    ],
+)
+def test_flags_without_effect_are_noted(argv, said, capsys):
+    parameters.parse_evaluation(["--load_from_checkpoint", "run", *argv])
+    told = capsys.readouterr().out
+    assert said in told
+    assert bool(told) == bool(said)
+
+
+def test_a_miner_beside_a_loss_of_all_pairs_is_noted(capsys):
+    parse("--baseline_loss", "batch_nca", "--baseline_batch_miner", "distance")
+    assert "--baseline_batch_miner without effect" in capsys.readouterr().out
+
+
 def test_defaults_follow_from_weights_and_data_set():
     scratch, tuned = parse("--weights", "none"), parse("--weights", "imagenet")
     assert (scratch.optim, scratch.scheduler, scratch.freeze_batch_norm) == ("adamw", "onecycle", False)
