@@ -21,6 +21,7 @@ from datasets import cache_stage
 from datasets.base import RetrievalDataset
 from datasets.cache import NAMES, PIXELS, array_start, cache_folder, content, encoded, names_sha256, row_bytes
 from datasets.cache_stage import DONE, begin, finish, preparing, refuse_broken, require_space, say, size_text, write_at
+from datasets.workers import Carrying, arriving, as_is
 from utilities.errors import DatasetError
 
 PROBES = 8  # images decoded beforehand for the estimate of time
@@ -146,16 +147,16 @@ def _write(writer: BlockWriter, todo: Sequence[int], done: np.ndarray, processes
     """Write the blocks; returns the images that could not be decoded, whose blocks stay to do."""
     processes = min(processes, len(todo)) if len(todo) > 1 else 0
     blocks = DataLoader(
-        writer,
+        Carrying(writer),
         batch_size=None,
         sampler=todo,
         num_workers=processes,
-        collate_fn=_as_is,  # type: ignore[arg-type]  # without batch_size it gets single items
+        collate_fn=as_is,  # without batch_size it gets single items
         in_order=False,
     )
     broken: list[tuple[str, str]] = []
     with tqdm(total=len(todo) * writer.size, desc="preparing", unit=" images", unit_scale=True, disable=None) as bar:
-        for block in blocks:
+        for block in arriving(blocks):
             if block.disk_error is not None:
                 raise block.disk_error
             broken += block.broken
@@ -163,7 +164,3 @@ def _write(writer: BlockWriter, todo: Sequence[int], done: np.ndarray, processes
                 done[block.number] = 1
             bar.update(writer.size)
     return sorted(broken)
-
-
-def _as_is(block: Block) -> Block:
-    return block

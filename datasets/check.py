@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datasets.base import SPLITS, RetrievalDataset
+from datasets.workers import Carrying, arriving, as_is
 from utilities.errors import DatasetError, WrongFolderError
 
 BLOCK = 64  # images that a process decodes before it reports
@@ -118,24 +119,20 @@ def decode_all(splits: Sequence[RetrievalDataset], processes: int) -> tuple[list
     """Decode every image; messages about those that cannot be, and names of those of a single value, sorted."""
     reader = _Reader(splits)
     blocks = DataLoader(
-        reader,
+        Carrying(reader),
         batch_size=None,
         num_workers=min(processes, len(reader)) if len(reader) > 1 else 0,
-        collate_fn=_as_is,
+        collate_fn=as_is,
         in_order=False,
     )
     broken: list[str] = []
     blank: list[str] = []
     with tqdm(total=sum(map(len, splits)), desc="decoding", unit=" images", unit_scale=True, disable=None) as bar:
-        for some_broken, some_blank in blocks:
+        for some_broken, some_blank in arriving(blocks):
             broken += some_broken
             blank += some_blank
             bar.update(BLOCK)
     return sorted(broken), sorted(blank)
-
-
-def _as_is(block: Any) -> Any:
-    return block
 
 
 # --- statistics -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from datasets.base import RetrievalDataset
 from datasets.transforms import Augmentation, DeviceTransform, draw
+from datasets.workers import Carrying, arriving, as_is
 from utilities import distributed, seeding
 from utilities.batch import Batch, IndexBatches
 
@@ -52,9 +53,9 @@ class Loader:
         self.skipped: set[int] = set()
         self._current = _CurrentBatches()
         self._loader = DataLoader(
-            dataset,
+            Carrying(dataset),
             batch_sampler=self._current,
-            collate_fn=_as_is,  # type: ignore[arg-type]  # __getitems__ gives the batch whole
+            collate_fn=as_is,  # __getitems__ gives the batch whole
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             prefetch_factor=4 if num_workers else None,
@@ -109,11 +110,7 @@ class Loader:
 
     def _fetch(self, shares: Sequence[np.ndarray]) -> Iterator[tuple[Batch, np.ndarray]]:
         self._current.batches = shares
-        for share, batch in zip(shares, self._loader, strict=True):
+        for share, batch in zip(shares, arriving(self._loader), strict=True):
             if len(batch.indices) < len(share):
                 self.skipped |= set(share.tolist()) - set(batch.indices.tolist())
             yield batch, share
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch

@@ -457,3 +457,17 @@ def test_the_test_split_is_prepared_with_the_others(tmp_path):
         image.write_bytes(b"")  # from here on nothing can be decoded
     test = open_split(settings(root, "--use_npmem"), "test")
     assert len(test.__getitems__([0, 1]).images) == 2
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_what_is_to_be_installed_is_said_in_one_message(tmp_path, monkeypatch, processes):
+    monkeypatch.setattr(cache_stage, "BLOCK_BYTES", 8 * 192)
+
+    def refuse(self, row):
+        raise UserError("reading needs lmdb: pip install lmdb")
+
+    monkeypatch.setattr(Noise, "read", refuse)
+    monkeypatch.setattr(cache_writer, "_announce", lambda *given: None)
+    with pytest.raises(UserError) as error:
+        cache_writer.prepare(splits(tmp_path), tmp_path / "cache", processes=processes, skip_broken=False)
+    assert str(error.value) == "reading needs lmdb: pip install lmdb"

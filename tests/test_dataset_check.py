@@ -10,7 +10,7 @@ import datasets.__main__ as program
 from datasets import check
 from datasets.base import RetrievalDataset
 from tests.miniatures import write_bigearthnet, write_mlrsnet
-from utilities.errors import DatasetError
+from utilities.errors import DatasetError, UserError
 
 PICTURES = ("labels_per_image.png", "images_per_label.png", "co_occurrence.png", "contact_sheet.png")
 
@@ -179,3 +179,16 @@ def test_the_sample_is_spread_over_all_splits(tmp_path):
     assert len({(split.split, row) for split, row in chosen}) == 6
     assert {split.split for split, _ in chosen} == {"train", "val"}
     assert len(check.sample(splits, 100)) == 18
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_what_is_to_be_installed_is_said_in_one_message(tmp_path, processes):
+    class Unreadable(RetrievalDataset):
+        names = np.arange(2 * check.BLOCK)
+
+        def read(self, row):
+            raise UserError("reading needs lmdb: pip install lmdb")
+
+    with pytest.raises(UserError) as error:
+        check.decode_all([Unreadable(source_path=tmp_path, split="train")], processes)
+    assert str(error.value) == "reading needs lmdb: pip install lmdb"

@@ -108,9 +108,11 @@ def test_evaluation_visits_every_row_once_on_any_number_of_ranks(tmp_path, monke
     assert sorted(rows) == list(range(40)), "no row twice, none missing"
 
 
-def test_a_broken_image_stops_with_its_name(tmp_path):
-    with pytest.raises(DatasetError, match="image3"):
-        run(loader(Numbers(tmp_path, broken=(3,))))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_stops_with_its_name_and_nothing_else(tmp_path, workers):
+    with pytest.raises(DatasetError) as error:
+        run(loader(Numbers(tmp_path, broken=(3,)), workers))
+    assert str(error.value) == "image3.jpg cannot be decoded"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

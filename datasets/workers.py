@@ -1,0 +1,49 @@
+"""Errors on their way out of the workers of a DataLoader.
+
+A DataLoader raises a worker's exception with the traceback as its message. What a user can mend says all that is to
+be said: it leaves the worker as a value and is raised, as it was, where it arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from utilities.errors import UserError
+
+
+class Carrying(Dataset[Any]):
+    """A data set with a `UserError` as an item or batch where reading it raises one; `arriving` raises it."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: int) -> Any:
+        try:
+            return self.dataset[item]
+        except UserError as error:
+            return error
+
+    def __getitems__(self, items: Sequence[int]) -> Any:
+        try:
+            return self.dataset.__getitems__(items)
+        except UserError as error:
+            return error
+
+
+def arriving(items: Iterable[Any]) -> Iterator[Any]:
+    """What a DataLoader over `Carrying` gives."""
+    for item in items:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def as_is(item: Any) -> Any:
+    """The `collate_fn` of items that need no collating."""
+    return item
