@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
 
 from datasets.synthetic import Demo
 from tests.oracles import metrics as twin
 from tests.scripts import run_inside
+from utilities import evaluation
 from utilities.metrics import metric_names
 from utilities.neighbour_table import read_neighbours
 
@@ -107,6 +109,15 @@ def test_an_unknown_split_lists_the_choices(saved):
     done = evaluate(saved, "--gallery_split", "archive", code=2)
     assert "train" in done.stderr
     assert "archive" in done.stderr
+
+
+def test_a_backend_that_is_not_there_is_refused_before_anything_is_embedded(saved, monkeypatch):
+    def refuse(*given):
+        raise AssertionError("embedded")
+
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(evaluation, "embed_split", refuse)
+    assert "faiss cannot be imported" in evaluate(saved, "--backend", "faiss", code=2).stderr
 
 
 def test_help_lists_every_measure_and_an_unknown_one_ends_with_the_choices(saved):

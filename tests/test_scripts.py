@@ -5,6 +5,7 @@ What is about processes (the run to compare with, kills, resumes) runs in proces
 
 import json
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -143,6 +144,15 @@ def test_misuse_ends_with_2_and_leaves_nothing(demo, tmp_path, argv, said):
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir()), "no run folder for a run that never was"
+
+
+def test_a_backend_that_is_not_there_is_refused_before_the_first_step(demo, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    done = run_inside(
+        "train_baseline", "--source_path", demo, "--save_path", tmp_path, *TINY, "--backend", "faiss", code=2
+    )
+    assert "faiss cannot be imported" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_folder_of_another_data_set_is_refused(demo, finished, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from utilities import checkpoint, density, distributed, evaluation, optim, precision, run_folder
+from utilities import checkpoint, density, distributed, evaluation, neighbours, optim, precision, run_folder
 from utilities.batch import Batch, IndexBatches
 from utilities.batch_norm import synchronise
 from utilities.errors import UserError
@@ -55,10 +55,13 @@ class Data(Protocol):
 def session(args: Settings) -> Iterator[torch.device]:
     """The process group around a run; gives the device of this process.
 
+    A --backend that is not there is refused here: its first search comes after hours of training or embedding.
     A rank that fails leaves at once, without the orderly end that would wait for the others: torchrun sees it go and
     ends them.
     """
     device = distributed.start(args["device"])
+    if args["backend"] != "auto":
+        neighbours.resolve_backend(args["backend"], device, 1)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     yield device
     distributed.stop()
