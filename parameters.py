@@ -34,13 +34,12 @@ from utilities.settings import Settings
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")
 KS = (1, 2, 4, 8)
 # Flags of training and of evaluation.
-EVAL_BATCH_SIZE = Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int, low=1)
 SKIP_BROKEN_IMAGES = switch(
     "skip_broken_images", "leave out unreadable images with a warning and a count instead of stopping"
 )
 RELEVANCE = [
     Flag("relevance", "subset", "which neighbours count in hit@K, precision@K and kin", choices=metrics.RELEVANCE_RULES),
-    Flag("relevance_threshold", 0.5, "Jaccard similarity from which on --relevance jaccard counts", float),
+    Flag("relevance_threshold", 0.5, "Jaccard similarity from which on --relevance jaccard counts", float, low=0, high=1),
 ]  # fmt: skip
 BACKEND = Flag("backend", AUTO, "neighbour search; auto takes faiss where installed", choices=(AUTO, "faiss", "faiss-gpu", "torch"))  # fmt: skip
 
@@ -61,7 +60,7 @@ DATA = [
     Flag("num_workers", 2, "processes that read images; 0: the training process itself", int, low=0),
     Flag("num_samples_per_class", 2, "images drawn for each class of a balanced batch (m)", int, low=1),
     Flag("batch_size", 120, "images of a training batch on each process", int, low=1),
-    EVAL_BATCH_SIZE,
+    Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int, low=1),
 ]  # fmt: skip
 
 NETWORK = [
@@ -299,13 +298,13 @@ EVALUATION = [
     Flag("eval_metric", ["recall@K", "r_precision@K", "map@K", "label_jaccard@K"],
          "measures; name@K stands for K = 1 2 4 8, a name alone for the whole ranking: " + " ".join(metrics.metric_names()), nargs="+"),
     *RELEVANCE,
-    Flag("retrieval_queries", 6, "queries shown in retrievals.png", int),
+    Flag("retrieval_queries", 6, "queries shown in retrievals.png", int, low=0),
     Flag("map_method", "pca", "layout of the map of embeddings; tsne takes minutes beyond some thousand images", choices=embedding_map.METHODS),
     Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> beside them, in the current folder where they lie in several"),
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),
-    Flag("top", 20, "with --query: nearest images shown for each example", int),
-    EVAL_BATCH_SIZE,
-    Flag("num_workers", 2, "processes that read images; 0: the main process", int),
+    Flag("top", 20, "with --query: nearest images shown for each example", int, low=1),
+    Flag("eval_batch_size", None, "images of a batch on each process; default: as the run recorded", int, low=1),
+    Flag("num_workers", None, "processes that read images, 0: the main process; default: as the run recorded", int, low=0),
     BACKEND,
     Flag("device", AUTO, "device; auto takes a GPU where there is one", choices=(AUTO, "cpu", "cuda")),
     Flag("precision", None, "bf16 or fp32; default: as the run recorded", choices=precision.CHOICES),
@@ -383,8 +382,7 @@ def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
     if not values["load_from_checkpoint"]:
         raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
     values["eval_metric"] = [str(m) for m in metrics.expand_metrics(values["eval_metric"], KS)]
-    if values["top"] < 1:
-        raise UserError(f"--top {values['top']} must be at least 1")
+    check_bounds(EVALUATION, values)
     if values["gallery_split"] == values["dataset_type"]:
         values["gallery_split"] = None
     searching = bool(values["query"])
@@ -402,10 +400,11 @@ def _note_idle(given: Mapping[str, Any], idle: bool, names: Sequence[str], where
 
 
 def of_run(folder: Path, evaluation: Settings) -> Settings:
-    """Settings of a saved run with what an evaluation may say differently."""
+    """Settings of a saved run with what an evaluation may say differently; a switch can only be added."""
     recorded = run_folder.read_args(folder)
-    names = ("source_path", "cache_path", "eval_batch_size", "num_workers", "device", "precision", "skip_broken_images")
+    names = ("source_path", "cache_path", "eval_batch_size", "num_workers", "device", "precision")
     changed = {name: evaluation[name] for name in names if evaluation[name] is not None}
+    changed["skip_broken_images"] = evaluation["skip_broken_images"] or recorded["skip_broken_images"]
     return Settings(recorded | changed | {"load_from_checkpoint": str(folder)})
 
 

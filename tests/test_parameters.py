@@ -75,6 +75,8 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
         (["--savename", "a/b"], "names one folder"),
         (["--eval_metric", "recal@1"], "recal@1"),
         (["--load_from_checkpoint", "nowhere"], "not a run folder"),
+        (["--num_workers", "-1"], "--num_workers -1 must be at least 0"),
+        (["--relevance_threshold", "nan"], "--relevance_threshold nan must lie above 0 and be at most 1"),
     ],
 )
 def test_wrong_combinations_name_the_flags(argv, said):
@@ -110,6 +112,40 @@ def test_flags_without_effect_are_noted(argv, said, capsys):
 def test_a_miner_beside_a_loss_of_all_pairs_is_noted(capsys):
     parse("--baseline_loss", "batch_nca", "--baseline_batch_miner", "distance")
     assert "--baseline_batch_miner without effect" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--eval_batch_size", "0"], "--eval_batch_size 0 must be at least 1"),
+        (["--num_workers", "-1"], "--num_workers -1 must be at least 0"),
+        (["--retrieval_queries", "-2"], "--retrieval_queries -2 must be at least 0"),
+        (["--top", "0"], "--top 0 must be at least 1"),
+        (["--relevance_threshold", "-0.5"], "--relevance_threshold -0.5 must be at least 0"),
+        (["--relevance_threshold", "1.5"], "--relevance_threshold 1.5 must be at most 1"),
+        (["--relevance_threshold", "nan"], "--relevance_threshold nan must be at least 0"),
+    ],
+)
+def test_wrong_numbers_of_an_evaluation_name_the_flag(argv, said):
+    with pytest.raises(UserError) as error:
+        parameters.parse_evaluation(["--load_from_checkpoint", "run", *argv])
+    assert said in str(error.value)
+
+
+def test_an_evaluation_reads_images_as_the_run_did_unless_told_otherwise(tmp_path):
+    recorded = parse("--skip_broken_images", "--eval_batch_size", "7", "--num_workers", "5").recorded
+    (tmp_path / "args.json").write_text(json.dumps(recorded))
+
+    def read(*argv):
+        evaluation = parameters.parse_evaluation(["--load_from_checkpoint", str(tmp_path), *argv])
+        run = parameters.of_run(tmp_path, evaluation)
+        return run.skip_broken_images, run.eval_batch_size, run.num_workers
+
+    assert read() == (True, 7, 5)
+    assert read("--eval_batch_size", "9", "--num_workers", "0") == (True, 9, 0)
+    (tmp_path / "args.json").write_text(json.dumps(recorded | {"skip_broken_images": False}))
+    assert read() == (False, 7, 5)
+    assert read("--skip_broken_images") == (True, 7, 5)
 
 
 def test_defaults_follow_from_weights_and_data_set():
