@@ -245,6 +245,21 @@ def test_curves_of_a_run_without_records(tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
 
 
+def test_dollar_signs_in_names_are_dollar_signs(tmp_path: Path, labels: np.ndarray) -> None:
+    """Between two of them matplotlib reads a formula, and fails where it is none."""
+    said = "$_{$"
+    names = [f"{said} {name}" for name in NAMES]
+    lines = [Retrieval(0, [1, 2], [0.1, 0.2], said, said)]
+    retrievals(tmp_path / "a.png", lines, thumbnail=thumbnail, labels=labels, label_names=names, title=said)
+    indices = torch.tensor([[1, 2], [0, 2], [0, 1], [4, 5], [0, 5], [0, 1]])
+    carried = torch.from_numpy(labels)
+    figures.label_bars(tmp_path / "b.png", label_table(indices, carried, carried, per_query={}), names, title=said)
+    figures.embedding_map(tmp_path / "c.png", np.random.default_rng(0).normal(size=(6, 2)), labels, names, title=said)
+    densities = distance_densities(torch.nn.functional.normalize(torch.rand(6, 4), dim=1), carried)
+    figures.distance_density(tmp_path / "d.png", densities, title=said)
+    assert all(picture(tmp_path / f"{letter}.png").size for letter in "abcd")
+
+
 def test_pyplot_is_never_imported() -> None:
     code = "import sys; from utilities import retrieval_picture; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
