@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.browser import browser, missing
+from utilities import report
 from utilities.embedding_map import embedding_map
 from utilities.errors import UserError
 from utilities.evaluation import Evaluation, evaluate
@@ -105,6 +106,19 @@ def test_the_page_explains_its_words(tmp_path: Path) -> None:
     symbols = [entry.split(":")[0] for entry in data["symbols"].split("; ")]
     assert symbols == ["rel_j", "precision@j", "R"]
     assert "<footer" not in page  # it said what the header says, in other numbers
+
+
+def test_the_page_does_not_grow_with_the_neighbours_of_an_evaluation(tmp_path: Path, monkeypatch) -> None:
+    result, _, _ = example()
+    assert write(tmp_path / "report.html")[0]["queries_note"].count("the 4 nearest that it finds.") == 1
+    monkeypatch.setattr(report, "MOST_NEIGHBOURS", 2)
+    data, _ = write(tmp_path / "report.html")
+    assert data["queries_note"].count("the 2 nearest that it finds.") == 1
+    for query in data["queries"]:
+        row = int(data["images"][query["image"]]["name"].removeprefix("image_").removesuffix(".jpg"))
+        found = [(data["images"][other]["name"], distance) for other, distance in query["neighbours"]]
+        nearest = zip(result.neighbours.indices[row, :2].tolist(), result.neighbours.distances[row, :2], strict=True)
+        assert found == [(f"image_{other}.jpg", pytest.approx(float(d), abs=1e-4)) for other, d in nearest]
 
 
 def test_another_gallery_is_another_collection(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from utilities.neighbour_statistics import NeighbourStatistics
 from utilities.summaries import Details, LabelTable
 
 TEMPLATE = Path(__file__).with_name("report.html")
+MOST_NEIGHBOURS = 20  # of a query on the page, each an image within it
 _THUMBNAIL_SIDE = 128
 
 
@@ -55,7 +56,7 @@ def write_report(
     points: Tensor | None = None,
     points_name: str = "PCA",
 ) -> None:
-    """Write the page.
+    """Write the page, with up to MOST_NEIGHBOURS neighbours of a query.
 
     show_by is the metric by which queries are sorted first; up to most_queries of them are shown, at even
     steps from the worst to the best. gallery: where the neighbours come from, unless from the queries
@@ -64,6 +65,7 @@ def write_report(
     scores = evaluation.scores
     images = _Images(queries, gallery or queries)
     shown = [_query(row, evaluation, images) for row in _even_steps(scores.per_query[show_by], most_queries)]
+    nearest = min(MOST_NEIGHBOURS, evaluation.neighbours.indices.shape[1])
     data = {
         "title": title,
         "about": about,
@@ -75,7 +77,8 @@ def write_report(
         "neighbours": _neighbours(details.neighbours),
         "queries": shown,
         "queries_note": f"{len(shown)} of {len(queries.names)} queries, at even steps from the worst to the best by "
-        f"{show_by}. Choose labels to filter, click an image to see what it finds. –: left out by the measure.",
+        f"{show_by}. Choose labels to filter, click an image to see the {nearest} nearest that it finds. –: left out "
+        "by the measure.",
         "sortable": [show_by, *(name for name in scores.per_query if name != show_by)],
         "lower_is_better": list(LOWER_IS_BETTER),
         "images": images.records,
@@ -93,11 +96,14 @@ def _write_page(path: Path, data: dict[str, Any]) -> None:
 
 def _query(row: int, evaluation: Evaluation, images: _Images) -> dict[str, Any]:
     """One query with its scores, and its neighbours as (image, distance)."""
-    found = zip(evaluation.neighbours.indices[row].tolist(), evaluation.neighbours.distances[row].tolist(), strict=True)
+    indices, distances = (found[row, :MOST_NEIGHBOURS].tolist() for found in evaluation.neighbours)
     return {
         "image": images.number(row, query=True),
         "scores": {name: _plain(values[row]) for name, values in evaluation.scores.per_query.items()},
-        "neighbours": [[images.number(other, query=False), round(distance, 4)] for other, distance in found],
+        "neighbours": [
+            [images.number(other, query=False), round(distance, 4)]
+            for other, distance in zip(indices, distances, strict=True)
+        ],
     }
 
 
