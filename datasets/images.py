@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from utilities.errors import DatasetError
 
@@ -27,12 +28,19 @@ def read_rgb(path: Path | BinaryIO, side: int, name: str = "") -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+            if _is_deep(image):
+                raise ValueError("it has more than 8 bits a channel")
             rgb = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(f"cannot read the image {name or path}: {error}") from error
     return np.asarray(_resized(rgb, side))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the file holds more than 8 bits a channel, of which Pillow drops the rest where there are three."""
+    stored = image.tag_v2.get(BITSPERSAMPLE, (1,)) if isinstance(image, TiffImageFile) else (1,)
+    raw_modes = (str(tile.args) for tile in getattr(image, "tile", ()))
+    return image.mode.startswith(("I", "F")) or max(stored) > 8 or any(";16" in mode for mode in raw_modes)
 
 
 def resized(pixels: np.ndarray, side: int) -> np.ndarray:

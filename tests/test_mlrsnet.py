@@ -6,14 +6,18 @@ import csv
 import gzip
 import hashlib
 import shutil
+import struct
 import sys
 import types
 import warnings
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import openpyxl
 import pytest
+import tifffile
 from PIL import Image
 
 import datasets.__main__ as program
@@ -494,11 +498,45 @@ def test_a_broken_image_is_named_or_skipped(tmp_path: Path) -> None:
     assert (batch.images[1].numpy() == data.read(2)).all()
 
 
-def test_deep_images_are_refused_by_name(tmp_path: Path) -> None:
+def write_png(path: Path, colour_type: int, channels: int) -> None:
+    """16 bits a channel, which Pillow writes of grey images only."""
+    header = struct.pack(">IIBBBBB", 16, 16, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + bytes(16 * channels * 2) for _ in range(16))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    written = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: Image.fromarray(np.full((16, 16), 40_000, np.uint16)).save(path, "PNG"),
+        lambda path: write_png(path, 2, 3),
+        lambda path: write_png(path, 6, 4),
+        lambda path: write_png(path, 4, 2),
+        lambda path: tifffile.imwrite(path, np.ones((16, 16), np.uint16)),
+        lambda path: tifffile.imwrite(path, np.ones((16, 16, 3), np.uint16), photometric="rgb"),
+        lambda path: tifffile.imwrite(path, np.ones((16, 16, 3), np.uint16), photometric="rgb", byteorder=">"),
+        lambda path: tifffile.imwrite(path, np.ones((16, 16, 3), np.uint16), photometric="rgb", compression="deflate"),
+        lambda path: tifffile.imwrite(path, np.ones((3, 16, 16), np.uint16), photometric="rgb", planarconfig=2),
+    ],
+    ids=[
+        "PNG grey",
+        "PNG",
+        "PNG RGBA",
+        "PNG LA",
+        "TIFF grey",
+        "TIFF",
+        "TIFF big-endian",
+        "TIFF deflate",
+        "TIFF planes",
+    ],
+)
+def test_deep_images_are_refused_by_name(tmp_path: Path, write: Callable[[Path], None]) -> None:
     write_mlrsnet(tmp_path, images={"lake": 10}, labels=LABELS[:5])
     data = dataset(tmp_path)
-    Image.fromarray(np.full((16, 16), 40_000, np.uint16)).save(data.path(0), "PNG")
-    with pytest.raises(DatasetError, match=r"more than 8 bits"):
+    write(data.path(0))
+    with pytest.raises(DatasetError, match=rf"{data.path(0).name}: it has more than 8 bits"):
         data.read(0)
 
 
