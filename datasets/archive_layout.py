@@ -72,8 +72,8 @@ class Image(NamedTuple):
 def images(members: Iterator[Member], layout: ArchiveLayout, archive: Path) -> Iterator[Image]:
     """The images of an archive, each as soon as its last file has come, incomplete ones at the end.
 
-    An image that comes twice, and an archive whose files are sorted so that thousands of images are incomplete at
-    once, are `DatasetError`s.
+    An image that comes twice, a name that is not UTF-8, and an archive whose files are sorted so that thousands of
+    images are incomplete at once, are `DatasetError`s.
     """
     begun: dict[str, dict[str, bytes]] = {}
     seen: set[str] = set()
@@ -86,6 +86,8 @@ def images(members: Iterator[Member], layout: ArchiveLayout, archive: Path) -> I
         if part.image in left_out:
             continue
         files = begun.setdefault(part.image, {})
+        if not files:
+            _refuse_undecoded(part.image, archive)
         if part.image in seen or part.file in files:
             raise DatasetError(f"{archive} holds {part.image} twice; the second is {member.path}")
         files[part.file] = member.data
@@ -99,6 +101,15 @@ def images(members: Iterator[Member], layout: ArchiveLayout, archive: Path) -> I
             )
     for name, files in begun.items():
         yield Image(name, files, layout.files - files.keys())
+
+
+def _refuse_undecoded(name: str, archive: Path) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DatasetError(
+            f"{archive} holds the image {name!a}, whose name is not UTF-8; pack it under another"
+        ) from error
 
 
 ARCHIVES: Registry[ArchiveLayout] = Registry("archive")

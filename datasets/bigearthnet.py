@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import DATASETS, Packed, RetrievalDataset
-from datasets.bigearthnet_index import TABLE, PatchTable, load_table, read_version_1, read_version_2
+from datasets.bigearthnet_index import TABLE, PatchTable, decoded, load_table, read_version_1, read_version_2
 from datasets.bigearthnet_lmdb import LmdbPatches, find_lmdb
 from datasets.bigearthnet_splits import split_rows
 from datasets.bigearthnet_tables import BAND_SETS, BAND_SIDES, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
@@ -81,7 +81,7 @@ class BigEarthNet(RetrievalDataset):
         flags = table.labels[rows]
         self.labels = flags @ mapping_to_19() if labels < flags.shape[1] else flags
         self.label_names = LABELS_19 if labels == 19 else LABELS_43
-        self.names = np.char.decode(table.names[rows], "ascii")
+        self.names = decoded(table.names[rows])
 
     def folder(self, row: int) -> str:
         """The folder of a patch."""

@@ -15,6 +15,7 @@ from datasets.bigearthnet import BigEarthNet, archive_folder, parse_bands
 from datasets.bigearthnet_index import (
     TABLE,
     PatchTable,
+    decoded,
     label_columns,
     patch_folders,
     read_version_2,
@@ -24,6 +25,7 @@ from datasets.bigearthnet_index import (
 from datasets.bigearthnet_lmdb import find_lmdb
 from datasets.bigearthnet_splits import EXCLUDED, find_lists, list_file
 from datasets.bigearthnet_tables import BAND_SIDES, LABELS_43
+from datasets.cache import encoded
 from datasets.rasters import decode_band
 from datasets.split_files import read_name_list
 
@@ -81,11 +83,11 @@ class BigEarthNetArchive(ArchiveLayout):
             refuse_unusable(self._problems, len(self._names))
             table = self._table()
             write_table(folder / TABLE, table, 0)
-        fingerprint = label_fingerprint(np.char.decode(table.names, "ascii"), table.labels, table.label_names)
+        fingerprint = label_fingerprint(decoded(table.names), table.labels, table.label_names)
         return {"label_names": list(table.label_names), "fingerprints": {"all": fingerprint}}
 
     def _table(self) -> PatchTable:
-        names = np.asarray(self._names, dtype=np.bytes_)
+        names = encoded(np.asarray(self._names))
         labels = np.zeros((len(names), len(LABELS_43)), bool)
         lengths = [len(columns) for columns in self._labels]
         labels[np.repeat(np.arange(len(names)), lengths), np.concatenate([*self._labels, []]).astype(int)] = True

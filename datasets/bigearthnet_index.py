@@ -12,6 +12,7 @@ import json
 import os
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -50,6 +51,15 @@ def patch_folders(root: Path) -> np.ndarray:
     with os.scandir(root) as entries:
         names = [os.fsencode(entry.name) for entry in entries if entry.name[:2] == "S2" and entry.is_dir()]
     return np.sort(np.asarray(names, dtype=np.bytes_))
+
+
+def decoded(names: np.ndarray) -> np.ndarray:
+    """(N,) bytes -> unicode; a name that is not UTF-8 is a `DatasetError`."""
+    try:
+        return np.char.decode(names, "utf-8")
+    except UnicodeDecodeError as error:
+        named = error.object.decode("utf-8", "backslashreplace")
+        raise DatasetError(f"the name of the patch {named} is not UTF-8; rename it") from error
 
 
 # Version 1: one JSON file a patch -------------------------------------------------------------------------
@@ -193,10 +203,11 @@ def load_table(path: Path) -> tuple[PatchTable | None, int]:
 def read_version_2(path: Path) -> PatchTable:
     """Names, 19 labels and official split of `metadata.parquet`.
 
-    Patches with seasonal snow, cloud or shadow get no split where the table says so in columns of its own.
+    Patches with seasonal snow, cloud or shadow get no split where the table says so in columns of its own, nor do
+    those whose split is null.
     """
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException, parquet, types
     except ImportError as error:
         raise UserError(f"reading {path} needs pyarrow: pip install pyarrow") from error
     flags = ("contains_seasonal_snow", "contains_cloud_or_shadow")
@@ -207,15 +218,31 @@ def read_version_2(path: Path) -> PatchTable:
         wanted = [c for c in columns if c in ("patch_id", "labels", "split", *flags)]
         table = parquet.read_table(path, columns=wanted)
         lists = table["labels"].combine_chunks()
-        names = np.asarray(table["patch_id"].to_pylist(), dtype=np.bytes_)
-        splits = np.asarray(table["split"].to_pylist())
+        ids, named = table["patch_id"].to_pylist(), table["split"].to_pylist()
         left_out = [np.asarray(table[flag].to_pylist(), bool) for flag in flags if flag in columns]
-    except (OSError, KeyError, ArrowException) as error:
+    except (OSError, KeyError, UnicodeError, ArrowException) as error:
         raise DatasetError(f"cannot read the table of patches {path}: {error}") from error
-    labels = _multi_hot(lists.value_lengths().to_numpy(), lists.flatten().to_pylist(), path)
+    splits = np.asarray([split or "" for split in named])
+    wrong = ""
+    if not ids:
+        wrong = "it holds no row"
+    elif None in ids or not isinstance(ids[0], str):
+        wrong = f"patch_id is {next(name for name in ids if not isinstance(name, str))} where a name is expected"
+    elif not (types.is_list(lists.type) or types.is_large_list(lists.type)):
+        wrong = f"labels is {lists[0]} for {ids[0]} where a list of names is expected"
+    elif lists.null_count:
+        wrong = f"labels is null for {ids[lists.is_null().to_pylist().index(True)]} where a list of names is expected"
+    elif splits.dtype.kind != "U":
+        wrong = f"split is {splits[0]} for {ids[0]} where a name is expected"
+    elif len(set(ids)) < len(ids):
+        wrong = f"the patch_id {Counter(ids).most_common(1)[0][0]} stands in several rows"
+    if wrong:
+        raise DatasetError(f"the table of patches {path} cannot be used: {wrong}; download it again")
     splits[splits == "validation"] = "val"
     for flag in left_out:
         splits[flag] = ""
+    names = np.char.encode(np.asarray(ids), "utf-8")
+    labels = _multi_hot(lists.value_lengths().to_numpy(), lists.flatten().to_pylist(), path)
     order = np.argsort(names)
     return PatchTable(names[order], labels[order], LABELS_19, splits[order])
 

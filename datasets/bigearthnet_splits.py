@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import SPLITS
-from datasets.bigearthnet_index import SMALL
+from datasets.bigearthnet_index import SMALL, decoded
 from datasets.split_files import hashed_split, read_name_list, rows_of_split
 from utilities.errors import DatasetError
 
@@ -79,7 +79,7 @@ def _listed_rows(names: np.ndarray, split: str, folder: Path) -> np.ndarray:
 
 def _hashed_rows(names: np.ndarray, split: str, folder: Path | None) -> np.ndarray:
     kept = np.flatnonzero(~excluded(names, folder))
-    strings = np.char.decode(names[kept], "ascii")
+    strings = decoded(names[kept])
     return kept[rows_of_split(hashed_split(strings, np.zeros(len(kept), np.int64), HASHED, seed=0), split)]
 
 
@@ -97,7 +97,9 @@ def _incomplete(names: np.ndarray, folder: Path) -> str:
 
 def locate(names: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the `wanted` (unicode) in `names` (bytes, sorted), in that order, and those not among them."""
-    keys = wanted.astype(np.bytes_)
+    if not len(names):
+        return np.zeros(0, np.int64), wanted
+    keys = np.char.encode(wanted, "utf-8")
     rows = np.searchsorted(names, keys).clip(max=len(names) - 1)
     found = names[rows] == keys
     return rows[found], wanted[~found]

@@ -496,3 +496,13 @@ def test_damaged_photographs_in_the_archive_are_named(tmp_path):
     layout = MLRSNetArchive(source_path=archive.parent, labels="as_is")
     with pytest.raises(DatasetError, match=r"2 images cannot be decoded .*lake_00002\.jpg.*lake_00003\.jpg"):
         archive_writer.prepare_archive(layout, archive, None, processes=1, skip_broken=False)
+
+
+def test_a_name_that_is_not_utf_8_is_refused_before_the_pass(tmp_path):
+    source = write_mlrsnet(tmp_path / "M")
+    (source / "Images" / "lake" / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
+    with tarfile.open(tmp_path / "M.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        tar.add(source, "MLRSNet")
+    layout = MLRSNetArchive(source_path=tmp_path, labels="as_is")
+    with pytest.raises(DatasetError, match=r"M\.tar holds the image '\\udcff\.jpg', whose name is not UTF-8"):
+        archive_writer.prepare_archive(layout, tmp_path / "M.tar", tmp_path / "cache", processes=1, skip_broken=False)

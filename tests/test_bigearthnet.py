@@ -13,7 +13,7 @@ import pytest
 
 from datasets import DATASETS, bigearthnet_index, bigearthnet_splits
 from datasets.bigearthnet import BigEarthNet, parse_bands
-from datasets.bigearthnet_index import default_index_folder, read_version_1, read_version_2
+from datasets.bigearthnet_index import decoded, default_index_folder, read_version_1, read_version_2
 from datasets.bigearthnet_splits import locate, split_rows
 from datasets.bigearthnet_tables import BAND_SIDES, CLC_TO_19, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
 from datasets.split_files import read_name_list
@@ -424,3 +424,62 @@ def test_version_2_names_what_is_missing(tmp_path: Path) -> None:
         reben(tmp_path)
     with pytest.raises(DatasetError, match=r"metadata\.parquet"):
         read_version_2(tmp_path / "absent" / "metadata.parquet")
+
+
+REBEN = {"patch_id": ["a_1_1", "a_1_2"], "labels": [["Pastures"], []], "split": ["train", "validation"]}
+
+
+def write_table(path: Path, **columns: object) -> Path:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(REBEN | columns), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"labels": [["Pastures"], None]}, "labels is null for a_1_2 where a list of names is expected"),
+        ({"labels": ["Pastures", "Pastures"]}, "labels is Pastures for a_1_1 where a list of names is expected"),
+        ({"labels": [["Pastures"], [None]]}, "unknown label None"),
+        ({"patch_id": ["a_1_1", "a_1_1"]}, "the patch_id a_1_1 stands in several rows"),
+        ({"patch_id": ["a_1_1", None]}, "patch_id is None where a name is expected"),
+        ({"patch_id": [1, 2]}, "patch_id is 1 where a name is expected"),
+        ({"split": [1, 2]}, "split is 1 for a_1_1 where a name is expected"),
+        ({"patch_id": [], "labels": [], "split": []}, "it holds no row"),
+    ],
+)
+def test_rows_that_are_no_patches_are_named(tmp_path: Path, columns: dict[str, object], said: str) -> None:
+    path = write_table(tmp_path / "metadata.parquet", **columns)
+    with pytest.raises(DatasetError, match=said) as error:
+        read_version_2(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_patch_without_split_is_in_none(tmp_path: Path) -> None:
+    table = read_version_2(write_table(tmp_path / "metadata.parquet", split=[None, "validation"]))
+    assert table.splits is not None
+    assert table.splits.tolist() == ["", "val"]
+
+
+def test_names_of_patches_may_be_any_utf_8(tmp_path: Path) -> None:
+    table = read_version_2(write_table(tmp_path / "metadata.parquet", patch_id=["é_1_1", "a_1_2"]))
+    assert decoded(table.names).tolist() == ["a_1_2", "é_1_1"]
+    root = write_bigearthnet(tmp_path / "v1", 10, bands=False)
+    write_labels(root / "S2A_é", ["Pastures"])
+    assert "S2A_é" in np.concatenate([dataset(root, split).names for split in ("train", "val", "test")])
+    names = ["S2A_é", *patch_names(10)]
+    lists = write_lists(tmp_path / "lists", train=names[:4], val=names[4:7], test=names[7:])
+    assert "S2A_é" in dataset(root, splits=str(lists)).names
+    write_lists(lists, train=["S2A_ü"])
+    with pytest.raises(DatasetError, match=r"1 patches of .* are absent \(S2A_ü\)"):
+        dataset(root, splits=str(lists))
+    write_labels(root / os.fsdecode(b"S2A_\xff"), ["Pastures"])
+    with pytest.raises(DatasetError, match=r"S2A_\\xff is not UTF-8"):
+        dataset(root)
+
+
+def test_nothing_is_located_among_no_names() -> None:
+    rows, absent = locate(np.zeros(0, "S1"), np.array(["a", "b"]))
+    assert (rows.tolist(), absent.tolist()) == ([], ["a", "b"])
