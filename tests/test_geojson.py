@@ -123,6 +123,17 @@ def test_without_rasterio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
         ring(SQUARE)
 
 
+@pytest.mark.parametrize("x", [1e30, math.nan, math.inf])
+def test_corners_that_lie_nowhere_are_refused(x: float) -> None:
+    with pytest.raises(DatasetError, match="lie nowhere on Earth"):
+        ring(SQUARE._replace(west=x))
+
+
+def test_what_is_no_number_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_geojson(tmp_path / "a.geojson", [feature(None, {"distance": math.nan})])
+
+
 def test_a_written_collection_is_valid(tmp_path: Path) -> None:
     features = [feature(ring(SQUARE), {"name": 'Sjö "1"', "labels": ["a, b"]}), feature(None, {"name": "nowhere"})]
     write_geojson(tmp_path / "a.geojson", features)

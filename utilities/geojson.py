@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -50,7 +51,7 @@ def ring(footprint: Footprint) -> Ring:
     """The rectangle's corners as [longitude, latitude] in WGS 84: counter-clockwise, the first again at the end.
 
     For rectangles of a few kilometres, whose edges are straight in both, and not across the antimeridian, where
-    RFC 7946 asks for two polygons.
+    RFC 7946 asks for two polygons. DatasetError for corners that lie nowhere on Earth.
     """
     warp, errors = rasterio_module("rasterio.warp"), rasterio_module("rasterio.errors")
     west, south, east, north = footprint[1:]
@@ -59,6 +60,10 @@ def ring(footprint: Footprint) -> Ring:
         longitudes, latitudes = warp.transform(footprint.projection, WGS84, xs, ys)
     except errors.CRSError as error:
         raise DatasetError(f"unknown projection {footprint.projection[:80]!r}: {error}") from error
+    except rasterio_module("rasterio._err").CPLE_BaseError as error:
+        raise DatasetError(f"the corners {xs[:2]}, {ys[1:3]} lie nowhere on Earth: {error}") from error
+    if not all(map(math.isfinite, (*longitudes, *latitudes))):
+        raise DatasetError(f"the corners {xs[:2]}, {ys[1:3]} lie nowhere on Earth")
     return [[round(x, DIGITS), round(y, DIGITS)] for x, y in zip(longitudes, latitudes, strict=True)]
 
 
@@ -70,5 +75,5 @@ def feature(outline: Ring | None, properties: Mapping[str, Any]) -> dict[str, An
 
 def write_geojson(path: Path, features: Iterable[Mapping[str, Any]]) -> None:
     """A FeatureCollection, one feature a line."""
-    lines = ",\n".join(json.dumps(each, ensure_ascii=False) for each in features)
+    lines = ",\n".join(json.dumps(each, ensure_ascii=False, allow_nan=False) for each in features)
     path.write_text(f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n', encoding="utf-8")
