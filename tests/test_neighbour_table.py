@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,27 @@ def test_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_pyarro
     assert table["distance"].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-7)
     assert table["shared_labels"].tolist() == [2, 1, 0, 0]
     assert table["jaccard"].tolist() == pytest.approx([2 / 3, 1 / 2, 0, 0])
+
+
+def test_two_evaluations_may_write_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    labels, names = torch.eye(2).bool(), ["a", "b"]
+    found = Neighbours(torch.tensor([[1], [0]]), torch.tensor([[0.1], [0.2]]).double())
+
+    def write() -> Path:
+        return write_neighbours(
+            tmp_path, found, query_names=names, gallery_names=names, query_labels=labels, gallery_labels=labels
+        )
+
+    plain = parquet.write_table
+
+    def write_and_be_overtaken(*given: Any, **options: Any) -> None:
+        monkeypatch.setattr(parquet, "write_table", plain)
+        plain(*given, **options)
+        write()
+
+    monkeypatch.setattr(parquet, "write_table", write_and_be_overtaken)
+    assert list(tmp_path.iterdir()) == [write()]
 
 
 def test_a_folder_without_a_table(tmp_path: Path) -> None:

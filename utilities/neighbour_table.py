@@ -14,6 +14,7 @@ from torch import Tensor
 from utilities.errors import UserError
 from utilities.metrics import jaccard
 from utilities.neighbours import Neighbours
+from utilities.replacing import replacing
 
 _BLOCK_PAIRS = 2**20
 NUMBERS = ("rank", "distance", "shared_labels", "jaccard")
@@ -51,19 +52,19 @@ def write_neighbours(
         from pyarrow import parquet
     except ImportError:
         path = folder / "neighbours.npz"
-        temporary = folder / "neighbours.tmp.npz"
         spelled: dict[str, Any] = {name: _spelled(column) for name, column in table.items()}
-        np.savez_compressed(temporary, **spelled)
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, **spelled)
     else:
-        path, temporary = folder / "neighbours.parquet", folder / "neighbours.parquet.tmp"
+        path = folder / "neighbours.parquet"
         columns = {
             name: pyarrow.DictionaryArray.from_arrays(column[0], [str(value) for value in column[1]])
             if isinstance(column, tuple)
             else pyarrow.array(column)
             for name, column in table.items()
         }
-        parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
-    temporary.replace(path)
+        with replacing(path) as temporary:
+            parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
     return path
 
 

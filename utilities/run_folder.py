@@ -16,6 +16,7 @@ import torch
 import torchvision
 
 from utilities.errors import UserError
+from utilities.replacing import replacing
 
 ARGS, ENVIRONMENT = "args.json", "environment.json"
 
@@ -75,9 +76,8 @@ def json_safe(value: Any) -> Any:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
