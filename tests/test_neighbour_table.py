@@ -22,6 +22,8 @@ def test_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_pyarro
     else:
         monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr("utilities.neighbour_table._BLOCK_PAIRS", 1)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ("neighbours.npz" if with_pyarrow else "neighbours.parquet")).touch()  # of an earlier one
     queries = torch.tensor([[1, 1, 0], [0, 0, 0]]).bool()
     gallery = torch.tensor([[1, 0, 0], [1, 1, 1], [0, 0, 1]]).bool()
     found = Neighbours(torch.tensor([[1, 0], [2, 1]]), torch.tensor([[0.1, 0.2], [0.3, 0.4]]).double())
@@ -58,7 +60,8 @@ def test_two_evaluations_may_write_at_once(tmp_path: Path, monkeypatch: pytest.M
         write()
 
     monkeypatch.setattr(parquet, "write_table", write_and_be_overtaken)
-    assert list(tmp_path.iterdir()) == [write()]
+    path = write()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_without_a_table(tmp_path: Path) -> None:

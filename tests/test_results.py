@@ -114,3 +114,8 @@ def test_two_images(tmp_path: Path) -> None:
     content = write(tmp_path, embeddings(2), torch.tensor([[True, True], [True, False]]))
     assert content["scores"]["recall@1"] == 0.75
     assert "K = 8 is cut to 1: a query finds no more images" in content["protocol"]["notes"]
+
+
+def test_pictures_of_an_earlier_evaluation_do_not_stay(tmp_path: Path) -> None:
+    write(tmp_path, embeddings(6), some_labels(6))
+    write(tmp_path, embeddings(2), torch.tensor([[True, True], [True, False]]))  # without a map of its embeddings

@@ -77,6 +77,7 @@ def test_features_are_the_query_and_the_hits() -> None:
 
 @pytest.mark.parametrize("place", [True, False])
 def test_places_are_written_where_there_are_some(tmp_path: Path, place: bool) -> None:
+    write_search(tmp_path / "new" / "folder", example(place=True))
     write_search(tmp_path / "new" / "folder", example(place=place))
     written = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
     assert written == {"search.html", "retrievals.png", "hits.csv"} | ({"hits.geojson"} if place else set())

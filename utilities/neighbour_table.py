@@ -33,7 +33,7 @@ def write_neighbours(
     """One row a (query, rank) to `neighbours.parquet`, or `neighbours.npz` where pyarrow is not installed.
 
     Columns: query and image names, rank from 1, distance float32, shared_labels int16, jaccard float32.
-    Written to a temporary name and renamed.
+    Written to a temporary name and renamed; a table of the other kind, from another machine, is removed.
     """
     k = neighbours.indices.shape[1]
     shared, similarity = _compare(neighbours.indices, query_labels, gallery_labels)
@@ -51,12 +51,12 @@ def write_neighbours(
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        path = folder / "neighbours.npz"
+        path, other = folder / "neighbours.npz", folder / "neighbours.parquet"
         spelled: dict[str, Any] = {name: _spelled(column) for name, column in table.items()}
         with replacing(path) as temporary:
             np.savez_compressed(temporary, **spelled)
     else:
-        path = folder / "neighbours.parquet"
+        path, other = folder / "neighbours.parquet", folder / "neighbours.npz"
         columns = {
             name: pyarrow.DictionaryArray.from_arrays(column[0], [str(value) for value in column[1]])
             if isinstance(column, tuple)
@@ -65,6 +65,7 @@ def write_neighbours(
         }
         with replacing(path) as temporary:
             parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
+    other.unlink(missing_ok=True)
     return path
 
 

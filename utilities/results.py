@@ -23,6 +23,7 @@ from utilities.summaries import Details, bootstrap_intervals, label_table
 SHOWN = 8  # neighbours in retrievals.png
 SHOWN_BY = "label_jaccard@8"  # what queries are ordered by in the pictures
 SEED = 0
+PICTURES = ("retrievals.png", "label_scores.png", "distance_density.png", "embedding_map.png", "report.html")
 MAP_NAMES = {"pca": "PCA", "tsne": "t-SNE"}
 
 
@@ -42,9 +43,12 @@ def write_results(
 ) -> str:
     """Fill `folder`; content is what scores.json will hold, to which `_details` are added. Returns the text.
 
+    Pictures of an earlier evaluation go first: not every evaluation draws them all.
     images and embeddings (M, D) are those of the queries; gallery: what was searched, where that is not the same.
     """
     searched = images if gallery is None else gallery
+    for name in PICTURES:
+        (folder / name).unlink(missing_ok=True)
     started = time.perf_counter()
     details = _details(folder, evaluation, images, searched)
     content["interval"] = {name: list(bounds) for name, bounds in details.intervals.items()}

@@ -21,6 +21,7 @@ def write_search(folder: Path, search: Search) -> str:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(hit_rows(search))
+    (folder / "hits.geojson").unlink(missing_ok=True)  # of an earlier search whose hits had places
     if search.located:
         geojson.write_geojson(folder / "hits.geojson", features(search))
     draw_search(folder / "retrievals.png", search)
