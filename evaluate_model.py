@@ -16,8 +16,8 @@ for BigEarthNet. The embeddings of the split stay beside them, so that the next 
 from __future__ import annotations
 
 import functools
+import itertools
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -269,13 +269,14 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     gallery = Embedded(dataset, *embed_once(target / "embeddings.npz", network, run, dataset, device))
     if not distributed.is_main():
         return
-    used: Counter[str] = Counter()
+    used: set[str] = set()
     for number, example in enumerate(examples):
         found = nearest(example, embeddings[number], gallery, args, device)
         search = describe_search(number, example, asked, found, gallery, args.top)
         search = search._replace(about=f"{search.about}; {folder.name}, {network_name(args)} network")
-        used[example.stem] += 1
-        name = example.stem if used[example.stem] == 1 else f"{example.stem}-{used[example.stem]}"
+        numbered = (f"{example.stem}-{count}" for count in itertools.count(2))
+        name = next(name for name in itertools.chain([example.stem], numbered) if name not in used)
+        used.add(name)
         print(search_results.write_search(target / name, search))
         print(f"saved in {target / name}\n")
 

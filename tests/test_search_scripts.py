@@ -142,12 +142,13 @@ def test_the_second_search_embeds_the_archive_no_more(
 def test_two_files_of_one_name(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
     source, saved = demo_run
     test = demo_split(source, "test")
-    for row, folder in enumerate(("a", "b")):
-        (tmp_path / folder).mkdir()
-        shutil.copy(test.path(row), tmp_path / folder / "x.jpg")
-    evaluate(saved, "--query", tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg", "--top", 1)
-    first, second = (hits(saved / "search_results" / "best_test" / name) for name in ("x", "x-2"))
-    assert (first[0]["image"], second[0]["image"]) == (test.names[0], test.names[1])
+    paths = [tmp_path / name for name in ("a/x.jpg", "b/x.jpg", "x-2.jpg")]
+    for row, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(test.path(row), path)
+    evaluate(saved, "--query", *paths, "--top", 1)
+    found = [hits(saved / "search_results" / "best_test" / name)[0]["image"] for name in ("x", "x-2", "x-2-2")]
+    assert found == test.names[:3].tolist()
 
 
 def test_another_split_is_searched(demo_run: tuple[Path, Path]) -> None:
