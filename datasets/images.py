@@ -52,11 +52,16 @@ def _resized(image: Image.Image, side: int) -> Image.Image:
     return image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR)
 
 
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image: by suffix, and not what macOS keeps beside one as `._<name>`."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith("._")
+
+
 def image_files(folder: Path) -> set[str]:
-    """Names of the images that lie in a folder, by suffix; links count as what they are named."""
+    """Names of the images that lie in a folder, by `is_image`; links count as what they are named."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES)}
+            return {entry.name for entry in entries if is_image(entry.name)}
     except OSError as error:
         raise DatasetError(f"cannot list the image folder {folder}: {error.strerror}") from error
 

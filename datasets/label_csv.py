@@ -54,9 +54,16 @@ def read_label_file(path: Path, delimiter: str = ",") -> LabelFile:
         raise DatasetError(f"label file {path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
     if not rows or delimiter not in rows[0]:
         raise DatasetError(f"label file {path} has no header line `image{delimiter}label{delimiter}...`")
-    header = tuple(column.strip() for column in next(csv.reader(rows[:1], delimiter=delimiter))[1:])
+    header = tuple(_fields(path, 1, rows[0], delimiter)[1:])
     names, labels = _plain_rows(rows[1:], len(header), delimiter) or _checked_rows(path, rows[1:], header, delimiter)
     return LabelFile(path, header, np.asarray(names, dtype=np.str_), labels)
+
+
+def _fields(path: Path, line: int, row: str, delimiter: str) -> list[str]:
+    try:
+        return [field.strip() for field in next(csv.reader([row], delimiter=delimiter))]
+    except csv.Error as error:
+        raise DatasetError(f"label file {path}, line {line}: {error}") from error
 
 
 def _plain_rows(rows: Sequence[str], columns: int, delimiter: str) -> tuple[list[str], np.ndarray] | None:
@@ -84,7 +91,7 @@ def _checked_rows(
     for line, row in enumerate(rows, start=2):
         if not row:
             continue
-        name, *values = (field.strip() for field in next(csv.reader([row], delimiter=delimiter)))
+        name, *values = _fields(path, line, row, delimiter)
         where = f"label file {path}, line {line} ({name or 'no image name'})"
         if len(values) != len(header):
             raise DatasetError(f"{where}: {len(values)} values where the header names {len(header)} labels")
@@ -106,7 +113,7 @@ def read_label_table(folder: Path, known: Sequence[str] = ()) -> LabelTable:
     The columns of every file must be the same set. A blank header is the one label that its file misses. A
     column that only some files have, a column twice and an image listed twice are `DatasetError`s.
     """
-    paths = sorted(folder.glob("*.csv"))
+    paths = sorted(path for path in folder.glob("*.csv") if not path.name.startswith("._"))  # macOS's own
     if not paths:
         raise DatasetError(f"no label file `<category>.csv` in {folder}")
     files = [read_label_file(path) for path in paths]

@@ -15,7 +15,7 @@ import numpy as np
 from datasets.archive_layout import ARCHIVES, ArchiveLayout, Part
 from datasets.archives import Member
 from datasets.base import Packed
-from datasets.images import SUFFIXES, read_rgb
+from datasets.images import is_image, read_rgb
 from datasets.mlrsnet import MLRSNet, label_source, label_table
 
 
@@ -34,7 +34,7 @@ class MLRSNetArchive(ArchiveLayout):
 
     def part(self, path: str) -> Part | None:
         folder, _, name = path.rpartition("/")
-        image = folder.rpartition("/")[0].rpartition("/")[2] == "Images" and name.lower().endswith(SUFFIXES)
+        image = folder.rpartition("/")[0].rpartition("/")[2] == "Images" and is_image(name)
         return Part(name, "the image") if image else None
 
     def decode(self, image: str, files: Mapping[str, bytes]) -> np.ndarray:
@@ -43,7 +43,7 @@ class MLRSNetArchive(ArchiveLayout):
 
     def keep(self, member: Member) -> None:
         folder, _, name = member.path.rpartition("/")
-        if folder.rpartition("/")[2] == "labels" and name.endswith(".csv"):
+        if folder.rpartition("/")[2] == "labels" and name.endswith(".csv") and not name.startswith("._"):
             self._kept[f"labels/{name}"] = member.data
         elif name in ("Categories_names.xlsx", "Categories_names.xls"):
             self._kept[name] = member.data

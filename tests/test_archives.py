@@ -177,6 +177,15 @@ def test_mlrsnet_with_labels_in_the_archive(tmp_path, suffix, root):
     assert_equal("MLRSNet", folder, archive.parent)  # what is prepared needs the archive no more
 
 
+def test_what_macos_keeps_beside_files_is_passed_over(tmp_path):
+    folder = write_mlrsnet(tmp_path / "plain")
+    other = shutil.copytree(folder, tmp_path / "other")
+    for path in list(other.rglob("*.*")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert_equal("MLRSNet", folder, pack(other, tmp_path / "packed" / "MLRSNet.tar.gz", "plain"))
+    assert_equal("MLRSNet", folder, other)
+
+
 def test_the_demo_as_an_archive_of_images_beside_its_labels(tmp_path):
     folder = tmp_path / "plain"
     write_mlrsnet_layout(folder, images_per_category=3, side=64, seed=0)

@@ -130,6 +130,14 @@ def test_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         read_label_file(path)
 
 
+def test_a_field_that_is_too_long_to_be_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lake.csv"
+    for text, line in ((f"image,water\n{'a' * 140_000}, 1\n", 2), (f"image,{'a' * 140_000}\n", 1)):
+        path.write_text(text)
+        with pytest.raises(DatasetError, match=rf"lake\.csv, line {line}: field larger than field limit"):
+            read_label_file(path)
+
+
 def test_a_column_that_only_one_file_has_is_unknown(tmp_path: Path) -> None:
     folder = write_csvs(
         tmp_path / "labels",
