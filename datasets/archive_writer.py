@@ -85,7 +85,7 @@ def _fill(layout: ArchiveLayout, archive: Path, folder: Path, partial: Path, thr
     if not blocks.names:
         raise DatasetError(f"{archive} holds no image of {layout.kind}; is it the archive that --dataset names?")
     if not skip_broken:
-        refuse_broken(sorted(blocks.broken), partial)
+        refuse_broken(sorted(blocks.broken), f"Delete {partial} and start again with a mended archive")
     _complete(layout, folder, partial, plan, blocks)
 
 

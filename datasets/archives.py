@@ -22,6 +22,8 @@ from utilities.errors import DatasetError, UserError
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 RECORD = 512
 READ_AHEAD = 2**20
+ZSTD = b"\x28\xb5\x2f\xfd"
+ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x5X (RFC 8878, 3.1.2): what pzstd puts before every frame
 REGULAR, LONG_NAME, PAX = (b"0", b"\0", b"7"), b"L", b"x"
 ABOUT_THE_NEXT = (b"K", b"g")  # a long link, defaults of pax
 WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes: whatever size they state
@@ -135,7 +137,7 @@ def _decompressed(raw: BinaryIO, path: Path) -> BinaryIO:
     raw.seek(0)
     if magic[:2] == b"\x1f\x8b":
         return io.BufferedReader(gzip.GzipFile(fileobj=raw), READ_AHEAD)
-    if magic == b"\x28\xb5\x2f\xfd":
+    if magic == ZSTD or (magic[1:] == ZSTD_SKIPPABLE and magic[0] >> 4 == 5):
         try:
             import pyarrow
         except ImportError as error:

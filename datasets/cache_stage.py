@@ -128,14 +128,17 @@ def write_at(path: Path, pixels: np.ndarray, position: int) -> None:
         os.close(file)
 
 
-def refuse_broken(broken: Sequence[tuple[str, str]], partial: Path) -> None:
-    """Raise `DatasetError` about images (name, message) that could not be decoded; nothing where there are none."""
+def refuse_broken(broken: Sequence[tuple[str, str]], remedy: str) -> None:
+    """Raise `DatasetError` about images (name, message) that could not be decoded; nothing where there are none.
+
+    remedy  what to do about them, besides --skip_broken_images: a sentence without its stop
+    """
     if not broken:
         return
     named = "; ".join(message for _, message in broken[:5])
     raise DatasetError(
-        f"{len(broken):,} images cannot be decoded ({named}{'; ...' if len(broken) > 5 else ''}). Mend them and start "
-        f"again: only their blocks of {partial} are read again. Or leave them out with --skip_broken_images",
+        f"{len(broken):,} images cannot be decoded ({named}{'; ...' if len(broken) > 5 else ''}). {remedy}. "
+        "Or leave them out with --skip_broken_images",
         names=[message for _, message in broken],
     )
 

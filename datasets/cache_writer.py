@@ -105,7 +105,7 @@ def _fill(splits: Sequence[RetrievalDataset], folder: Path, partial: Path, proce
     _announce(writer, len(todo), folder, processes)
     broken = _write(writer, todo, done, processes)
     if not skip_broken:
-        refuse_broken(broken, partial)
+        refuse_broken(broken, f"Mend them and start again: only their blocks of {partial} are read again")
     about = {
         "label_names": list(splits[0].label_names),
         "fingerprints": {split.split: split.fingerprint() for split in splits},

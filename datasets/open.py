@@ -69,7 +69,13 @@ def open_archive(args: Settings) -> Packed | None:
             "unpacking, or unpack the archive and give its folder as --source_path"
         )
     prepare_archive(layout, archive, args.cache_path, processes=usable_cores(), skip_broken=args.skip_broken_images)
-    return open_packed(folder, archive)
+    packed = open_packed(folder, archive)
+    if packed is None:
+        raise UserError(
+            f"{folder} was prepared from unpacked files, whose labels {archive.parent} does not hold: give another "
+            "--cache_path, or delete it to prepare it from the archive"
+        )
+    return packed
 
 
 def _folder(args: Settings) -> Path:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import tarfile
 import threading
 import time
@@ -98,6 +99,16 @@ def test_an_archive_cut_off_anywhere_is_named(tmp_path, suffix, share):
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(DatasetError, match=rf"a{suffix} is cut off or damaged after .* bytes"), TarStream(path) as tar:
         list(tar)
+
+
+def test_frames_of_zstd_may_follow_skippable_ones(tmp_path):
+    """As pzstd writes them: before each of its frames stands how long it is."""
+    data, files = random_tar(tarfile.GNU_FORMAT)
+    frames = [compressed(part, ".zst") for part in (data[:9999], data[9999:])]
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(b"".join(struct.pack("<III", 0x184D2A50, 4, len(frame)) + frame for frame in frames))
+    with TarStream(path) as stream:
+        assert {member.path: member.data for member in stream} == files
 
 
 def test_an_archive_cut_between_two_files_lacks_its_end_mark(tmp_path):
@@ -234,6 +245,15 @@ def test_a_run_reads_the_archive_only_with_use_npmem(tmp_path):
     plain = open_data(settings("MLRSNet", folder), torch.device("cpu"))
     packed = open_data(settings("MLRSNet", archive, "--use_npmem"), torch.device("cpu"))
     assert packed.description == plain.description
+
+
+def test_what_was_prepared_from_files_is_not_taken_for_the_archive(tmp_path):
+    folder = write_mlrsnet(tmp_path / "plain")
+    archive = pack(folder, tmp_path / "packed" / "MLRSNet.tar.gz")
+    options = ("--use_npmem", "--cache_path", tmp_path / "cache")
+    open_split(settings("MLRSNet", folder, *options), "train")
+    with pytest.raises(UserError, match="was prepared from unpacked files"):
+        open_split(settings("MLRSNet", archive, *options), "train")
 
 
 def test_a_file_is_no_source_of_a_data_set_that_is_read_from_folders(tmp_path):
@@ -448,7 +468,7 @@ def shorten(path):
 def test_broken_patches_are_named_or_left_out(tmp_path, change, said):
     archive = repack(tmp_path, change)
     name = patch_names(9)[0]
-    with pytest.raises(DatasetError, match=f"1 images cannot be decoded .*{name}.*{said}"):
+    with pytest.raises(DatasetError, match=f"1 images cannot be decoded .*{name}.*{said}.*Delete .* mended archive"):
         prepare(archive)
     folder = prepare(archive, skip_broken=True)
     assert json.loads((folder / "manifest.json").read_text())["broken"] == [name]
