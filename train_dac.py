@@ -74,6 +74,7 @@ class DivideAndConquer(Method):
         self.clusters = TrackedClusters(
             size=len(train.labels),
             k=clusters,
+            width=args.sz_embedding if args.dac_cluster_on == "embedding" else self.network.backbone.features,
             iterations=args.dac_kmeans_iterations,
             redo=args.dac_kmeans_redo,
             backend=args.backend,
@@ -105,8 +106,8 @@ class DivideAndConquer(Method):
         if self.clusters.due(epoch, every=args.dac_recluster_every):
             embed = self.unit_features if args.dac_cluster_on == "features" else self.embed
             rows = torch.from_numpy(whole.images)
-            self.clusters.divide(self.embed_training_set(embed), rows, smallest=whole.batch_size, epoch=epoch)
-        clusters = self.clusters.drawn_from.cpu().numpy()
+            self.clusters.divide(self.embed_training_set(embed), rows, epoch=epoch)
+        clusters = self.clusters.drawn_from(whole.batch_size).numpy()
         shape = {"batch_size": whole.batch_size, "samples_per_class": whole.samples_per_class}
         sampler = ClusterBatches(self.labels, clusters, **shape, seed=self.seed, order=args.dac_cluster_order)
         batches = sampler.epoch(epoch)

@@ -61,7 +61,7 @@ def test_a_cluster_smaller_than_a_batch_is_an_error(clustered):
 
 
 def tracked(k=3, size=60):
-    return TrackedClusters(size=size, k=k, iterations=20, redo=2, backend="torch", seed=0)
+    return TrackedClusters(size=size, k=k, width=3, iterations=20, redo=2, backend="torch", seed=0)
 
 
 def blobs(order, per_blob=20):
@@ -73,16 +73,16 @@ def blobs(order, per_blob=20):
 
 def test_clusters_keep_their_numbers_and_count_what_changed():
     clusters, rows = tracked(), torch.arange(60)
-    clusters.divide(blobs([0, 1, 2]), rows, smallest=1, epoch=0)
+    clusters.divide(blobs([0, 1, 2]), rows, epoch=0)
     first = clusters.assignment.clone()
     assert sorted(torch.bincount(first).tolist()) == [20, 20, 20]
-    clusters.divide(blobs([2, 0, 1]), rows, smallest=1, epoch=2)  # other places, other starts, the same groups
+    clusters.divide(blobs([2, 0, 1]), rows, epoch=2)  # other places, other starts, the same groups
     assert torch.equal(clusters.assignment, first)
     assert clusters.changed == 0
     assert clusters.made_in == 2
     moved = blobs([0, 1, 2])
     moved[:6] = moved[20]
-    clusters.divide(moved, rows, smallest=1, epoch=4)
+    clusters.divide(moved, rows, epoch=4)
     assert clusters.changed.item() == pytest.approx(0.1)
     assert torch.equal(clusters.assignment[6:], first[6:])
 
@@ -91,20 +91,34 @@ def test_small_clusters_join_others_for_drawing_and_stay_for_matching():
     clusters, rows = tracked(), torch.arange(60)
     uneven = blobs([0, 1, 2])
     uneven[5:20] = uneven[20]  # five rows stay around the first centre
-    clusters.divide(uneven, rows, smallest=10, epoch=0)
+    clusters.divide(uneven, rows, epoch=0)
     assert sorted(torch.bincount(clusters.assignment).tolist()) == [5, 20, 35]
-    drawn = torch.bincount(clusters.drawn_from)
+    assignment = clusters.assignment.clone()
+    drawn_from = clusters.drawn_from(10)
+    assert torch.equal(clusters.assignment, assignment)
+    drawn = torch.bincount(drawn_from)
     assert drawn[drawn > 0].min() >= 10
     assert drawn.sum() == 60
     large = torch.bincount(clusters.assignment)[clusters.assignment] >= 10
-    assert torch.equal(clusters.drawn_from[large], clusters.assignment[large])
+    assert torch.equal(drawn_from[large], clusters.assignment[large])
+    assert torch.equal(clusters.drawn_from(5), clusters.assignment), "merged for a batch, not for good"
+    assert clusters.drawn_from(36).unique().numel() == 1
+
+
+def test_centroids_have_the_numbers_of_their_clusters():
+    clusters, rows = tracked(), torch.arange(60)
+    clusters.divide(blobs([0, 1, 2]), rows, epoch=0)
+    moved = blobs([2, 0, 1])
+    clusters.divide(moved, rows, epoch=2)
+    means = torch.stack([moved[clusters.assignment == k].mean(0) for k in range(3)])
+    torch.testing.assert_close(clusters.centroids, means)
 
 
 def test_rows_that_are_not_clustered_stay_outside():
     clusters = tracked()
-    clusters.divide(blobs([0, 1, 2]), torch.arange(50), smallest=1, epoch=0)
+    clusters.divide(blobs([0, 1, 2]), torch.arange(50), epoch=0)
     assert (clusters.assignment[50:] == -1).all()
-    assert (clusters.drawn_from[50:] == -1).all()
+    assert (clusters.drawn_from(1)[50:] == -1).all()
 
 
 def test_when_a_clustering_is_due():

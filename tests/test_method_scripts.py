@@ -33,7 +33,7 @@ TERMS = {
 REMEMBERED = {
     "diva": {"contrast.queue", "contrast.pointer", "key_network.network.backbone.net.bn1.running_mean",
              "separation.regressors.0.0.weight", "margins.disc.beta"},
-    "dac": {"clusters.assignment", "clusters.drawn_from", "clusters.made_in", "of_whole.beta"},
+    "dac": {"clusters.assignment", "clusters.centroids", "clusters.made_in", "of_whole.beta"},
     "bier": {"decorrelation.regressors.0.0.weight", "prefitted"},
     "sndl": {"memory.rows", "memory.written", "memory.momentum", "joint.classifier.weight"},
 }  # fmt: skip

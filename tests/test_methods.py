@@ -330,7 +330,7 @@ def test_dac_gradients_are_exactly_zero_outside_the_active_slice(split):
     for number in range(len(method.epoch_batches(0))):
         batch = batch_of(method, split, number)
         (name,) = step(method, batch)
-        assert {f"slice{k}" for k in method.clusters.drawn_from[batch.indices].tolist()} == {name}
+        assert {f"slice{k}" for k in method.clusters.drawn_from(12)[batch.indices].tolist()} == {name}
         for slice_, head in method.network.heads.items():
             if slice_ == name:
                 assert head.weight.grad.any()
@@ -369,12 +369,27 @@ def test_dac_clusters_are_made_every_t_epochs_and_survive_a_restart(split):
         assert np.array_equal(restored.epoch_batches(epoch), method.epoch_batches(epoch))
 
 
+def test_dac_clusters_fit_the_batches_of_a_run_resumed_on_more_processes(split):
+    """The global batch of two processes is that of one process with twice the --batch_size."""
+    flags = ("--dac_nb_clusters", 4, "--dac_recluster_every", 50)
+    method = build("dac", split, *flags)
+    method.epoch_batches(0)
+    doubled = build("dac", split, *flags, "--batch_size", 24)
+    assert len(set(method.clusters.drawn_from(12).tolist())) > len(set(method.clusters.drawn_from(24).tolist()))
+    doubled.load_state_dict(method.state_dict())
+    doubled.embed_training_set = None  # would fail if it were called
+    batches = np.asarray(doubled.epoch_batches(1))
+    assert batches.shape[1] == 24
+    pools = doubled.clusters.drawn_from(24).numpy()[batches]
+    assert (pools == pools[:, :1]).all()
+
+
 def phases(method, epochs):
     """(term, whether batches stay within a cluster) of each epoch."""
     for epoch in epochs:
         method.epoch = epoch
         batches = np.asarray(method.epoch_batches(epoch))
-        drawn_from = method.clusters.drawn_from.numpy()[batches]
+        drawn_from = method.clusters.drawn_from(batches.shape[1]).numpy()[batches]
         yield method.slices_train, bool((drawn_from == drawn_from[:, :1]).all())
 
 

@@ -91,21 +91,21 @@ class TrackedClusters(nn.Module):
 
     All of it is buffers: a resumed run goes on with the clusters that it had.
 
-    size, k           N and the number of clusters
+    size, k, width    N, the number of clusters, and the dimensions of what is clustered
     iterations, redo  of `kmeans`
     backend, seed
     """
 
     assignment: Tensor  # (N,) int64, cluster as k-means has it, renumbered; -1: not clustered
-    drawn_from: Tensor  # (N,) int64, the same after clusters that were too small were merged
+    centroids: Tensor  # (k, width) float32, by the same numbers; 0 for clusters without rows
     made_in: Tensor  # () int64, epoch of the clustering; -1 before the first
     changed: Tensor  # () float32, share of images that it moved to another cluster
 
-    def __init__(self, *, size: int, k: int, iterations: int, redo: int, backend: str, seed: int) -> None:
+    def __init__(self, *, size: int, k: int, width: int, iterations: int, redo: int, backend: str, seed: int) -> None:
         super().__init__()
         self.k, self.iterations, self.redo, self.backend, self.seed = k, iterations, redo, backend, seed
         self.register_buffer("assignment", torch.full((size,), -1))
-        self.register_buffer("drawn_from", torch.full((size,), -1))
+        self.register_buffer("centroids", torch.zeros(k, width))
         self.register_buffer("made_in", torch.tensor(-1))
         self.register_buffer("changed", torch.tensor(1.0))
 
@@ -114,8 +114,8 @@ class TrackedClusters(nn.Module):
         made_in = int(self.made_in)
         return made_in < 0 or (epoch % every == 0 and epoch != made_in)
 
-    def divide(self, embeddings: Tensor, rows: Tensor, *, smallest: int, epoch: int) -> None:
-        """Cluster the given rows (M,) int64 of embeddings (N, D); clusters below `smallest` rows are merged.
+    def divide(self, embeddings: Tensor, rows: Tensor, *, epoch: int) -> None:
+        """Cluster the given rows (M,) int64 of embeddings (N, width).
 
         The main process does it, and the others take over what it found.
         """
@@ -129,14 +129,23 @@ class TrackedClusters(nn.Module):
             kept = found.assignment
             if self.made_in >= 0:
                 kept = match_clusters(previous, kept, self.k)
-            number = torch.zeros(self.k, dtype=torch.int64, device=kept.device)
-            number[found.assignment] = kept  # k-means' number of a cluster -> the one that it keeps
             self.assignment[rows] = kept
-            self.drawn_from[rows] = number[merge_small(found, smallest)]
+            self.centroids.zero_()
+            self.centroids[kept] = found.centroids[found.assignment].to(self.centroids.dtype)
             self.changed.fill_((kept != previous).float().mean())
         self.made_in.fill_(epoch)
-        for buffer in (self.assignment, self.drawn_from, self.changed):
+        for buffer in (self.assignment, self.centroids, self.changed):
             broadcast(buffer)
+
+    def drawn_from(self, smallest: int) -> Tensor:
+        """(N,) int64 on the CPU: `assignment` after clusters of fewer than `smallest` rows were merged.
+
+        Not kept, since a resumed run may have larger batches; on the CPU, where every process finds the same.
+        """
+        merged = self.assignment.cpu().clone()
+        clustered = merged >= 0
+        merged[clustered] = merge_small(Clusters(merged[clustered], self.centroids.cpu()), smallest)
+        return merged
 
 
 def _faiss_centroids(rows: Tensor, k: int, seed: int, iterations: int, redo: int, *, gpu: bool) -> Tensor:
