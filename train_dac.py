@@ -15,7 +15,8 @@ Differences from the paper
     Labels are sets: they choose triplets within a batch, by `--label_relation`, and play no part in clustering. Images
     without labels are neither clustered nor drawn.
     Clusters come in proportion to their size, each image about once an epoch (the paper draws clusters uniformly), and
-    clusters smaller than a batch are merged into the nearest one, so that none starves.
+    clusters smaller than a batch draw from the nearest one's images as well; their slice has its turn in proportion
+    to their own size.
     The whole embedding has a margin loss of its own; boundaries beta are fixed at 1.2, as in the released code
     (`--margin_learn_beta`). Slices out of turn have no gradient at all, so Adam and weight decay leave them alone.
     The released recipe (`--dac_preset authors`) clusters the features before the embedding, trains the whole embedding
@@ -70,7 +71,7 @@ class DivideAndConquer(Method):
         self.miner = MINERS.build(args.dac_batch_miner, args, relation=self.relation)
         self.of_slice = nn.ModuleList(CRITERIA.build("margin", args, num_classes=classes) for _ in slices)
         self.of_whole = CRITERIA.build("margin", args, num_classes=classes)
-        self.drawn_from: list[int] = []  # cluster of each batch of the epoch: on the host, which does not wait for it
+        self.drawn_from: list[int] = []  # cluster of each batch's first image: on the host, which does not wait
         self.clusters = TrackedClusters(
             size=len(train.labels),
             k=clusters,
@@ -107,11 +108,11 @@ class DivideAndConquer(Method):
             embed = self.unit_features if args.dac_cluster_on == "features" else self.embed
             rows = torch.from_numpy(whole.images)
             self.clusters.divide(self.embed_training_set(embed), rows, epoch=epoch)
-        clusters = self.clusters.drawn_from(whole.batch_size).numpy()
+        pools = self.clusters.drawn_from(whole.batch_size).numpy()
         shape = {"batch_size": whole.batch_size, "samples_per_class": whole.samples_per_class}
-        sampler = ClusterBatches(self.labels, clusters, **shape, seed=self.seed, order=args.dac_cluster_order)
+        sampler = ClusterBatches(self.labels, pools, **shape, seed=self.seed, order=args.dac_cluster_order)
         batches = sampler.epoch(epoch)
-        self.drawn_from = clusters[batches[:, 0]].tolist()
+        self.drawn_from = self.clusters.assignment.cpu().numpy()[batches[:, 0]].tolist()
         return batches
 
     def unit_features(self, images: Tensor) -> Tensor:

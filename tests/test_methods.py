@@ -330,7 +330,7 @@ def test_dac_gradients_are_exactly_zero_outside_the_active_slice(split):
     for number in range(len(method.epoch_batches(0))):
         batch = batch_of(method, split, number)
         (name,) = step(method, batch)
-        assert {f"slice{k}" for k in method.clusters.drawn_from(12)[batch.indices].tolist()} == {name}
+        assert name == f"slice{method.clusters.assignment[batch.indices[0]]}"
         for slice_, head in method.network.heads.items():
             if slice_ == name:
                 assert head.weight.grad.any()
@@ -367,6 +367,25 @@ def test_dac_clusters_are_made_every_t_epochs_and_survive_a_restart(split):
     restored.embed_training_set = None  # would fail if it were called
     for epoch in (2, 3):
         assert np.array_equal(restored.epoch_batches(epoch), method.epoch_batches(epoch))
+
+
+def test_dac_every_slice_has_its_turn_though_its_cluster_is_smaller_than_a_batch(split):
+    method = build("dac", split, "--dac_nb_clusters", 8, "--dac_recluster_every", 50)
+    method.epoch_batches(0)
+    sizes = [2, 3, 4, 5, 6, 7, 9, 36]
+    method.clusters.assignment.copy_(torch.arange(8).repeat_interleave(torch.tensor(sizes))[torch.randperm(N)])
+    turns = np.zeros(8, int)
+    for epoch in range(40):
+        batches = np.asarray(method.epoch_batches(epoch))
+        pools = method.clusters.drawn_from(12).numpy()
+        assert np.bincount(pools)[np.unique(pools)].min() >= 12
+        assert (pools[batches] == pools[batches[:, :1]]).all()
+        turns += np.bincount(method.drawn_from, minlength=8)
+    assert turns.min() > 0
+    assert turns.argmax() == 7
+    batch = batch_of(method, split, epoch=39)
+    (term,) = step(method, batch)
+    assert term == f"slice{method.clusters.assignment[batch.indices[0]]}"
 
 
 def test_dac_clusters_fit_the_batches_of_a_run_resumed_on_more_processes(split):
