@@ -38,8 +38,7 @@ class ResNet(Backbone):
         self.features = net.fc.in_features
         net.fc = nn.Identity()
         if weights != "none":
-            state = pretrained_state(self.arch, weights)
-            load_pretrained(net, state, bands, source=weights)
+            load_pretrained(net, pretrained_state(self.arch, weights), bands, source=weights)
         elif len(bands) != 3:
             net.conv1 = _stem(net.conv1, len(bands))
             nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -80,7 +79,7 @@ def inflate_stem(weight: Tensor, bands: tuple[str, ...]) -> Tensor:
 
 
 def pretrained_state(arch: str, weights: str) -> dict[str, Tensor]:
-    """State dict of `weights` with torchvision's names, without classifier. Raises UserError."""
+    """State dict of `weights`, named as its source names it. Raises UserError."""
     if weights in ("imagenet", "imagenet_v2"):
         version = "IMAGENET1K_V1" if weights == "imagenet" else "IMAGENET1K_V2"
         enum = torchvision.models.get_model_weights(arch)
@@ -97,9 +96,8 @@ def pretrained_state(arch: str, weights: str) -> dict[str, Tensor]:
                 f"--weights {weights} could not be had ({error}). Put the file of {entry.url} at {cache}, or give its "
                 "path with --weights PATH, or train from scratch with --weights none"
             ) from error
-    else:
-        state = read_state(Path(weights))
-    return normalise_names(state)
+        return state
+    return read_state(Path(weights))
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -136,14 +134,20 @@ def normalise_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_pretrained(net: nn.Module, state: dict[str, Tensor], bands: tuple[str, ...], *, source: str) -> None:
-    """Fill `net` in place, adapting its first layer to the bands. Every tensor must be there and fit."""
+    """Fill `net` in place, adapting its first layer to the bands. Every tensor must be there and fit.
+
+    Three channels are R, G, B, except in a network of this project: it was trained on bands in their order.
+    """
+    in_band_order = any("backbone.net." in name for name in state)
+    state = normalise_names(state)
     stem = state.get("conv1.weight")
-    if stem is not None and stem.shape[1] != len(bands):
-        if stem.shape[1] != 3:
+    if stem is not None and not (in_band_order and stem.shape[1] == len(bands)):
+        if stem.shape[1] == 3:
+            state = {**state, "conv1.weight": inflate_stem(stem, bands)}
+        elif stem.shape[1] != len(bands):
             raise UserError(
                 f"--weights {source} is for {stem.shape[1]} bands; this run has {len(bands)}: {', '.join(bands)}"
             )
-        state = {**state, "conv1.weight": inflate_stem(stem, bands)}
     if len(bands) != 3:
         net.conv1 = _stem(net.conv1, len(bands))  # type: ignore[arg-type]
     # torchvision's oldest files lack the step counter of batch norm, which nothing here reads.

@@ -96,6 +96,20 @@ def test_stem_for_twelve_bands_keeps_visible_filters_and_the_response_to_gray():
     torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("bands", [("B02", "B03", "B04"), ("B04", "B08", "B11")])
+def test_three_bands_get_their_filters_by_name(bands, torchvision_state, tmp_path):
+    torch.save(torchvision_state, tmp_path / "rgb.pth")
+    filters = torchvision_state["conv1.weight"]
+    of_band = {"B04": filters[:, 0], "B03": filters[:, 1], "B02": filters[:, 2]}
+    loaded = build(bands=bands, weights=tmp_path / "rgb.pth")
+    for channel, band in enumerate(bands):
+        assert torch.equal(loaded.net.conv1.weight[:, channel], of_band.get(band, filters.mean(1)))
+    own = EmbeddingNetwork(arch="resnet18", bands=bands, heads={"embedding": 16})
+    torch.save(own.state_dict(), tmp_path / "mine.pth")
+    again = build(bands=bands, weights=tmp_path / "mine.pth")
+    assert torch.equal(again.net.conv1.weight, own.backbone.net.conv1.weight), "trained on these bands in this order"
+
+
 def test_frozen_batch_norm_keeps_statistics_while_weights_train():
     net = build(freeze_batch_norm=True).train()
     before = net.net.bn1.running_mean.clone()
