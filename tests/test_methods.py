@@ -583,6 +583,8 @@ def test_presets_come_after_the_defaults_and_before_the_command_line():
     assert (paper.nb_epochs, paper.sndl_momentum_epochs, paper.sz_embedding) == (120, [74, 111], 512)
     assert (authors.nb_epochs, authors.sndl_momentum_epochs, authors.sz_embedding) == (130, [80, 120], 128)
     assert (authors.optim, authors.lr, authors.backbone_lr) == ("sgd", 0.1, 0.1)
+    tuned = parameters.parse("sndl", ["--sndl_preset", "authors", "--weights", "imagenet"])
+    assert (tuned.freeze_batch_norm, tuned.color_jitter) == (False, 0.4), "the released code trains batch norm"
     given = parameters.parse("sndl", ["--sndl_preset", "authors", "--lr", "0.01", "--nb_epochs", "40"])
     assert (given.lr, given.nb_epochs, given.batch_size) == (0.01, 40, 256)
     assert parameters.parse("diva", []).num_samples_per_class == 3
