@@ -19,6 +19,8 @@ sqrt(alpha_m), alpha_m = 2m / (M (M + 1)), so that an inner product is the boost
 Differences from the paper
     Labels are sets: pairs are positive, negative or ignored by `--label_relation`; #positive leaves out the pairs of an
     image with itself, which the released code counts (`--bier_include_diagonal`).
+    l' is taken by the activation b1 (s - b2) c_y, as in the released code, so that weights lie in (0, 1); by s, they
+    would carry the factor b1 c_y.
     The paper weights groups by alpha at test time; it is the square roots that give the ensemble's score.
     The released recipe (`--bier_preset authors`) is another one than the paper's: additive boosting by small steps, the
     penalty as a mean over input units with lambda_w 1e5, groups weighted by their size. With the paper's sums, 100 is

@@ -20,6 +20,9 @@ Differences from the paper
     of a class in a batch (`--num_samples_per_class 3`); the released code draws with repetition from two.
     Weights of the queue sum to one over the queue, as in the corrected release (Eq. 6 has no normalisation), and
     earlier keys of the query's own image are left out (`--diva_moco_exclude_own no` keeps them).
+    The query's own key stands in the denominator of the contrast, unlike in Eq. 6 as typeset, and the logits of keys
+    beyond `--diva_moco_upper_cutoff` are weighted 0, where Eq. 6 only caps weights; both as in the released code.
+    Anchors whose negatives all lie beyond `--distance_upper_cutoff` are left out: their negative term would be zero.
     c is a mean over dimensions with both sides normalised, as rho = 1500 presupposes in the released code.
     The queue is not filled before training: rows that no key has reached yet take no part.
     The released recipe (`--diva_preset authors`) permutes labels for shared triplets, normalises weights over the

@@ -17,7 +17,8 @@ class Miner:
     Subclasses take their hyper-parameters as keyword-only arguments, among them `relation: PairRule` where it
     decides what is positive and negative, and implement `mine`. A miner
 
-    * never pairs two rows of one image, and never uses an image without labels;
+    * never pairs two rows of one image (but for `intra_random` with replacement), and never uses an image without
+      labels;
     * works on the embeddings' device, and waits for it only to learn how many triplets there are;
     * draws from `generator` alone, so that equal generators give equal triplets.
     """

@@ -33,7 +33,7 @@ class FastMoCo(nn.Module):
     keys, first in first out, with the images they came from. Rows not yet filled take no part.
 
     temperature    tau (0.1)
-    n_key_batches  length of the queue in (global) batches (50)
+    n_key_batches  length of the queue in batches of batch_size (30)
     lower_cutoff   0.5
     upper_cutoff   1.4
     normalise      w: "row" sums to 1 over the queue, the corrected release; uniform where the whole queue is
@@ -42,7 +42,7 @@ class FastMoCo(nn.Module):
     weight_in      "logit" as above; "none" drops w: plain MoCo
     exclude_own    leave out queue rows of the query's own image
     width          D
-    batch_size     over all processes
+    batch_size     of one process
 
     Source: Milbich et al., DiVA, ECCV 2020, eq. 6, and the authors' code, which normalises w.
     """

@@ -17,7 +17,7 @@ from utilities.labels import cosine, hamming, jaccard, overlap
 
 
 def _overlap_share(a: Tensor, b: Tensor) -> Tensor:
-    """Shared labels over those of a: a factor per row changes no gradient, and probabilities stay <= 1."""
+    """Shared labels over those of a: a factor per row changes no gradient at margin 0, and probabilities stay <= 1."""
     return overlap(a, b) / a.sum(1, dtype=torch.float32).clamp(min=1)[:, None]
 
 
