@@ -241,7 +241,7 @@ SNDL = [
     Flag("sndl_temperature", 0.05, "temperature of the neighbour softmax (T)", float),
     Flag("sndl_margin", 0.0, "cosine by which related images shall be nearer", float),
     Flag("sndl_momenta", [0.5, 0.8, 0.9], "momentum of the memory in each stage (m)", float, nargs="+", aliases=("sndl_memory_momentum",)),
-    Flag("sndl_momentum_epochs", AUTO, "epochs at which the next momentum begins; at 8/13 and 12/13 of the run", int, nargs="+"),
+    Flag("sndl_momentum_epochs", AUTO, "epochs at which the next momentum begins; of three at 8/13 and 12/13 of the run, of others in equal stages", int, nargs="+"),
     Flag("sndl_bce_weight", 1.0, "weight of the joint classifier; 0: none", float),
     switch("sndl_warm_start", "fill the memory with embeddings of the untrained network instead of random rows"),
 ]  # fmt: skip
@@ -481,8 +481,17 @@ def _derive_of_method(settings: Mapping[str, Any], default: Callable[[str, Any],
         default("dac_finetune_epoch", min(round(0.95 * epochs), epochs - 1))
         split = settings["dac_finetune_epoch"]
         default("dac_merge_epoch", round(8 / 19 * split) if settings["dac_preset"] == "authors" else split)
-    first = max(1, round(8 / 13 * epochs))
-    default("sndl_momentum_epochs", [first, max(first + 1, round(12 / 13 * epochs))])
+    if settings["method"] == "sndl":
+        default("sndl_momentum_epochs", _momentum_epochs(len(settings["sndl_momenta"]), epochs))
+
+
+def _momentum_epochs(stages: int, epochs: int) -> list[int]:
+    """First epochs of all stages but the first: three as released, others of equal length."""
+    shares = [8 / 13, 12 / 13] if stages == 3 else [stage / stages for stage in range(1, stages)]
+    starts: list[int] = []
+    for share in shares:
+        starts.append(max(round(share * epochs), starts[-1] + 1 if starts else 1))
+    return starts
 
 
 def _check(settings: Mapping[str, Any]) -> None:

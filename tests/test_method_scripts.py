@@ -110,7 +110,7 @@ def test_a_saved_run_is_evaluated(finished):
         ("diva", ("--diva_moco_n_key_batches", 50), "--diva_moco_n_key_batches 50"),
         ("dac", ("--dac_nb_clusters", 256, "--sz_embedding", 256), "--dac_nb_clusters 256 is more than"),
         ("bier", ("--bier_sizes", 4, 4, 4), "--bier_sizes 4 4 4 add up to 12, not to --sz_embedding 16"),
-        ("sndl", ("--sndl_momenta", 0.5), "one fewer than there are --sndl_momenta"),
+        ("sndl", ("--sndl_momenta", 0.5, "--sndl_momentum_epochs", 2), "one fewer than there are --sndl_momenta"),
     ],
 )
 def test_misuse_ends_with_2_and_leaves_nothing(demo, tmp_path, name, argv, said):

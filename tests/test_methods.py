@@ -565,6 +565,20 @@ def test_sndl_epochs_are_shuffles_with_the_momentum_of_their_stage(split):
     assert momenta == {0: 0.5, 79: 0.5, 80: 0.8, 119: 0.8, 120: 0.9, 129: 0.9}
 
 
+@pytest.mark.parametrize(
+    ("momenta", "epochs"),
+    [((0.5,), []), ((0.5, 0.9), [60]), ((0.5, 0.8, 0.9), [74, 111]), ((0.5, 0.6, 0.7, 0.8), [30, 60, 90])],
+)
+def test_sndl_stages_follow_from_the_number_of_momenta(split, momenta, epochs):
+    method = build("sndl", split, "--sndl_momenta", *momenta)
+    assert list(method.memory.boundaries) == epochs
+    for epoch, momentum in zip([0, *epochs], momenta, strict=True):
+        method.epoch_batches(epoch)
+        assert float(method.memory.momentum) == pytest.approx(momentum)
+    short = parameters.parse("sndl", ["--nb_epochs", "1", "--sndl_momenta", *map(str, momenta)])
+    assert short.sndl_momentum_epochs == list(range(1, len(momenta)))
+
+
 def test_sndl_warm_start_fills_the_memory_once(split):
     method = build("sndl", split, "--sndl_warm_start")
     assert not method.memory.written.any()
@@ -629,7 +643,7 @@ def test_help_shows_the_methods_own_defaults():
         ("bier", "--bier_sizes -1 513", "--bier_sizes -1 513"),
         ("bier", "--bier_groups 0", "--bier_groups 0 must be at least 1"),
         ("bier", "--bier_groups 300", "cannot be split into 300 growing groups"),
-        ("sndl", "--sndl_momenta 0.5 0.9", "one fewer than there are --sndl_momenta"),
+        ("sndl", "--sndl_momenta 0.5 0.9 --sndl_momentum_epochs 3 5", "one fewer than there are --sndl_momenta"),
         ("sndl", "--sndl_temperature 0", "--sndl_temperature 0"),
         ("diva", "--diva_moco_momentum 1.5", "--diva_moco_momentum 1.5"),
     ],
