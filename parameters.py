@@ -114,7 +114,7 @@ WANDB = [
 ]
 
 PAIRS = [
-    Flag("label_relation", "jaccard", "positive pairs: jaccard >= --positive_threshold, any shared label, identical sets", choices=labels.RELATIONS),
+    Flag("label_relation", "jaccard", "positive pairs: jaccard >= --positive_threshold, any shared label (always so for multilabel_semihard), identical sets", choices=labels.RELATIONS),
     Flag("positive_threshold", 0.5, "jaccard: similarity from which on a pair is positive", float),
     Flag("negative_threshold", 0.0, "jaccard: similarity up to which a pair is negative (0: nothing shared)", float),
 ]  # fmt: skip

@@ -53,7 +53,8 @@ class Baseline(Method):
         self.network = EmbeddingNetwork.from_settings(args, train.bands, heads={"embedding": args.sz_embedding})
         self.miner: Miner | None = None
         if args.baseline_loss not in of_batches():
-            self.relation, self.miner = relation, MINERS.build(args.baseline_batch_miner, args, relation=relation)
+            self.miner = MINERS.build(args.baseline_batch_miner, args, relation=relation)
+            self.relation = self.miner.relation
         self.criterion = CRITERIA.build(args.baseline_loss, args, relation=relation, num_classes=train.labels.shape[1])
         self.sampler: ClassBalancedBatches | ShuffledBatches
         if args.baseline_batches == "balanced":

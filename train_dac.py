@@ -59,7 +59,7 @@ class DivideAndConquer(Method):
         super().__init__(seed=args.random_seed)
         self.args, self.labels = args, train.labels
         clusters, classes = args.dac_nb_clusters, train.labels.shape[1]
-        self.relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
+        relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
         self.sampler = ClassBalancedBatches.from_settings(args, train.labels)
         if clusters > len(self.sampler.images):
             raise UserError(
@@ -68,7 +68,8 @@ class DivideAndConquer(Method):
             )
         slices = {f"slice{k}": args.sz_embedding // clusters for k in range(clusters)}
         self.network = EmbeddingNetwork.from_settings(args, train.bands, heads=slices, head_init="xavier_normal")
-        self.miner = MINERS.build(args.dac_batch_miner, args, relation=self.relation)
+        self.miner = MINERS.build(args.dac_batch_miner, args, relation=relation)
+        self.relation = self.miner.relation
         self.of_slice = nn.ModuleList(CRITERIA.build("margin", args, num_classes=classes) for _ in slices)
         self.of_whole = CRITERIA.build("margin", args, num_classes=classes)
         self.drawn_from: list[int] = []  # cluster of each batch's first image: on the host, which does not wait

@@ -69,9 +69,10 @@ class DiVA(Method):
         self.key_network = MomentumEncoder(
             self.network, momentum=args.diva_moco_momentum, buffers=args.diva_moco_buffers
         )
-        self.relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
+        relation = PairRule(args.label_relation, args.positive_threshold, args.negative_threshold)
         miners = {"disc": args.diva_batch_miner, "shared": args.diva_shared_miner, "intra": "intra_random"}
-        self.miners = {head: MINERS.build(name, args, relation=self.relation) for head, name in miners.items()}
+        self.miners = {head: MINERS.build(name, args, relation=relation) for head, name in miners.items()}
+        self.relation = self.miners["disc"].relation
         classes = train.labels.shape[1]
         self.margins = nn.ModuleDict({head: CRITERIA.build("margin", args, num_classes=classes) for head in miners})
         self.alpha = {"disc": 1.0, "shared": args.diva_alpha_shared, "intra": args.diva_alpha_intra}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from utilities.batch import Triplets
+from utilities.labels import PairRule
 from utilities.registry import Registry
 
 
@@ -24,6 +25,7 @@ class Miner:
     """
 
     related: ClassVar[bool] = True  # whether positives are more related to their anchors than negatives are
+    relation: PairRule  # of a related miner: without both kinds of pairs by it, a batch has no triplet
 
     def __call__(
         self,

@@ -63,6 +63,7 @@ class MultiLabelSemiHard(Miner):
                 f"max_triplets {max_triplets} per anchor and coarse_draws {coarse_draws} per positive:"
                 " at least 1 and at least 0 are needed; the authors begin with 100 and 3"
             )
+        self.relation = PairRule("any_share")
         self.max_triplets = max_triplets
         self.coarse_draws = coarse_draws
 
@@ -75,7 +76,7 @@ class MultiLabelSemiHard(Miner):
         batch = _Batch(
             pairwise_distances(embeddings, embeddings),
             overlap(labels, labels),
-            *PairRule("any_share").pairs(labels, None if indices is None else indices[shuffle]),
+            *self.relation.pairs(labels, None if indices is None else indices[shuffle]),
         )
         positives = self._positives(batch, labels.shape[1], generator)
 

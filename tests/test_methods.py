@@ -193,12 +193,26 @@ def test_batches_without_pairs_are_reported(split):
     same = np.ones((24, 3), dtype=bool)
     with pytest.raises(UserError, match="1 of 1 batches hold no positive pair"):
         method.check_batches([np.arange(12)], alone)
-    with pytest.raises(UserError, match=r"no negative pair .* --label_relation jaccard; raise --batch_size"):
+    with pytest.raises(UserError, match=r"no negative pair .* jaccard \(--label_relation, .* raise --batch_size"):
         method.check_batches([np.arange(12), np.arange(12, 24)], same)
     mixed = np.concatenate([alone, alone])
     with pytest.warns(UserWarning, match="1 of 2 batches hold no positive pair"):
         method.check_batches([np.arange(12), np.r_[0:6, 12:18]], mixed)
     build("sndl", split).check_batches([np.arange(12)], alone)  # needs no pairs within a batch
+
+
+@pytest.mark.parametrize("name", ["baseline", "dac", "diva"])
+def test_batches_are_judged_by_the_relation_of_the_miner(split, name):
+    """Images that share one label of four: none alike to `jaccard`, all related to `multilabel_semihard`."""
+    little = np.zeros((12, 20), bool)
+    little[:, 0] = little[6:, 1] = little[:6, 2] = True
+    little[np.arange(12), np.arange(12) + 4] = True
+    little[0] = np.eye(20)[3]
+    strict = build(name, split, "--positive_threshold", 0.9)
+    with pytest.raises(UserError, match="hold no positive pair"):
+        strict.check_batches([np.arange(12)], little)
+    shared = build(name, split, "--positive_threshold", 0.9, f"--{name}_batch_miner", "multilabel_semihard")
+    shared.check_batches([np.arange(12)], little)
 
 
 def test_a_batch_without_any_pair_costs_nothing_and_harms_nothing(split):

@@ -39,7 +39,7 @@ class Method(nn.Module):
 
     network: Any  # an architectures.embedding.EmbeddingNetwork, which this floor does not import
     sampler: BatchSampler
-    relation: PairRule | None = None  # of a method that needs both kinds of pairs within a batch
+    relation: PairRule | None = None  # by which every batch needs both kinds of pairs, its miner's where it has one
 
     def __init__(self, *, seed: int) -> None:
         super().__init__()
@@ -101,8 +101,9 @@ class Method(nn.Module):
             lacking = [b for b in batches if not getattr(self.relation.pairs(torch.from_numpy(labels[b])), kind).any()]
             if lacking:
                 message = (
-                    f"{len(lacking)} of {len(batches)} batches hold no {kind} pair of images under --label_relation "
-                    f"{self.relation.relation}; raise --batch_size or --num_samples_per_class, or change the relation"
+                    f"{len(lacking)} of {len(batches)} batches hold no {kind} pair of images by the relation "
+                    f"{self.relation.relation} (--label_relation, or the miner's own); raise --batch_size or "
+                    "--num_samples_per_class, or change the relation"
                 )
                 if len(lacking) == len(batches):
                     raise UserError(message)
