@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -543,10 +544,18 @@ def _check_parts(settings: Mapping[str, Any]) -> None:
         raise UserError(
             f"--bier_sizes {' '.join(map(str, sizes))} add up to {sum(sizes)}, not to --sz_embedding {width}; change one"
         )
-    if method == "dac" and not 0 <= settings["dac_merge_epoch"] <= settings["dac_finetune_epoch"]:
-        raise UserError(
-            f"--dac_merge_epoch {settings['dac_merge_epoch']} must lie between 0 and --dac_finetune_epoch "
-            f"{settings['dac_finetune_epoch']}"
+    if method == "dac":
+        _check_phases(settings["dac_merge_epoch"], settings["dac_finetune_epoch"], settings["nb_epochs"])
+
+
+def _check_phases(merge: int, finetune: int, epochs: int) -> None:
+    if not 0 <= merge <= finetune:
+        raise UserError(f"--dac_merge_epoch {merge} must lie between 0 and --dac_finetune_epoch {finetune}")
+    if finetune >= epochs:
+        warnings.warn(
+            f"--dac_finetune_epoch {finetune} is not below --nb_epochs {epochs}: no epoch trains the whole embedding on "
+            "all data, as divide and conquer ends; lower it, or leave it out for 95 % of the run",
+            stacklevel=2,
         )
 
 

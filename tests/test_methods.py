@@ -435,6 +435,14 @@ def test_dac_phases_of_the_paper_and_of_the_released_recipe(split):
     assert list(phases(authors, (0, 79, 80, 189, 190, 199))) == expected
 
 
+def test_dac_without_an_epoch_on_all_data_is_warned_of(recwarn):
+    assert parameters.parse("dac", ["--nb_epochs", "1"]).dac_finetune_epoch == 0
+    parameters.parse("dac", ["--nb_epochs", "20", "--dac_finetune_epoch", "19"])
+    assert not recwarn
+    with pytest.warns(UserWarning, match="--dac_finetune_epoch 20 is not below --nb_epochs 20"):
+        parameters.parse("dac", ["--nb_epochs", "20", "--dac_finetune_epoch", "20"])
+
+
 def test_dac_whole_embedding_has_its_own_criterion(split):
     method = build("dac", split, "--dac_nb_clusters", 2, "--dac_finetune_epoch", 0, "--margin_learn_beta", "yes")
     terms = step(method, batch_of(method, split))
