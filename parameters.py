@@ -59,7 +59,7 @@ DATA = [
     Flag("cache_path", None, "folder for prepared data; default: inside --source_path"),
     SKIP_BROKEN_IMAGES,
     Flag("num_workers", 2, "processes that read images; 0: the training process itself", int, low=0),
-    Flag("num_samples_per_class", 2, "images drawn for each class of a balanced batch (m)", int, low=1),
+    Flag("num_samples_per_class", 2, "images drawn for each class of a balanced batch (SNDL shuffles plainly) (m)", int, low=1),
     Flag("batch_size", 120, "images of a training batch on each process", int, low=1),
     Flag("eval_batch_size", 250, "images of an evaluation batch on each process", int, low=1),
 ]  # fmt: skip
@@ -77,7 +77,6 @@ TRAINING = [
     Flag("optim", AUTO, "optimizer; adam with pretrained weights, adamw from scratch", choices=(*optim.OPTIMIZERS, AUTO)),
     Flag("lr", AUTO, "learning rate of the heads; 1e-5 with pretrained weights, 1e-3 from scratch", float, low=0),
     Flag("backbone_lr", AUTO, "learning rate of the backbone; as --lr", float, low=0),
-    Flag("criterion_lr", 5e-4, "learning rate of a criterion's own parameters, such as beta (Wu et al. 2017)", float, low=0),
     Flag("weight_decay", AUTO, "weight decay; 4e-4 with pretrained weights, 0.05 from scratch", float, aliases=("decay",), low=0),
     Flag("momentum", 0.9, "momentum of sgd", float, low=0, high=1),
     Flag("scheduler", AUTO, "learning-rate schedule; step with pretrained weights, onecycle from scratch", choices=(*optim.SCHEDULES, AUTO)),
@@ -126,7 +125,7 @@ MARGIN = [
     Flag("margin_nu", 0.0, "margin loss: weight of the regulariser on beta (nu)", float),
     Flag("margin_per_class", True, "margin loss: one boundary per class", yes_no),
     Flag("margin_learn_beta", True, "margin loss: boundaries are learned", yes_no),
-    Flag("triplet_margin", 0.0, "triplet loss: how much nearer than the negative the positive must be", float),
+    Flag("criterion_lr", 5e-4, "margin loss: learning rate of the boundaries (Wu et al. 2017)", float, low=0),
 ]
 
 MINING = [
@@ -146,18 +145,6 @@ MINING = [
         int,
     ),
     Flag("nearest_beyond_lower_cutoff", 0.5, "nearest_beyond: negatives nearer than this are passed over", float),
-    Flag(
-        "distance_positive",
-        "distance",
-        "shared_distance: positives by distance weights as well, or random",
-        choices=POSITIVES,
-    ),
-    Flag(
-        "intra_random_with_replacement",
-        False,
-        "intra_random: images of a triplet may coincide, as in the released code",
-        yes_no,
-    ),
 ]
 
 BASELINE = [
@@ -174,6 +161,7 @@ BASELINE = [
         "class-balanced batches, or shuffles of the training set",
         choices=("balanced", "shuffled"),
     ),
+    Flag("triplet_margin", 0.0, "triplet loss: how much nearer than the negative the positive must be", float),
     Flag("batch_nca_weighting", "jaccard", "batch_nca: similarity of two label sets (w)", choices=tuple(WEIGHTINGS)),
     Flag("batch_nca_temperature", 0.1, "batch_nca: temperature of the neighbour softmax (T)", float),
 ]
@@ -184,6 +172,8 @@ DIVA = [
     Flag("diva_preset", "paper", "paper: as published; authors: their released recipe with its quirks", choices=PRESET_NAMES),
     Flag("diva_batch_miner", "distance", "miner of the discriminative head", choices=related_miners()),
     Flag("diva_shared_miner", "shared_distance", "miner of the class-shared head; random_distance permutes labels, as the released code", choices=("shared_distance", "random_distance")),
+    Flag("distance_positive", "distance", "shared_distance: positives by distance weights as well, or random", choices=POSITIVES),
+    Flag("intra_random_with_replacement", False, "miner of the intra-class head: images of a triplet may coincide, as in the released code", yes_no),
     Flag("diva_alpha_shared", 0.3, "weight of the class-shared loss (alpha_1)", float),
     Flag("diva_alpha_intra", 0.3, "weight of the intra-class loss (alpha_2)", float),
     Flag("diva_alpha_nce", 0.3, "weight of the self-similarity loss (alpha_3)", float, aliases=("diva_alpha_ssl",)),
@@ -334,7 +324,7 @@ GROUPS: dict[str, list[Flag]] = {
     "run and evaluation": RUN,
     "Weights & Biases": WANDB,
     "pairs of images": PAIRS,
-    "margin and triplet loss": MARGIN,
+    "margin loss": MARGIN,
     "miners": MINING,
     "baseline": BASELINE,
     "DiVA": DIVA,
@@ -343,9 +333,9 @@ GROUPS: dict[str, list[Flag]] = {
     "SNDL": SNDL,
 }
 OF_METHOD = {
-    "baseline": ("pairs of images", "margin and triplet loss", "miners", "baseline"),
-    "diva": ("pairs of images", "margin and triplet loss", "miners", "DiVA"),
-    "dac": ("pairs of images", "margin and triplet loss", "miners", "divide and conquer"),
+    "baseline": ("pairs of images", "margin loss", "miners", "baseline"),
+    "diva": ("pairs of images", "margin loss", "miners", "DiVA"),
+    "dac": ("pairs of images", "margin loss", "miners", "divide and conquer"),
     "bier": ("pairs of images", "BIER"),
     "sndl": ("SNDL",),
 }

@@ -648,7 +648,7 @@ def test_the_authors_preset_builds_and_steps(name, split):
 
 
 def test_help_shows_the_methods_own_defaults():
-    assert "images drawn for each class of a balanced batch (m) [3]" in " ".join(
+    assert "images drawn for each class of a balanced batch (SNDL shuffles plainly) (m) [3]" in " ".join(
         parameters.parser_of("diva").format_help().split()
     )
 

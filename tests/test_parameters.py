@@ -186,6 +186,19 @@ def test_every_hyper_parameter_of_a_registered_class_is_a_flag():
             assert not missing, f"{registry.kind} {name} needs --{', --'.join(missing)}"
 
 
+def test_a_script_lists_only_flags_that_do_something_there():
+    readers = {
+        "distance_positive": {"diva"},
+        "intra_random_with_replacement": {"diva"},
+        "triplet_margin": {"baseline"},
+        "criterion_lr": {"baseline", "diva", "dac"},
+    }
+    for name, methods in readers.items():
+        listing = {m for m in parameters.METHODS for group in parameters.groups_of(m).values() for flag in group
+                   if flag.name == name}  # fmt: skip
+        assert listing == methods, name
+
+
 def test_registered_classes_have_keyword_only_parameters_without_defaults():
     for registry in (MINERS, CRITERIA):
         for name in registry:

@@ -83,7 +83,7 @@ class Method(nn.Module):
             {
                 "name": "criterion",
                 "params": [p for p in trained if id(p) not in backbone | heads],
-                "lr": args["criterion_lr"],
+                "lr": args.get("criterion_lr"),  # absent where a method gives all of these a rate of their own
                 "weight_decay": 0.0,
             },
         ]
