@@ -4,7 +4,7 @@ Every function takes multi-hot rows and returns a (M, N) float32 matrix on their
 number of labels of image i, O = Y Y^T the shared counts and L the number of labels in all:
 
     overlap O | jaccard O / (n_i + n_j - O) | cosine O / sqrt(n_i n_j) | hamming 1 - (n_i + n_j - 2 O) / L
-    subset [0 < n_j = O] | identical [n_i = n_j = O > 0]
+    subset [0 < n_j = O]
 
 An image without labels is related to nothing: its similarities are 0 (hamming excepted, where two empty
 sets agree in every label). On one-hot labels all but hamming reduce to [y_i == y_j].
@@ -12,7 +12,6 @@ sets agree in every label). On one-hot labels all but hamming reduce to [y_i == 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -50,23 +49,6 @@ def subset(a: Tensor, b: Tensor) -> Tensor:
     """1 where the labels of b are a non-empty subset of those of a. (M, L), (N, L) -> (M, N)."""
     size = b.sum(1, dtype=torch.float32)
     return ((overlap(a, b) == size) & (size > 0)).float()
-
-
-def identical(a: Tensor, b: Tensor) -> Tensor:
-    """1 where both carry the same non-empty label set. (M, L), (N, L) -> (M, N)."""
-    shared = overlap(a, b)
-    sizes_a, sizes_b = a.sum(1, dtype=torch.float32)[:, None], b.sum(1, dtype=torch.float32)
-    return ((shared == sizes_a) & (shared == sizes_b) & (shared > 0)).float()
-
-
-SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "overlap": overlap,
-    "jaccard": jaccard,
-    "cosine": cosine,
-    "hamming": hamming,
-    "subset": subset,
-    "identical": identical,
-}
 
 
 class Pairs(NamedTuple):
