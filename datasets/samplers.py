@@ -202,4 +202,6 @@ def _check(size: int, batch_size: int, what: str) -> None:
     if batch_size < 1:
         raise UserError(f"--batch_size {batch_size} must be at least 1")
     if batch_size > size:
-        raise UserError(f"--batch_size {batch_size} is more than the {size} {what} of the split; lower it")
+        ranks = world_size()
+        on_all = "is" if ranks == 1 else f"on {ranks} processes makes {batch_size} images,"
+        raise UserError(f"--batch_size {batch_size // ranks} {on_all} more than the {size} {what} to draw from; lower it")

@@ -56,7 +56,7 @@ def test_epochs_are_a_function_of_seed_and_epoch(clustered):
 
 
 def test_a_cluster_smaller_than_a_batch_is_an_error(clustered):
-    with pytest.raises(UserError, match="--batch_size 8 is more than the 7"):
+    with pytest.raises(UserError, match="--batch_size 8 is more than the 7 images with a label to draw from"):
         batches_of(clustered, batch_size=8)
 
 

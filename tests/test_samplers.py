@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from datasets import samplers
 from datasets.samplers import ClassBalancedBatches, SequentialBatches, ShuffledBatches, _Queue, _rounds
 from utilities.errors import UserError
 
@@ -283,8 +284,11 @@ def test_sequential_batches_are_in_order() -> None:
     assert [len(batch) for batch in SequentialBatches(8, batch_size=4).epoch(0)] == [4, 4]
 
 
-def test_plain_batches_larger_than_the_split_are_refused() -> None:
-    with pytest.raises(UserError, match="--batch_size 11 is more than the 10 images of the split"):
-        SequentialBatches(10, batch_size=11)
+def test_plain_batches_larger_than_the_split_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="--batch_size 11 is more than the 10 images to draw from"):
+        ShuffledBatches(10, batch_size=11, seed=0, drop_last=True)
+    monkeypatch.setattr(samplers, "world_size", lambda: 4)
+    with pytest.raises(UserError, match="--batch_size 3 on 4 processes makes 12 images, more than the 10 images"):
+        ShuffledBatches(10, batch_size=12, seed=0, drop_last=True)
     with pytest.raises(UserError, match="--batch_size 0 must be at least 1"):
         ShuffledBatches(10, batch_size=0, seed=0, drop_last=True)
