@@ -15,17 +15,6 @@ from utilities.errors import UserError
 from utilities.settings import Settings
 
 
-class SequentialBatches:
-    """Rows 0, 1, 2, ... in batches; the last one may be smaller."""
-
-    def __init__(self, size: int, *, batch_size: int) -> None:
-        _check(size, batch_size, "images")
-        self.size, self.batch_size = size, batch_size
-
-    def epoch(self, epoch: int) -> list[np.ndarray]:
-        return np.split(np.arange(self.size), range(self.batch_size, self.size, self.batch_size))
-
-
 class ShuffledBatches:
     """Every row once an epoch, in an order that is new in every epoch.
 
@@ -65,7 +54,7 @@ class ClassBalancedBatches:
     No epoch of N' draws reaches every image if rare classes repeat, but no image waits for ever. The images of
     a class stand in a circle, and epoch e begins the class at place e q, where q = m * floor(classes chosen in
     an epoch / classes there are) is how far it advances at least. So an image is drawn at least once in any
-    `ceil(n_c / q)` consecutive epochs, with n_c the size of the smallest class it carries: `reached_within`.
+    `ceil(n_c / q)` consecutive epochs, with n_c the size of the smallest class it carries.
     """
 
     def __init__(self, labels: np.ndarray, *, batch_size: int, samples_per_class: int, seed: int) -> None:
@@ -98,19 +87,6 @@ class ClassBalancedBatches:
         """q: places by which every class advances in an epoch, at least."""
         chosen = len(self) * (self.batch_size // self.samples_per_class)
         return self.samples_per_class * (chosen // len(self.classes))
-
-    def reached_within(self) -> np.ndarray:
-        """(N,) int64: in any so many consecutive epochs an image is drawn at least once.
-
-        0 for an image that is never drawn, -1 where an epoch is too short to choose every class.
-        """
-        epochs = np.zeros(self._size, np.int64)
-        if not self.advance:
-            epochs[self.images] = -1
-            return epochs
-        for circle in sorted(self._circles, key=len, reverse=True):
-            epochs[circle] = -(-len(circle) // self.advance)
-        return epochs
 
     def epoch(self, epoch: int) -> np.ndarray:
         """(len(self), batch_size) int64 rows of the data set."""
@@ -204,4 +180,6 @@ def _check(size: int, batch_size: int, what: str) -> None:
     if batch_size > size:
         ranks = world_size()
         on_all = "is" if ranks == 1 else f"on {ranks} processes makes {batch_size} images,"
-        raise UserError(f"--batch_size {batch_size // ranks} {on_all} more than the {size} {what} to draw from; lower it")
+        raise UserError(
+            f"--batch_size {batch_size // ranks} {on_all} more than the {size} {what} to draw from; lower it"
+        )
