@@ -26,6 +26,7 @@ from utilities import distributed
 from utilities.batch import Batch
 from utilities.batch_norm import synchronise
 from utilities.errors import RunFailure
+from utilities.loss_window import GRADIENT_NORM, LossWindow
 from utilities.settings import Settings
 
 
@@ -187,6 +188,24 @@ def batch_norm_of_bfloat16(rank):
     return max(float((a - b).abs().max()) for a, b in zip(found[0][1:], found[1][1:], strict=True))
 
 
+def logged(rank):
+    """Losses of three steps as each rank reads them, saved after the second of them or not."""
+    losses = []
+    for saves in (False, True):
+        window = LossWindow()
+        for step in range(3):
+            values = {"own": torch.tensor(rank + step / 3), "gathered": torch.tensor(0.1)}
+            window.add(0, step, 4, values, {GRADIENT_NORM: torch.tensor(1.0)}, [0.1])
+            if saves and step == 1:
+                window.share()
+                box = [window.state()]
+                dist.broadcast_object_list(box, 0)  # as all ranks read what rank 0 wrote
+                window = LossWindow()
+                window.load(box[0], torch.device("cpu"))
+        losses.append(window.read(Path("run"))["losses"])
+    return losses
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
     cases = [(kind, batch_norm) for kind in KINDS for batch_norm in BATCH_NORM]
@@ -196,6 +215,7 @@ def worker(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     dist.barrier()
     found = {"uneven": batch_norm_of_uneven_shares(rank), "bfloat16": batch_norm_of_bfloat16(rank)}
+    found["logged"] = logged(rank)
     for number, (kind, batch_norm) in enumerate(cases):
         expected = torch.load(Path(folder) / f"{number}.pt", weights_only=True)
         found[f"{kind.__name__} {batch_norm}"] = differences(kind, batch_norm, rank, expected)
@@ -220,6 +240,14 @@ def test_two_processes_equal_one_with_the_whole_batch(found, kind, batch_norm):
         assert difference["terms"] < 1e-6
         assert difference["gradient"] < 1e-6
         assert difference["state"] < 1e-6, "queues, memories, key networks and running statistics"
+
+
+def test_logged_losses_are_means_over_the_ranks_whether_saved_between_or_not(found):
+    for on_rank in found:
+        whole, resumed = on_rank["logged"]
+        assert whole == resumed
+        assert whole["own"] == pytest.approx(0.5 + 1 / 3)
+        assert whole["gathered"] == pytest.approx(0.1)
 
 
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(found):

@@ -41,7 +41,7 @@ def test_reading_empties_the_window():
 
 def test_a_saved_window_goes_on_as_if_nothing_had_happened():
     straight, saved = filled(), LossWindow()
-    saved.load(filled().state())
+    saved.load(filled().state(), torch.device("cpu"))
     for window in (straight, saved):
         add(window, 7, a=5.0)
     ours, theirs = straight.read(FOLDER), saved.read(FOLDER)

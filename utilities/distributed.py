@@ -139,6 +139,13 @@ def gather_uneven(rows: Tensor) -> Tensor:
     return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
 
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean of the ranks' values, which have one shape; values itself may be overwritten."""
+    if is_active():
+        dist.all_reduce(values)
+    return values / world_size()
+
+
 def broadcast(tensor: Tensor) -> Tensor:
     """Rank 0's values on every rank, in place; what is computed once (clusters) is computed there."""
     if is_active():

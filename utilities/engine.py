@@ -264,6 +264,7 @@ class Trainer:
     def save(self) -> None:
         """`last.pt`: all that a resumed run needs. Randomness needs nothing: it is a function of seed and step."""
         self.window.check(self.folder)
+        self.window.share()
         if distributed.is_main():
             payload = {
                 "method": self.method.state_dict(),
@@ -312,7 +313,7 @@ class Trainer:
         self.optimizer.load_state_dict(payload["optimizer"])
         self.epoch, self.batch, self.step = payload["epoch"], payload["batch"], payload["step"]
         self.best = payload["best"]
-        self.window.load(payload["window"])
+        self.window.load(payload["window"], self.device)
         world = distributed.world_size()
         if payload["world_size"] != world:
             self.batch = self.batch * payload["world_size"] // world

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from utilities.checkpoint import LAST
+from utilities.distributed import mean_over_ranks
 from utilities.errors import RunFailure
 
 GRADIENT_NORM = "gradient_norm"
@@ -40,6 +41,7 @@ class LossWindow:
         self.seconds = 0.0
         self.rates: list[float] = []
         self.unchecked = 0
+        self.unshared = 0
         self.started = time.perf_counter()
 
     @property
@@ -78,9 +80,22 @@ class LossWindow:
             raise RunFailure(_complaint(next(e for e in fresh if not torch.isfinite(e.watched).all()), folder))
         self.unchecked = len(self.entries)
 
+    def share(self) -> None:
+        """Put the mean over the ranks in the place of what each saw: a term may be of a rank's own images alone.
+
+        Every rank calls it, with the same steps in its window.
+        """
+        fresh = self.entries[self.unshared :]
+        if fresh:
+            means = mean_over_ranks(torch.cat([entry.values for entry in fresh]))
+            parts = means.split([len(entry.values) for entry in fresh])
+            self.entries[self.unshared :] = [e._replace(values=part) for e, part in zip(fresh, parts, strict=True)]
+        self.unshared = len(self.entries)
+
     def read(self, folder: Path) -> dict[str, Any]:
-        """The record of this window, which is then empty."""
+        """The record of this window over all ranks, each of which calls this; the window is then empty."""
         self.check(folder)
+        self.share()
         terms: dict[str, list[float]] = {}
         observed: dict[str, list[float]] = {}
         values = iter(torch.cat([entry.values for entry in self.entries]).tolist())  # one transfer for all steps
@@ -101,18 +116,21 @@ class LossWindow:
             "images_per_second": round(self.images / self.seconds, 1) if self.seconds else 0.0,
             "learning_rates": self.rates,
         }
-        self.entries, self.images, self.seconds, self.unchecked = [], 0, 0.0, 0
+        self.entries, self.images, self.seconds, self.unchecked, self.unshared = [], 0, 0.0, 0, 0
         return record
 
     def state(self) -> dict[str, Any]:
+        """Plain values that every rank can load: of a window that was shared."""
         entries = [(*entry[:-1], entry.values.tolist()) for entry in self.entries]
         return {"entries": entries, "images": self.images, "seconds": self.seconds, "rates": self.rates}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """device: that of the steps to come."""
         self.entries = [
-            Entry(epoch, step, tuple(terms), tuple(observed), torch.tensor(values))
+            Entry(epoch, step, tuple(terms), tuple(observed), torch.tensor(values, device=device))
             for epoch, step, terms, observed, values in state["entries"]
         ]
+        self.unshared = len(self.entries)
         self.images, self.seconds, self.rates = state["images"], state["seconds"], state["rates"]
 
 
