@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from utilities.errors import DatasetError, UserError
 
 WGS84 = "EPSG:4326"
+FARTHEST = 1e8  # metres or degrees: more than any projection of the Earth has
 DIGITS = 7  # of a degree: a centimetre
 Ring = list[list[float]]
 
@@ -56,14 +57,15 @@ def ring(footprint: Footprint) -> Ring:
     warp, errors = rasterio_module("rasterio.warp"), rasterio_module("rasterio.errors")
     west, south, east, north = footprint[1:]
     xs, ys = (west, east, east, west, west), (south, south, north, north, south)
+    nowhere = f"the corners {xs[:2]}, {ys[1:3]} lie nowhere on Earth"
+    if not all(abs(value) < FARTHEST for value in (*xs, *ys)):
+        raise DatasetError(nowhere)  # GDAL has errors of its own for these
     try:
         longitudes, latitudes = warp.transform(footprint.projection, WGS84, xs, ys)
     except errors.CRSError as error:
         raise DatasetError(f"unknown projection {footprint.projection[:80]!r}: {error}") from error
-    except rasterio_module("rasterio._err").CPLE_BaseError as error:
-        raise DatasetError(f"the corners {xs[:2]}, {ys[1:3]} lie nowhere on Earth: {error}") from error
     if not all(map(math.isfinite, (*longitudes, *latitudes))):
-        raise DatasetError(f"the corners {xs[:2]}, {ys[1:3]} lie nowhere on Earth")
+        raise DatasetError(nowhere)
     return [[round(x, DIGITS), round(y, DIGITS)] for x, y in zip(longitudes, latitudes, strict=True)]
 
 
