@@ -76,7 +76,7 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
         (["--eval_metric", "recal@1"], "recal@1"),
         (["--load_from_checkpoint", "nowhere"], "not a run folder"),
         (["--num_workers", "-1"], "--num_workers -1 must be at least 0"),
-        (["--relevance_threshold", "nan"], "--relevance_threshold nan must lie above 0 and be at most 1"),
+        (["--relevance_threshold", "nan"], "--relevance_threshold nan must be at least 0"),
     ],
 )
 def test_wrong_combinations_name_the_flags(argv, said):
