@@ -263,7 +263,7 @@ def test_several_runs_end_with_one_table_and_figure(demo_run: tuple[Path, Path],
     assert table in done.stdout
     header = next(line for line in table.splitlines() if line.startswith("| run"))
     assert [cell.strip() for cell in header.strip("|").split("|")] == [
-        "run", "method", "recall@1", "r_precision@8", "map@8", "label_jaccard@8", "images/s", "minutes",
+        "run", "method", "recall@1", "r_precision@8", "map@8", "label_jaccard@8", "images/s", "training min",
     ]  # fmt: skip
     scores = json.loads((tmp_path / "runs" / "one" / "evaluation_results" / "best_test" / "scores.json").read_text())
     rows = json.loads((folder / "comparison.json").read_text())["runs"]
