@@ -86,7 +86,7 @@ def draw_weighted(log_weights: Tensor, generator: torch.Generator | None) -> tup
 
 def shared_class(labels: Tensor, anchor: Tensor, positive: Tensor, generator: torch.Generator | None) -> Tensor:
     """A class drawn uniformly among those that anchor and positive share, (T,) int64."""
-    return draw(labels[anchor] & labels[positive], generator)[0]
+    return draw(labels.index_select(0, anchor) & labels.index_select(0, positive), generator)[0]
 
 
 def one_per_anchor(
@@ -94,7 +94,7 @@ def one_per_anchor(
 ) -> Triplets:
     """Triplets of the valid anchors, formed through a shared class. All but labels (B, L) are (B,)."""
     anchor = valid.nonzero().squeeze(1)
-    positive, negative = positive[anchor], negative[anchor]
+    positive, negative = positive.index_select(0, anchor), negative.index_select(0, anchor)
     return Triplets(anchor, positive, negative, shared_class(labels, anchor, positive, generator))
 
 

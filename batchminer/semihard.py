@@ -54,6 +54,6 @@ class SemiHard(Miner):
     ) -> tuple[Tensor, Tensor]:
         """A semi-hard negative of each (a, p) in pairs (P, 2), and whether there is one; (P,) each."""
         anchor, positive = pairs.unbind(1)
-        farther = distances[anchor] - distances[anchor, positive][:, None]
-        semihard = negative[anchor] & (farther > 0) & (farther <= self.margin)
+        farther = distances.index_select(0, anchor) - distances[anchor, positive][:, None]
+        semihard = negative.index_select(0, anchor).logical_and_(farther > 0).logical_and_(farther <= self.margin)
         return draw(semihard, generator)

@@ -33,13 +33,14 @@ class SoftHard(Miner):
     ) -> Triplets:
         positive, negative = self.relation.pairs(labels, indices)
         closeness = cosines(embeddings, embeddings)  # falls with the distance, without a root
-        nearest_negative = closeness.where(negative, -torch.inf).amax(1, keepdim=True)
-        farthest_positive = closeness.where(positive, torch.inf).amin(1, keepdim=True)
+        near = closeness.where(negative, -torch.inf)
+        far = closeness.where(positive, torch.inf)
+        nearest_negative, farthest_positive = near.amax(1, keepdim=True), far.amin(1, keepdim=True)
         any_hard = farthest_positive < nearest_negative
-        # Without a hard pair every bound is met: -inf < c < inf.
+        # Without a hard pair every bound is met: -inf < c < inf. What is no candidate meets none.
         hard = torch.empty(2, *closeness.shape, dtype=torch.bool, device=closeness.device)
-        torch.logical_and(positive, closeness < nearest_negative.where(any_hard, torch.inf), out=hard[0])
-        torch.logical_and(negative, closeness > farthest_positive.where(any_hard, -torch.inf), out=hard[1])
+        torch.lt(far, nearest_negative.where(any_hard, torch.inf), out=hard[0])
+        torch.gt(near, farthest_positive.where(any_hard, -torch.inf), out=hard[1])
         columns, has = draw(hard.flatten(0, 1), generator)  # one call draws both
         other, found = columns.chunk(2)
         return one_per_anchor(has.view(2, -1).all(0), other, found, labels, generator)
