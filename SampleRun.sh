@@ -48,8 +48,12 @@ setup() {
       echo "error: $python has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2
       exit 2
     }
-    echo "installing $requirements into .venv (some 6 GB, a few minutes; once)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt
+    echo "installing $requirements into .venv (some 8 GB, a few minutes; once)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt || {
+      echo "error: installing $requirements failed, see above; with downloads it needs some 15 GB, and here are" \
+        "$(df -h --output=avail . | tail -n 1 | tr -d ' ') free. Calling again goes on." >&2
+      exit 1
+    }
     touch "$stamp"
   ) 9>.venv/lock
 }

@@ -28,7 +28,7 @@ from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
 from datasets.cluster_batches import ORDERS
 from utilities import embedding_map, labels, logger, metrics, optim, precision, run_folder
-from utilities.errors import UserError
+from utilities.errors import UserError, main_guard
 from utilities.flags import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, underscored, yes_no
 from utilities.settings import Settings
 
@@ -591,4 +591,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    main_guard(print)(table())

@@ -5,6 +5,7 @@ What is about processes (the run to compare with, kills, resumes) runs in proces
 
 import json
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -266,3 +267,25 @@ def test_warnings_are_notes_for_who_runs_a_script(monkeypatch, capsys):
     main_guard(main)()
     assert capsys.readouterr().out == "note: some rows are odd\n"
     assert warnings.formatwarning is usual
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("lines", [1, 100_000])  # noticed when the script flushes at its end, and before
+def test_a_reader_that_goes_ends_a_script_quietly(lines, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    program = f"from utilities.errors import main_guard\nmain_guard(print)('line\\n' * {lines})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+    process.stderr.close()
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_an_error():
+    def main():
+        raise BrokenPipeError("of a worker")
+
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        main_guard(main)()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+
+STANDARD_OUTPUT = 1  # file descriptor
 
 
 class UserError(Exception):
@@ -35,7 +39,8 @@ class RunFailure(Exception):  # noqa: N818 - named for what the user reads
 
 
 def main_guard(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a script's `main`: `UserError` ends with exit code 2, `RunFailure` with 1, Ctrl-C with 130.
+    """Wrap a script's `main`: `UserError` ends with exit code 2, `RunFailure` with 1, Ctrl-C with 130, and a
+    closed standard output (`| head`) with 141, as the shell counts them.
 
     Warnings are notes meanwhile: users of a script need no line of its code.
     """
@@ -45,6 +50,7 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
         usual, warnings.formatwarning = warnings.formatwarning, _as_note
         try:
             main(*args, **kwargs)
+            sys.stdout.flush()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
@@ -54,10 +60,24 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print("interrupted: the run folder resumes with --load_from_checkpoint", file=sys.stderr)
             sys.exit(130)
+        except BrokenPipeError:
+            if not _output_closed():
+                raise  # some other pipe: of a worker, of W&B
+            sys.exit(141)
         finally:
             warnings.formatwarning = usual
 
     return guarded
+
+
+def _output_closed() -> bool:
+    """Whether nobody reads standard output any more; if so, what is still to be printed goes nowhere."""
+    poll = select.poll()
+    poll.register(STANDARD_OUTPUT, 0)  # no event is asked for: errors are always told
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
+    return True
 
 
 def _as_note(
