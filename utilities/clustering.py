@@ -185,7 +185,7 @@ def _plus_plus(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
         running = closest.double().cumsum(0)
         place = int(torch.searchsorted(running, draw * running[-1], right=True))
         chosen.append(min(place, len(rows) - 1))
-    return rows[chosen]
+    return rows[torch.tensor(chosen)]
 
 
 def _lloyd(rows: Tensor, centroids: Tensor, iterations: int) -> Tensor:
