@@ -563,6 +563,8 @@ def _launch(settings: Mapping[str, Any], argv: Sequence[str]) -> None:
     named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(seen)))  # a job may be given only some
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(named.split(",")[gpu] for gpu in chosen)
     if len(chosen) > 1:
+        cores = len(os.sched_getaffinity(0))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(chosen))))  # torchrun's own is 1
         launcher = [
             sys.executable,
             "-m",

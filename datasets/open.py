@@ -106,6 +106,7 @@ def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device)
             mean=dataset.mean,
             std=dataset.std,
             per_image=args.per_image_normalisation,
+            memory_format=torch.channels_last if args.channels_last else torch.contiguous_format,
             device=device,
         )
         for image_size, resize_to in ((args.image_size, args.resize_to), (args.small_image_size, small_resize))

@@ -55,12 +55,14 @@ class DeviceTransform:
         mean: Sequence[float],
         std: Sequence[float],
         per_image: bool = False,
+        memory_format: torch.memory_format = torch.channels_last,
         device: torch.device | str = "cpu",
     ) -> None:
         self.band_sides = tuple(band_sides)
         self.image_size = image_size
         self.resize_to = resize_to
         self.per_image = per_image
+        self.memory_format = memory_format
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
@@ -130,7 +132,7 @@ class DeviceTransform:
             std = pixels.std((2, 3), keepdim=True).clamp(min=1e-6)
         else:
             mean, std = self.mean, self.std
-        return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+        return ((pixels - mean) / std).contiguous(memory_format=self.memory_format)
 
 
 def mirrored(pixels: Tensor, draws: Tensor) -> Tensor:
@@ -166,5 +168,6 @@ def jittered(pixels: Tensor, draws: Tensor, strength: float) -> Tensor:
     pixels = pixels * brightness
     mean = pixels.mean((1, 2, 3), keepdim=True)
     pixels = mean + (pixels - mean) * contrast
-    gray = (pixels * pixels.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = pixels.split(1, dim=1)
+    gray = 0.299 * red + 0.587 * green + 0.114 * blue  # a tensor of weights would make the host wait for the device
     return (gray + (pixels - gray) * saturation).clamp(0, 255)

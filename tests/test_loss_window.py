@@ -1,5 +1,6 @@
 """Losses between two log lines."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def test_a_record_holds_means_over_the_steps_that_had_the_term():
     assert record["losses"] == {"a": 2.0, "b": 4.0, "total": 4.0}, "total: (1 + 4 + 3) / 2 steps"
     assert record["observed"] == {GRADIENT_NORM: 2.0, "coverage": 0.5}
     assert (record["epoch"], record["step"], record["learning_rates"]) == (3, 6, [pytest.approx(0.6)])
+
+
+def test_waiting_for_the_steps_of_a_device_counts_as_their_time(monkeypatch):
+    window, check = filled(), LossWindow.check
+    monkeypatch.setattr(LossWindow, "check", lambda self, folder: (time.sleep(0.2), check(self, folder)))
+    seconds = window.seconds
+    assert window.read(FOLDER)["seconds"] >= seconds + 0.2
 
 
 def test_reading_empties_the_window():

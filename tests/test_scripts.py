@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import parameters
 from datasets.synthetic import Demo
 from tests.scripts import ROOT, TINY, assert_same_run, complete_records, kill_when, records, run, run_inside, state
 from utilities import engine, flags
@@ -232,8 +233,6 @@ def test_every_documented_command_parses():
     import shlex
     import subprocess
 
-    import parameters
-
     recipes = subprocess.run(["bash", ROOT / "SampleRun.sh", "list"], capture_output=True, text=True, check=True).stdout
     commands = []
     for recipe in recipes.split()[1:]:
@@ -289,3 +288,9 @@ def test_a_broken_pipe_that_is_not_the_output_is_an_error():
 
     with pytest.raises(BrokenPipeError, match="of a worker"):
         main_guard(main)()
+
+
+def test_a_session_computes_float32_convolutions_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with engine.session(parameters.parse("baseline", ["--device", "cpu"])):
+        assert not torch.backends.cudnn.allow_tf32

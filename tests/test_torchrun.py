@@ -106,12 +106,16 @@ def gpus(monkeypatch):
     return launched
 
 
-def test_gpu_ids_of_several_become_one_process_each(gpus):
+def test_gpu_ids_of_several_become_one_process_each(gpus, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that what is set in its place is taken back
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
     parameters.parse("baseline", ["--gpu_ids", "1", "3", "--nb_epochs", "3"])
     (argv,) = gpus
     assert argv[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     assert argv[-4:] == ["1", "3", "--nb_epochs", "3"], "the command line goes on unchanged"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,3"
+    assert os.environ["OMP_NUM_THREADS"] == "8", "of the cores, each process its share"
 
 
 def test_one_gpu_id_stays_in_this_process(gpus):

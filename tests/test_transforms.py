@@ -59,6 +59,15 @@ def test_evaluation_is_the_centre_crop_normalised():
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_contiguous_images_where_the_network_is():
+    images = torch.randint(0, 255, (2, 3, 12, 12), dtype=torch.uint8)
+    plain = transform(mean=[1.0] * 3, std=[2.0] * 3, memory_format=torch.contiguous_format)
+    trained = plain.training(images, draw(2, torch.Generator().manual_seed(0)), Augmentation())
+    for out in (plain.evaluation(images), trained):
+        assert out.is_contiguous()
+        assert not out.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_per_image_normalisation():
     images = torch.randint(0, 255, (2, 3, 8, 8), dtype=torch.uint8)
     out = transform(side=8, per_image=True).evaluation(images)

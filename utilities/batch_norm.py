@@ -86,10 +86,10 @@ class _Normalise(torch.autograd.Function):
         mean_dy, mean_dy_x = both / count
         inverse = (variance + ctx.eps).rsqrt()
         scale = weight * inverse
-        # What is left is a x + b for each channel, which the forward kernel computes without leaving x's format.
-        dx += F.batch_norm(
-            x, mean, torch.ones_like(mean), -scale * inverse * mean_dy_x, -scale * mean_dy, training=False, eps=0.0
-        )
+        # What is left is a x + b for each channel, which the forward kernel computes without leaving x's format (and
+        # `F.batch_norm` of older versions not without an eps).
+        ones = torch.ones_like(mean)
+        dx += torch.batch_norm(x, -scale * inverse * mean_dy_x, -scale * mean_dy, mean, ones, False, 0.0, 0.0, False)
         return dx, d_weight, d_bias, None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from utilities.distributed import gather_uneven, rank, world_size
 from utilities.exact import on_grid, squared_distances, squared_lengths
 from utilities.labels import overlap
-from utilities.neighbours import BLOCK_BYTES
+from utilities.neighbours import default_block_bytes
 
 BINS = 200
 _BYTES_A_PAIR = 48  # float64 squares, distances, float32 and int64 counts, int64 bins
@@ -58,7 +58,7 @@ def distance_densities(
     gallery: tuple[Tensor, Tensor] | None = None,
     device: torch.device | str = "cpu",
     bins: int = BINS,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
 ) -> Densities:
     """Count all pairs of images, embeddings (N, D) unit rows and labels (N, L) multi-hot; result on the CPU.
 
@@ -71,7 +71,7 @@ def distance_densities(
     width = labels.shape[1] + 1
     counts = torch.zeros(width * bins, dtype=torch.int64, device=device)
     sums = torch.zeros(width, dtype=torch.float64, device=device)
-    for start, stop in _shares(len(rows), len(others), block_bytes):
+    for start, stop in _shares(len(rows), len(others), block_bytes or default_block_bytes(device)):
         end = stop if gallery is None else len(others)
         squared = squared_distances(rows[start:stop], others[:end], lengths[start:stop], lengths_there[:end])
         counted = torch.ones_like(squared, dtype=torch.bool)

@@ -57,7 +57,10 @@ def start(device: str) -> torch.device:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if "RANK" in os.environ and not is_active():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+        if chosen.type == "cuda":  # barriers would guess the GPU otherwise
+            dist.init_process_group("nccl", timeout=TIMEOUT, device_id=chosen)
+        else:
+            dist.init_process_group("gloo", timeout=TIMEOUT)
     return chosen
 
 

@@ -63,6 +63,7 @@ def session(args: Settings) -> Iterator[torch.device]:
     if args["backend"] != "auto":
         neighbours.resolve_backend(args["backend"], device, 1)
     torch.backends.cudnn.benchmark = device.type == "cuda"
+    precision.full_convolutions()
     yield device
     distributed.stop()
 

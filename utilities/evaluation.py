@@ -16,7 +16,7 @@ from utilities.distributed import gather_uneven, is_active, rank, world_size
 from utilities.errors import UserError
 from utilities.label_sets import GalleryFacts
 from utilities.metrics import Metric, Relevance, expand_metrics
-from utilities.neighbours import BLOCK_BYTES, Neighbours, search
+from utilities.neighbours import Neighbours, search
 from utilities.ranking import whole_ranking_values
 from utilities.scoring import Scores, facts_for, score
 
@@ -80,7 +80,7 @@ def evaluate(
     backend: str = "auto",
     gallery: tuple[Tensor, Tensor] | None = None,
     device: torch.device | str = "cpu",
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Search every query and score what was found.
@@ -98,7 +98,8 @@ def evaluate(
         raise UserError(f"queries carry {labels.shape[1]} labels and the gallery {other_labels.shape[1]}")
     deepest = max((k for _, k in wanted if k is not None), default=1)
 
-    queries, images = embeddings.to(device), others.to(device)
+    images = others.to(device)
+    queries = images if gallery is None else embeddings.to(device)
     started = time.perf_counter()
     found = _search_shares(queries, images, deepest, rows, backend, block_bytes, progress)
     searched = time.perf_counter()
@@ -135,7 +136,7 @@ def _search_shares(
     k: int,
     rows: Tensor | None,
     backend: str,
-    block_bytes: int,
+    block_bytes: int | None,
     progress: Callable[[int], object] | None,
 ) -> Neighbours:
     """`search`, each rank for its share of the queries; the whole on the CPU."""

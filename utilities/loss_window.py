@@ -65,6 +65,9 @@ class LossWindow:
         self.entries.append(Entry(epoch, step, tuple(terms), tuple(observed), values))
         self.images += images
         self.rates = rates
+        self._count_time()
+
+    def _count_time(self) -> None:
         now = time.perf_counter()
         self.seconds += now - self.started
         self.started = now
@@ -94,7 +97,8 @@ class LossWindow:
 
     def read(self, folder: Path) -> dict[str, Any]:
         """The record of this window over all ranks, each of which calls this; the window is then empty."""
-        self.check(folder)
+        self.check(folder)  # waits for the steps that a GPU has still to do, which count
+        self._count_time()
         self.share()
         terms: dict[str, list[float]] = {}
         observed: dict[str, list[float]] = {}

@@ -24,11 +24,11 @@ from utilities.errors import UserError
 from utilities.exact import float32_error, full_float32, on_grid, squared_distances, squared_lengths
 
 BACKENDS = ("auto", "faiss", "faiss-gpu", "torch")
-BLOCK_BYTES = 256 * 2**20
 FAISS_MAX_K = 2048  # the most faiss returns on a GPU; beyond it torch is the faster one on a CPU too
 _MOST_QUERIES = 16384  # a block; large enough for faiss, small enough for a progress bar
 _MARGIN = 4  # candidates beyond the k: float32 is off by far less than their spread
-_RESCORE_ROWS = 2048  # candidates measured at a time: what stays in a core's cache
+_RESCORE_ROWS = 2048  # candidates measured at a time on a CPU: what stays in a core's cache
+_RESCORE_ROWS_GPU = 2**16
 
 
 class Neighbours(NamedTuple):
@@ -84,6 +84,14 @@ def resolve_backend(backend: str, device: torch.device, k: int) -> str:
     return backend
 
 
+def default_block_bytes(device: torch.device | str) -> int:
+    """Memory of work arrays: what a CPU does not leave its caches too far for, or a sixteenth of a GPU's."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory) // 16
+    return 256 * 2**20
+
+
 def search(
     queries: Tensor,
     gallery: Tensor,
@@ -91,7 +99,7 @@ def search(
     *,
     query_rows: Tensor | None = None,
     backend: str = "auto",
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Neighbours:
     """The k nearest gallery images of every query; on the gallery's device.
@@ -99,7 +107,8 @@ def search(
     queries (Q, D) and gallery (N, D) are float32 unit rows. query_rows (Q,) int64 is the row of each query in
     the gallery, which is left out by that index, or -1 where the query is not in it; None: no query is. k is
     cut to the number of images a query can find, which the width of the result shows. Blocks of work arrays
-    stay below block_bytes; progress is called with the number of queries finished since the last call.
+    stay below block_bytes (None: `default_block_bytes`); progress is called with the number of queries finished since
+    the last call.
 
     Raises UserError for NaN or zero embeddings, a backend that is not there and a gallery without another
     image.
@@ -112,6 +121,7 @@ def search(
     rows = torch.full((len(queries),), -1) if query_rows is None else query_rows
     candidates = min(count, k + (query_rows is not None) + max(_MARGIN, k // 4))
     chosen = resolve_backend(backend, device, candidates)
+    block_bytes = block_bytes or default_block_bytes(device)
     images = on_grid(gallery, "gallery embeddings")
     asked = images if _same(queries, gallery) else on_grid(queries.to(device), "query embeddings")
     job = _Job(asked, rows.to(device), images, k)
@@ -192,7 +202,8 @@ def _measure(job: _Job, part: slice, proposed: Tensor) -> Tensor:
     """Exact squared distances to the proposed images, (b, c) -> (b, c) float64."""
     queries, lengths = job.queries[part], job.query_lengths[part]
     exact = torch.empty(proposed.shape, dtype=torch.float64, device=proposed.device)
-    step = max(1, _RESCORE_ROWS // proposed.shape[1])
+    together = _RESCORE_ROWS if proposed.device.type == "cpu" else _RESCORE_ROWS_GPU
+    step = max(1, together // proposed.shape[1])
     for start in range(0, len(proposed), step):
         few = slice(start, start + step)
         images = job.gallery[proposed[few]].double()

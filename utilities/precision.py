@@ -30,6 +30,11 @@ def resolve(precision: str, device: torch.device) -> str:
     return precision
 
 
+def full_convolutions() -> None:
+    """Let float32 convolutions on a GPU be float32: torch computes them in TF32 unless told, as it does no product."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """bf16 autocast (float32 weights, no loss scaling needed), or nothing for plain float32."""
     if resolve(precision, device) == "bf16":

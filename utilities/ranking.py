@@ -10,7 +10,7 @@ from torch import Tensor
 from utilities.exact import on_grid
 from utilities.label_sets import GalleryFacts, ideal_gain
 from utilities.metrics import SHARE, WHOLE_MEASURES, Metric, Relevance
-from utilities.neighbours import BLOCK_BYTES
+from utilities.neighbours import default_block_bytes
 from utilities.ranked_codes import Levels, Ranker
 
 _BYTES_A_PAIR = {"cpu": 10, "cuda": 56}  # one array of keys; elsewhere also codes, sorted keys and differences
@@ -28,7 +28,7 @@ def whole_ranking_values(
     relevance: Relevance,
     facts: GalleryFacts,
     query_rows: Tensor | None,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> dict[Metric, Tensor]:
     """Value of every whole-ranking metric for every query, (Q,) float64 on the CPU; NaN where nothing is
@@ -53,6 +53,7 @@ def whole_ranking_values(
         if name == "ndcg"
     }
     values = {metric: torch.empty(len(queries), dtype=torch.float64) for metric in metrics}
+    block_bytes = block_bytes or default_block_bytes(device)
     step = max(1, block_bytes // (len(gallery) * _BYTES_A_PAIR.get(device.type, 56)))
     chunk = step
     if device.type == "cpu":

@@ -92,6 +92,7 @@ def epoch(args: Namespace, folder: Path) -> dict[str, Any]:
 
 def default_precision(args: Namespace, folder: Path) -> dict[str, Any]:
     """A step as it comes and a step as it was: float32, NCHW."""
+    precision.full_convolutions()
     split, count = fake_split(1_000, 60), args.precision_batch
     size = SimpleNamespace(batch_size=count)
     steps: dict[str, Callable[[], None]] = {}
