@@ -231,7 +231,6 @@ def test_help_lists_every_flag():
 def test_every_documented_command_parses():
     """Each line that `SampleRun.sh NAME --print` shows goes through its script's parser."""
     import shlex
-    import subprocess
 
     recipes = subprocess.run(["bash", ROOT / "SampleRun.sh", "list"], capture_output=True, text=True, check=True).stdout
     commands = []
