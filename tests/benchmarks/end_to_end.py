@@ -5,8 +5,9 @@
 epoch       an epoch of `train_baseline` on generated images, read from the prepared array and augmented, beside the
             same steps on batches that are already on the device
 precision   a training step in the default precision and layout beside plain float32 and contiguous, 224 px
-validation  `Trainer.validate`, from stored pixels to a saved checkpoint and curves, beside the network's forward pass
-            and one bare search (faiss; torch on a GPU) over as many images
+validation  `Trainer.validate`, from stored pixels to a saved checkpoint and curves, with the labels of MLRSNet
+            (`../shared/data`), beside the network's forward pass and one bare search (faiss; torch on a GPU) over as
+            many images
 start       seconds from starting `train_baseline.py` on the demo data to its first step, in a process of its own
 
 Both sides of a row take turns; ratios are formed turn by turn. Sizes are flags, and stand in the table.
@@ -31,6 +32,7 @@ import torch
 import parameters
 from datasets.base import RetrievalDataset
 from datasets.open import open_data, open_loader
+from tests.benchmarks.evaluator import mlrsnet_labels
 from tests.benchmarks.step import fake_split, trainer_of
 from tests.benchmarks.timing import arguments, paired, ratio, show
 from train_baseline import Baseline
@@ -111,7 +113,11 @@ def default_precision(args: Namespace, folder: Path) -> dict[str, Any]:
 
 
 class InMemory(RetrievalDataset):
-    """As many different images as wanted (up to 65,536), stored as uint8, made from a small pool of random ones."""
+    """As many different images as wanted (up to 65,536), stored as uint8, made from a small pool of random ones.
+
+    Their labels are MLRSNet's: random ones repeat no label set, as no archive does, and what a validation counts
+    through distinct sets would be counted through pairs of images.
+    """
 
     title = "random pixels"
     label_names = tuple(f"label{number}" for number in range(60))
@@ -122,7 +128,7 @@ class InMemory(RetrievalDataset):
         super().__init__(source_path=folder, split="val")
         self.band_sides = (side,) * 3
         self.names = np.arange(images).astype(str)
-        self.labels = fake_split(images, 60).labels
+        self.labels = mlrsnet_labels(images, torch.Generator().manual_seed(0)).numpy()
         self.pool = np.random.default_rng(0).integers(0, 256, (256, 3, side, side), np.uint8)
 
     def read(self, row: int) -> np.ndarray:

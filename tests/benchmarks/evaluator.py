@@ -39,13 +39,18 @@ WHOLE = [Metric(name, None) for name in ("map", "map_at_r", "ndcg", "acg", "wap"
 SHARE = Relevance("share")
 
 
-def data(images: int) -> tuple[Tensor, Tensor]:
-    """(N, 512) unit rows and (N, 60) labels of the first `images` of MLRSNet in a fixed random order."""
+def mlrsnet_labels(images: int, draw: torch.Generator) -> Tensor:
+    """(N, 60) bool labels of so many images of MLRSNet, in random order."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         labels = torch.from_numpy(label_table(DATA, "repair").labels)
+    return labels[torch.randperm(len(labels), generator=draw)[:images]]
+
+
+def data(images: int) -> tuple[Tensor, Tensor]:
+    """(N, 512) unit rows and (N, 60) labels of the first `images` of MLRSNet in a fixed random order."""
     draw = torch.Generator().manual_seed(0)
-    labels = labels[torch.randperm(len(labels), generator=draw)[:images]]
+    labels = mlrsnet_labels(images, draw)
     directions = torch.randn(labels.shape[1], 512, generator=draw)
     rows = labels.float() @ directions + 1.5 * torch.randn(len(labels), 512, generator=draw)
     return torch.nn.functional.normalize(rows, dim=1), labels
