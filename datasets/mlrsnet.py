@@ -20,7 +20,7 @@ import numpy as np
 from datasets.base import DATASETS, Packed, RetrievalDataset
 from datasets.images import IMAGENET_MEAN, IMAGENET_STD, difference, image_files, read_rgb, refuse_difference, resized
 from datasets.label_csv import LabelTable, read_label_table
-from datasets.mlrsnet_labels import CATEGORY_LABELS, LABELS, corrupted_rows, read_workbook, repair
+from datasets.mlrsnet_labels import LABELS, corrupted_rows, listed_labels, repair
 from datasets.mlrsnet_splits import split_of
 from datasets.split_files import rows_of_split
 from utilities.errors import DatasetError, UserError, WrongFolderError
@@ -99,8 +99,7 @@ def label_table(source_path: Path, labels: str) -> LabelTable:
     table = read_label_table(folder, LABELS)
     if table.label_names != LABELS:
         return table  # another data set in this layout: nothing is known about what its categories may carry
-    workbooks = [path for suffix in (".xlsx", ".xls") if (path := source_path / f"Categories_names{suffix}").exists()]
-    repaired = repair(table, read_workbook(workbooks[0]) if workbooks else CATEGORY_LABELS)
+    repaired = repair(table, listed_labels(source_path))
     corrupted = corrupted_rows(table, repaired)
     if not corrupted:
         return table

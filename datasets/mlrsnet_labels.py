@@ -9,8 +9,10 @@ airplane_01550.jpg, which keeps a wrong `airport`. Without that one label the fi
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -108,6 +110,22 @@ def _parse_listed(text: str) -> dict[str, frozenset[str]]:
 CATEGORY_LABELS: Mapping[str, frozenset[str]] = _parse_listed(_LISTED)
 
 
+def listed_labels(folder: Path) -> Mapping[str, frozenset[str]]:
+    """Category -> labels from the workbook in `folder`; the built-in list, which equals the published workbook, where
+    there is none or nothing that reads it: a note says so then.
+    """
+    for path in (folder / "Categories_names.xlsx", folder / "Categories_names.xls"):
+        if not path.exists():
+            continue
+        try:
+            workbook_library(path)
+        except UserError as error:
+            warnings.warn(f"{error}; the labels of each category are taken from the built-in list", stacklevel=3)
+            return CATEGORY_LABELS
+        return read_workbook(path)
+    return CATEGORY_LABELS
+
+
 def read_workbook(path: Path) -> dict[str, frozenset[str]]:
     """Category -> labels from sheet `tags` of `Categories_names.xlsx` (or a legacy .xls).
 
@@ -129,14 +147,19 @@ def read_workbook(path: Path) -> dict[str, frozenset[str]]:
     return listed
 
 
-def _workbook_rows(path: Path) -> list[tuple[object, ...]]:
+def workbook_library(path: Path) -> ModuleType:
+    """What reads and writes such a workbook: openpyxl or xlrd; `UserError` saying what to install where absent."""
     library = "xlrd" if path.suffix.lower() == ".xls" else "openpyxl"
     try:
-        reader = importlib.import_module(library)
+        return importlib.import_module(library)
     except ImportError as error:
-        raise UserError(f"reading {path} needs {library}: pip install {library}") from error
+        raise UserError(f"the workbook {path} needs {library} ({error}): pip install {library}") from None
+
+
+def _workbook_rows(path: Path) -> list[tuple[object, ...]]:
+    reader = workbook_library(path)
     try:
-        if library == "xlrd":
+        if path.suffix.lower() == ".xls":
             sheet = reader.open_workbook(str(path)).sheet_by_name("tags")
             return [tuple(sheet.row_values(row)) for row in range(sheet.nrows)]
         return list(reader.load_workbook(path, read_only=True)["tags"].iter_rows(values_only=True))

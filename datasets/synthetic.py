@@ -2,7 +2,7 @@
 
     <folder>/Images/<category>/<category>_00001.jpg
     <folder>/labels/<category>.csv                       image, one 0/1 column a label
-    <folder>/Categories_names.xlsx                       labels of each category
+    <folder>/Categories_names.xlsx                       labels of each category, for people; not without openpyxl
     <folder>/manifest.json                               what the folder was generated from
 
 22 categories in MLRSNet's spellings (with its quirks: `harbor&port`, `swimmimg_pool`), 24 of its 60 labels,
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from datasets.demo import CATEGORIES, LABELS, paint, visible_labels
 from datasets.generated import generated_folder
 from datasets.images import read_rgb
 from datasets.mlrsnet import MLRSNet
+from datasets.mlrsnet_labels import workbook_library
 from utilities.errors import DatasetError, UserError
 from utilities.seeding import derive
 
@@ -45,7 +48,7 @@ def write_mlrsnet_layout(folder: Path, *, images_per_category: int, side: int, s
     with generated_folder(folder, manifest) as partial:
         if partial is not None:
             listed = {c: _write_category(partial, c, images_per_category, side, seed) for c in CATEGORIES}
-            (partial / "Categories_names.xlsx").write_bytes(_workbook(listed))
+            _write_workbook(partial / "Categories_names.xlsx", listed)
 
 
 def _manifest(images_per_category: int, side: int, seed: int) -> dict[str, Any]:
@@ -83,12 +86,18 @@ def _write_category(folder: Path, category: str, count: int, side: int, seed: in
     return sorted((label for label in LABELS if occurrences[label]), key=lambda label: -occurrences[label])
 
 
-def _workbook(listed: Mapping[str, Sequence[str]]) -> bytes:
-    """`Categories_names.xlsx`: sheet `Categories`, and sheet `tags` under its two header rows."""
+def _write_workbook(path: Path, listed: Mapping[str, Sequence[str]]) -> None:
+    """The workbook, or a note where openpyxl is absent: no reader of the demo looks into it."""
     try:
-        import openpyxl
-    except ImportError as error:
-        raise UserError("writing Categories_names.xlsx needs openpyxl: pip install openpyxl") from error
+        openpyxl = workbook_library(Path(path.name))
+    except UserError as error:
+        warnings.warn(f"the demo goes without a workbook, which nothing here reads: {error}", stacklevel=3)
+        return
+    path.write_bytes(_workbook(openpyxl, listed))
+
+
+def _workbook(openpyxl: ModuleType, listed: Mapping[str, Sequence[str]]) -> bytes:
+    """`Categories_names.xlsx`: sheet `Categories`, and sheet `tags` under its two header rows."""
     book = openpyxl.Workbook()
     categories = book.active
     categories.title = "Categories"

@@ -35,6 +35,7 @@ HOMES = {
     "vaex": "utilities/neighbour_statistics.py",
     "lmdb": "datasets/bigearthnet_lmdb.py",
     "rasterio": "utilities/geojson.py",
+    "openpyxl": "datasets/mlrsnet_labels.py",
     "osgeo": None,
     "pretrainedmodels": None,
 }

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import openpyxl
 import pytest
 import tifffile
 from PIL import Image
@@ -257,6 +256,7 @@ def test_repair_leaves_clean_labels_alone_and_counts_what_it_changes(published: 
 
 @needs_real
 def test_workbook_and_built_in_list_agree() -> None:
+    pytest.importorskip("openpyxl")
     assert read_workbook(REAL / "Categories_names.xlsx") == CATEGORY_LABELS
 
 
@@ -295,6 +295,7 @@ def test_labels_of_another_data_set_are_never_repaired(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_workbook_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl")
     path = tmp_path / "Categories_names.xlsx"
     path.write_bytes(b"not a workbook")
     with pytest.raises(DatasetError, match=r"Categories_names\.xlsx"):
@@ -320,7 +321,38 @@ def test_a_legacy_workbook_is_read_through_xlrd(tmp_path: Path, monkeypatch: pyt
         read_workbook(tmp_path / "Categories_names.xls")
 
 
+@pytest.mark.parametrize(("suffix", "library"), [("xlsx", "openpyxl"), ("xls", "xlrd")])
+def test_without_its_library_a_workbook_gives_way_to_the_built_in_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, library: str
+) -> None:
+    write_mlrsnet(tmp_path, images={"storage_tank": 6, "lake": 6})
+    with pytest.warns(UserWarning, match="corrupted"):
+        expected = label_table(tmp_path, "repair")
+    (tmp_path / f"Categories_names.{suffix}").write_bytes(b"not looked into")
+    monkeypatch.setitem(sys.modules, library, None)
+    with (
+        pytest.warns(UserWarning, match="corrupted"),
+        pytest.warns(UserWarning, match=rf"Categories_names\.{suffix} .*pip install {library}; .* built-in list"),
+    ):
+        found = label_table(tmp_path, "repair")
+    assert found.fingerprint() == expected.fingerprint()
+
+
+def test_a_workbook_that_is_there_is_asked(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    write_mlrsnet(tmp_path, images={"lake": 6})
+    book = openpyxl.Workbook()
+    book.active.title = "tags"
+    for row in [["", "Category"], ["", "", 1], [1, "lake", "lake"]]:
+        book.active.append(row)
+    book.save(tmp_path / "Categories_names.xlsx")
+    with pytest.warns(UserWarning, match="corrupted"):
+        table = label_table(tmp_path, "repair")
+    assert set(np.asarray(LABELS)[table.labels.any(0)]) <= {"lake"}
+
+
 def test_a_label_that_the_data_set_does_not_know_is_named(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
     book.active.title = "tags"
     for row in [["", "Category"], ["", "", 1], [1, "lake", "lake", "duck pond"]]:
