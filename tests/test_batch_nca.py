@@ -7,8 +7,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from pytorch_metric_learning.distances import CosineSimilarity
-from pytorch_metric_learning.losses import NCALoss
 
 from criteria.batch_nca import BatchNeighbourhoodLoss
 from criteria.nca import WEIGHTINGS, NeighbourhoodLoss
@@ -66,11 +64,13 @@ def test_gradient_reaches_both_images_of_a_pair():
 
 
 def test_on_one_hot_labels_it_is_nca():
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    distances = pytest.importorskip("pytorch_metric_learning.distances")
     rows, _, _ = problem()
     classes = torch.tensor([0, 0, 1, 1, 2, 2, 2, 3, 3, 0, 1, 2, 3, 0])
     labels = F.one_hot(classes).bool()
     value = BatchNeighbourhoodLoss(weighting="jaccard", temperature=0.2)(rows, labels, torch.arange(len(rows)))
-    peer = NCALoss(softmax_scale=1 / 0.2, distance=CosineSimilarity())
+    peer = losses.NCALoss(softmax_scale=1 / 0.2, distance=distances.CosineSimilarity())
     torch.testing.assert_close(value, peer(rows, classes), atol=1e-6, rtol=1e-6)
 
 

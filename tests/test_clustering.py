@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from itertools import permutations
 
 import pytest
@@ -69,7 +70,8 @@ def blobs(k: int = 4, each: int = 1000, spread: float = 0.05, width: int = 8):
     return centres[truth] + spread * torch.randn(k * each, width, generator=random), truth
 
 
-BACKENDS = ["faiss", "torch"]
+NEEDS_FAISS = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed")
+BACKENDS = [pytest.param("faiss", marks=NEEDS_FAISS), "torch"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import sys
@@ -20,8 +21,8 @@ from tests.miniatures import SHARED, write_reben
 from utilities.errors import DatasetError, UserError
 from utilities.geojson import DIGITS, Footprint, feature, raster_footprint, ring, write_geojson
 
-rasterio = pytest.importorskip("rasterio")
 REAL = sorted((SHARED / "BigEarthNet").glob("S2*"))
+NEEDS_RASTERIO = pytest.mark.skipif(importlib.util.find_spec("rasterio") is None, reason="rasterio is not installed")
 needs_real = pytest.mark.skipif(not REAL, reason=f"no BigEarthNet patches in {SHARED / 'BigEarthNet'}")
 SQUARE = Footprint("EPSG:32633", 500_000, 5_400_000, 501_200, 5_401_200)
 """Its western edge is the central meridian of zone 33."""
@@ -51,6 +52,7 @@ def assert_valid(collection: dict[str, Any]) -> None:
                 assert -90 <= latitude <= 90
 
 
+@NEEDS_RASTERIO
 def test_a_ring_in_closed_form() -> None:
     """On the central meridian the longitude is exact; a side of 1,200 m scaled by 0.9996 is 1,200.48 m of ground."""
     outline = ring(SQUARE)
@@ -70,6 +72,7 @@ def test_a_ring_in_closed_form() -> None:
 @pytest.mark.parametrize("folder", REAL, ids=lambda folder: folder.name)
 def test_real_patches_lie_where_rasterio_sees_them(folder: Path) -> None:
     """The JSON, the tags of the GeoTIFF and rasterio's own bounds agree."""
+    rasterio = pytest.importorskip("rasterio")
     outline = ring(patch_footprint(folder))
     band = folder / f"{folder.name}_B02.tif"
     assert outline == ring(raster_footprint(band))
@@ -81,6 +84,7 @@ def test_real_patches_lie_where_rasterio_sees_them(folder: Path) -> None:
     assert_valid({"type": "FeatureCollection", "features": [feature(outline, {})]})
 
 
+@NEEDS_RASTERIO
 def test_generated_patches_of_both_versions(tmp_path: Path) -> None:
     write_bigearthnet_layout(tmp_path / "v1", patches=5, seed=0)
     for folder in (tmp_path / "v1").glob("S2*"):
@@ -91,6 +95,7 @@ def test_generated_patches_of_both_versions(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@NEEDS_RASTERIO
 def test_a_patch_that_does_not_say_where_it_lies(tmp_path: Path) -> None:
     root = write_reben(tmp_path, 6)
     options: dict[str, Any] = {"labels": 19, "bands": "all", "version": 2, "splits": "auto", "index_path": None}
@@ -124,6 +129,7 @@ def test_without_rasterio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("x", [1e30, math.nan, math.inf])
+@NEEDS_RASTERIO
 def test_corners_that_lie_nowhere_are_refused(x: float) -> None:
     with pytest.raises(DatasetError, match="lie nowhere on Earth"):
         ring(SQUARE._replace(west=x))
@@ -134,6 +140,7 @@ def test_what_is_no_number_is_not_written(tmp_path: Path) -> None:
         write_geojson(tmp_path / "a.geojson", [feature(None, {"distance": math.nan})])
 
 
+@NEEDS_RASTERIO
 def test_a_written_collection_is_valid(tmp_path: Path) -> None:
     features = [feature(ring(SQUARE), {"name": 'Sjö "1"', "labels": ["a, b"]}), feature(None, {"name": "nowhere"})]
     write_geojson(tmp_path / "a.geojson", features)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_metric_learning import losses as pml
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
@@ -73,6 +72,7 @@ def test_gradient_of_beta_is_one_over_the_active_terms() -> None:
 # With one boundary PML does not divide the regulariser by the active terms, so only nu = 0 compares there.
 @pytest.mark.parametrize(("per_class", "nu"), [(False, 0.0), (True, 0.0), (True, 0.1)])
 def test_equals_pml(per_class: bool, nu: float) -> None:
+    pml = pytest.importorskip("pytorch_metric_learning.losses")
     for seed in range(5):
         embeddings, triplets, labels, classes_of = random_case(seed)
         reference = pml.MarginLoss(margin=0.2, nu=nu, beta=1.2, learn_beta=True, num_classes=5 if per_class else None)

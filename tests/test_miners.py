@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_metric_learning import miners as pml
-from pytorch_metric_learning.utils import loss_and_miner_utils
 from scipy import stats
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
@@ -425,6 +423,7 @@ def test_distance_weights_are_finite_on_the_whole_sphere(dim: int) -> None:
 
 
 def test_distance_weights_equal_those_of_pml(monkeypatch: pytest.MonkeyPatch) -> None:
+    pml = pytest.importorskip("pytorch_metric_learning.miners")
     embeddings, labels, _ = one_hot_batch(60, 10, dim=16)
     captured = {}
 
@@ -432,7 +431,7 @@ def test_distance_weights_equal_those_of_pml(monkeypatch: pytest.MonkeyPatch) ->
         captured["weights"] = weights
         return (torch.zeros(0, dtype=torch.int64),) * 3
 
-    monkeypatch.setattr(loss_and_miner_utils, "get_random_triplet_indices", capture)
+    monkeypatch.setattr("pytorch_metric_learning.utils.loss_and_miner_utils.get_random_triplet_indices", capture)
     pml.DistanceWeightedMiner(cutoff=0.5, nonzero_loss_cutoff=1.4)(embeddings, labels.long().argmax(1))
     pairs = RULE.pairs(labels)
     distances = (embeddings[:, None] - embeddings).norm(dim=2)
@@ -444,6 +443,7 @@ def test_distance_weights_equal_those_of_pml(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_semihard_candidates_equal_those_of_pml() -> None:
+    pml = pytest.importorskip("pytorch_metric_learning.miners")
     batch = one_hot_batch(24, 6)
     reference = pml.TripletMarginMiner(margin=0.2, type_of_triplets="semihard")
     expected = set(oracle.triples(reference(batch[0], batch[1].long().argmax(1))))
@@ -453,6 +453,7 @@ def test_semihard_candidates_equal_those_of_pml() -> None:
 
 def test_hard_candidates_equal_those_of_pml() -> None:
     """On one-hot labels coarse triplets are the hard ones, and soft-hard mining draws from their sides."""
+    pml = pytest.importorskip("pytorch_metric_learning.miners")
     batch = one_hot_batch(24, 6)
     reference = pml.TripletMarginMiner(margin=0.2, type_of_triplets="hard")
     expected = set(oracle.triples(reference(batch[0], batch[1].long().argmax(1))))

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from pytorch_metric_learning.distances import CosineSimilarity
-from pytorch_metric_learning.losses import NCALoss
 from sklearn.metrics import hamming_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -77,9 +75,11 @@ def test_worked_example():
 
 @pytest.mark.parametrize("weighting", ["jaccard", "cosine", "overlap"])
 def test_on_one_hot_labels_it_is_nca(weighting):
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    distances = pytest.importorskip("pytorch_metric_learning.distances")
     rows = F.normalize(torch.randn(24, 5, generator=torch.Generator().manual_seed(1)))
     classes = torch.arange(24) % 4
-    reference = NCALoss(softmax_scale=20, distance=CosineSimilarity())(rows, classes)
+    reference = losses.NCALoss(softmax_scale=20, distance=distances.CosineSimilarity())(rows, classes)
     got = build(F.one_hot(classes).bool(), weighting)(rows, torch.arange(24), rows)
     torch.testing.assert_close(got, reference)
 

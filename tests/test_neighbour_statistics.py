@@ -98,6 +98,7 @@ def test_vaex_is_asked_for_only_where_it_is_used(tmp_path: Path, monkeypatch: py
 
 
 def test_missing_vaex_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
     write(tmp_path)
     monkeypatch.setitem(sys.modules, "vaex", None)
     with pytest.raises(UserError, match="pip install vaex-core"):

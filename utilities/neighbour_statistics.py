@@ -93,9 +93,9 @@ def vaex_module() -> ModuleType:
 
 def _by_vaex(path: Path, width: int, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `_by_batches`, in one pass of vaex."""
-    vaex = vaex_module()
     if not path.exists():
         raise UserError(f"vaex reads {path}, which is not there; install pyarrow and evaluate again")
+    vaex = vaex_module()
     table = vaex.open(str(path))
     try:
         table["distance64"] = table["distance"].astype("float64")
