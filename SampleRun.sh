@@ -50,8 +50,8 @@ setup() {
     }
     echo "installing $requirements into .venv (some 8 GB, a few minutes; once)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt || {
-      echo "error: installing $requirements failed, see above; with downloads it needs some 15 GB, and here are" \
-        "$(df -h --output=avail . | tail -n 1 | tr -d ' ') free. Calling again goes on." >&2
+      echo "error: installing $requirements failed, see above; it takes some 8 GB here, and its downloads as" \
+        "much again in ${TMPDIR:-/tmp} at most; $(df -h --output=avail . | tail -n 1 | tr -d ' ') are free here." >&2
       exit 1
     }
     touch "$stamp"

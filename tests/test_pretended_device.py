@@ -61,7 +61,7 @@ def test_the_pretended_device_refuses_what_cuda_refuses():
 
 @pytest.fixture
 def commands(tmp_path):
-    """Command lines of training runs in tmp_path, and of one that goes on."""
+    """The command line of a training run in tmp_path, by method, name and further flags."""
 
     def train(method, name, *more):
         line = [f"train_{method}.py", "--dataset", "Demo", "--source_path", tmp_path, "--save_path", tmp_path, *TINY]

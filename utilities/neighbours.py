@@ -85,7 +85,7 @@ def resolve_backend(backend: str, device: torch.device, k: int) -> str:
 
 
 def default_block_bytes(device: torch.device | str) -> int:
-    """Memory of work arrays: what a CPU does not leave its caches too far for, or a sixteenth of a GPU's."""
+    """Memory of work arrays: 256 MiB on a CPU, a sixteenth of a GPU's own, which many small blocks would keep idle."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory) // 16
