@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from utilities import checkpoint, density, distributed, evaluation, neighbours, optim, precision, run_folder
+from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch, IndexBatches
 from utilities.batch_norm import synchronise
 from utilities.errors import UserError
@@ -64,6 +65,8 @@ def session(args: Settings) -> Iterator[torch.device]:
         neighbours.resolve_backend(args["backend"], device, 1)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     precision.full_convolutions()
+    if device.type == "cpu":
+        keep_freed_memory()
     yield device
     distributed.stop()
 

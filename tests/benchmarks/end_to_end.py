@@ -37,6 +37,7 @@ from tests.benchmarks.step import fake_split, trainer_of
 from tests.benchmarks.timing import arguments, paired, ratio, show
 from train_baseline import Baseline
 from utilities import precision
+from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
 from utilities.engine import Trainer
 from utilities.neighbours import faiss_module
@@ -203,6 +204,7 @@ def main() -> None:
         precision_batch=8, validation_images=2000, validation_size=64,
     )  # fmt: skip
     torch.manual_seed(0)
+    keep_freed_memory()  # as every script does
     with tempfile.TemporaryDirectory() as name:
         rows = [PARTS[part](args, Path(name)) for part in args.parts.split()]
     show("Whole pieces of a run, ResNet50, baseline", rows, args.json)

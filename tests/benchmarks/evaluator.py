@@ -26,6 +26,7 @@ from torch import Tensor
 
 from datasets.mlrsnet import label_table
 from tests.benchmarks.timing import machine, paired, ratio, show
+from utilities.allocator import keep_freed_memory
 from utilities.exact import full_float32
 from utilities.metrics import Metric, Relevance, expand_metrics
 from utilities.neighbours import faiss_module, search
@@ -207,6 +208,7 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--only_memory", type=int, nargs=2, metavar=("IMAGES", "QUERIES"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    keep_freed_memory()  # as every script does
     if args.only_memory:
         _measure_memory(*args.only_memory)
         return

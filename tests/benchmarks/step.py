@@ -28,6 +28,7 @@ from train_dac import DivideAndConquer
 from train_diva import DiVA
 from train_sndl import SNDL
 from utilities import optim, precision
+from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
 from utilities.engine import Trainer
 from utilities.method import Method
@@ -86,6 +87,7 @@ def main() -> None:
     args = arguments(__doc__ or "", methods=" ".join(METHODS), batch_size=120, image_size=128, rounds=7)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    keep_freed_memory()  # as every script does
     split = fake_split(43_664, 60)
     images = torch.randn(args.batch_size, 3, args.image_size, args.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from tests.benchmarks.step import METHODS, fake_split, trainer_of
 from tests.benchmarks.timing import arguments, show
 from utilities import precision
+from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
 
 # kind -> parts of operator names, the first kind that fits
@@ -42,6 +43,7 @@ def main() -> None:
     args = arguments(__doc__ or "", method="baseline", batch_size=120, image_size=128)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    keep_freed_memory()  # as every script does
     split = fake_split(43_664, 60)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(METHODS[args.method], split, args, folder)
