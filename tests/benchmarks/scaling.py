@@ -6,6 +6,7 @@
 Every process trains ResNet50 on --batch_size images of its own, so that N processes share a batch of N times as many;
 a step is what the engine runs, gathering and DDP included. Groups of processes take turns, round by round, and ratios
 are formed within a round. Live batch norm takes its statistics over all processes, fixed batch norm sends nothing.
+"N apart" are N processes that each train a network of their own at the same time: what the machine has to give.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import socket
 import statistics
 import tempfile
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,42 +29,58 @@ import torch.multiprocessing as mp
 from tests.benchmarks.step import METHODS, fake_split, trainer_of
 from tests.benchmarks.timing import arguments, ratio, show
 from utilities import distributed, precision
+from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
 
 BATCH_NORM = {"live": "no", "fixed": "yes"}
 
 
-def measure(rank: int, world: int, port: int, freeze: str, args: SimpleNamespace, folder: str) -> None:
-    """One process of `world`: the seconds of its steps into `folder`, after one that is not counted."""
+class Group(NamedTuple):
+    """Processes that run at the same time, and whether they train one network."""
+
+    processes: int
+    together: bool
+
+    def __str__(self) -> str:
+        return f"{self.processes}{'' if self.together else ' apart'}"
+
+
+def measure(
+    rank: int, group: Group, start: Barrier, port: int, freeze: str, args: SimpleNamespace, folder: str
+) -> None:
+    """One process of `group`: the seconds of its steps into `folder`, after one that is not counted."""
     torch.set_num_threads(1)
+    keep_freed_memory()
+    world, own = (group.processes, rank) if group.together else (1, 0)
     if world > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    device = distributed.start("auto")
+    device = distributed.start("auto" if group.together or not torch.cuda.is_available() else f"cuda:{rank}")
     split = fake_split(4_000, 60)
-    trainer = trainer_of(METHODS[args.method], split, args, folder, ["--freeze_batch_norm", freeze])
-    rows = torch.as_tensor(np.asarray(trainer.method.epoch_batches(0)[0])).reshape(world, -1)[rank]
+    more = ["--freeze_batch_norm", freeze, "--savename", str(rank - own)]
+    trainer = trainer_of(METHODS[args.method], split, args, folder, more)
+    rows = torch.as_tensor(np.asarray(trainer.method.epoch_batches(0)[0])).reshape(world, -1)[own]
     images = torch.randn(args.batch_size, 3, args.image_size, args.image_size).to(
         device, memory_format=torch.channels_last
     )
     labels = torch.from_numpy(split.labels)[rows].to(device)
     batch = Batch(images, labels, rows.to(device), images if trainer.method.second_view else None)
     trainer.train_step(batch, 0.5)
-    distributed.barrier()
-    start = time.perf_counter()
+    start.wait()
+    began = time.perf_counter()
     for _ in range(args.steps):
         trainer.train_step(batch, 0.5)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    distributed.barrier()
-    Path(folder, f"seconds{rank}.json").write_text(json.dumps((time.perf_counter() - start) / args.steps))
+    Path(folder, f"seconds{rank}.json").write_text(json.dumps((time.perf_counter() - began) / args.steps))
     trainer.close()
     distributed.stop()
 
 
-def seconds_of_a_step(world: int, freeze: str, args: SimpleNamespace) -> float:
+def seconds_of_a_step(group: Group, freeze: str, args: SimpleNamespace) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(measure, (world, _free_port(), freeze, args, folder), nprocs=world)
+        barrier = mp.get_context("spawn").Barrier(group.processes)
+        mp.spawn(measure, (group, barrier, _free_port(), freeze, args, folder), nprocs=group.processes)
         return max(json.loads(path.read_text()) for path in Path(folder).glob("seconds*.json"))
 
 
@@ -79,22 +97,23 @@ def main() -> None:
     args = SimpleNamespace(**vars(given))  # what child processes get
     os.environ["OMP_NUM_THREADS"] = "1"
     worlds = [int(word) for word in args.processes.split()]
+    groups = [*(Group(world, True) for world in worlds), *(Group(world, False) for world in worlds if world > 1)]
     rows: list[dict[str, Any]] = []
     for name, freeze in BATCH_NORM.items():
         # seconds an image, so that `ratio` of one process and of N says how many times more images N do
-        seconds: dict[str, list[float]] = {str(world): [] for world in worlds}
+        seconds: dict[str, list[float]] = {str(group): [] for group in groups}
         for number in range(args.rounds):
-            for world in worlds if number % 2 == 0 else reversed(worlds):
-                step = seconds_of_a_step(world, freeze, args)
-                seconds[str(world)].append(step / (world * args.batch_size))
-        for world in worlds:
+            for group in groups if number % 2 == 0 else reversed(groups):
+                step = seconds_of_a_step(group, freeze, args)
+                seconds[str(group)].append(step / (group.processes * args.batch_size))
+        for group in groups:
             rows.append(
                 {
                     "batch norm": name,
-                    "processes": world,
-                    "images/s": 1 / statistics.median(seconds[str(world)]),
-                    f"times {worlds[0]} process": ratio(seconds, str(worlds[0]), str(world)),
-                    "target": "at least 1.7" if world == 2 else "",
+                    "processes": str(group),
+                    "images/s": 1 / statistics.median(seconds[str(group)]),
+                    f"times {groups[0]} process": ratio(seconds, str(groups[0]), str(group)),
+                    "target": "at least 1.7" if group == (2, True) else "",
                 }
             )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
