@@ -82,9 +82,14 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def fill(self, embeddings: Tensor) -> None:
-        """Replace the random start by embeddings (N, d) of the whole training split, in row order."""
-        self.rows.copy_(F.normalize(embeddings.to(self.rows)))
-        self.written.fill_(True)
+        """Replace the random start by embeddings (N, d) of the whole training split, in row order.
+
+        Rows of zeros, which stand for images that could not be read, keep their start.
+        """
+        embeddings = embeddings.to(self.rows)
+        embedded = embeddings.any(1)
+        self.rows.copy_(torch.where(embedded[:, None], F.normalize(embeddings), self.rows))
+        self.written.copy_(embedded)
 
 
 def _last_occurrence(indices: Tensor) -> Tensor:

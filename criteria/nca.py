@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -36,8 +37,13 @@ class NeighbourhoodLoss(nn.Module):
         p_i = sum_{j != i} w_ij exp(<e_i, v_j> / T) / sum_{j != i} exp(<e_i, v_j> / T)
         L   = -1/B sum_i log p_i
 
-    over all N rows v of the memory, w in [0, 1] being the similarity of two label sets. With a margin, the
-    related part is first divided by exp(margin / T). Rows without any related image add 0 and count in B.
+    over all N rows v of the memory, w in [0, 1] being the similarity of two label sets. With a margin m, the
+    related part is first divided by exp(m / T). Computed as
+
+        -log p_i = softplus(m / T + log sum_j (1 - w_ij) exp(<e_i, v_j> / T) - log sum_j w_ij exp(<e_i, v_j> / T))
+
+    which is the same and subtracts no large numbers where p is close to 1. Rows without any related image add 0
+    and count in B.
 
     Memory is bounded by blocks of (B, `block_size`): value and gradient come out of one pass over the memory,
     and nothing of size N x N, nor B x N, is ever held.
@@ -79,7 +85,7 @@ class NeighbourhoodLoss(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             queries = at_least_float32(embeddings)
             of_queries = self.labels[indices]
-            log_related, log_all = _LogSums.apply(
+            log_related, log_unrelated = _LogSums.apply(
                 queries,
                 memory.detach().to(queries.dtype),
                 indices,
@@ -88,15 +94,13 @@ class NeighbourhoodLoss(nn.Module):
                 self.block_size,
             )
             related = log_related > -torch.inf
-            log_p = torch.where(related, log_related, 0) - torch.where(related, log_all, 0)
-            # p e^-m / (1 - p + p e^-m) for margin m, in logarithms
-            m = self.margin / self.temperature
-            log_p = log_p - m - torch.log1p(math.expm1(-m) * log_p.clamp(max=0).exp())
-            return -torch.where(related, log_p, 0).sum() / max(1, len(queries))
+            log_odds = torch.where(related, log_related, 0) - log_unrelated
+            losses = F.softplus(self.margin / self.temperature - log_odds)
+            return torch.where(related, losses, 0).sum() / max(1, len(queries))
 
 
 class _LogSums(torch.autograd.Function):
-    """log sum_j w_ij exp(S_ij) and log sum_j exp(S_ij) over j != i with S = queries memory^T / T, each (B,).
+    """log sum_j w_ij exp(S_ij) and log sum_j (1 - w_ij) exp(S_ij) over j != i, S = queries memory^T / T, each (B,).
 
     The gradient of a log-sum-exp by a query is the mean memory row under its softmax, over T. That mean is
     summed up in the same pass, so that backward needs neither the blocks nor the memory.
@@ -112,24 +116,25 @@ class _LogSums(torch.autograd.Function):
         temperature: float,
         block_size: int,
     ) -> tuple[Tensor, Tensor]:
-        related, everything = _RunningLogSum(queries), _RunningLogSum(queries)
+        related, unrelated = _RunningLogSum(queries), _RunningLogSum(queries)
         columns = torch.arange(len(memory), device=queries.device)
         for start in range(0, len(memory), block_size):
             block = slice(start, start + block_size)
             rows = memory[block]
             logits = (queries @ rows.T).div_(temperature)
             logits.masked_fill_(indices[:, None] == columns[block], -torch.inf)
-            everything.add(logits, rows)
-            related.add(logits.add_(weights_of(block).log().to(logits.dtype)), rows)
+            weights = weights_of(block).clamp_(max=1)  # a cosine may be rounded to beyond it
+            related.add(logits + weights.log().to(logits.dtype), rows)
+            unrelated.add(logits.add_(weights.neg_().log1p_().to(logits.dtype)), rows)
         ctx.temperature = temperature
-        ctx.save_for_backward(related.mean_row(), everything.mean_row())
-        return related.log_sum(), everything.log_sum()
+        ctx.save_for_backward(related.mean_row(), unrelated.mean_row())
+        return related.log_sum(), unrelated.log_sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_related: Tensor, of_all: Tensor) -> tuple[Tensor | None, ...]:
-        related, everything = ctx.saved_tensors
-        gradient = (of_related[:, None] * related + of_all[:, None] * everything) / ctx.temperature
+    def backward(ctx: Any, of_related: Tensor, of_unrelated: Tensor) -> tuple[Tensor | None, ...]:
+        related, unrelated = ctx.saved_tensors
+        gradient = (of_related[:, None] * related + of_unrelated[:, None] * unrelated) / ctx.temperature
         return gradient, None, None, None, None, None
 
 

@@ -174,6 +174,20 @@ def test_sharp_temperatures_do_not_underflow():
     torch.testing.assert_close(query.grad, torch.tensor([[400.0, 0.0]]))
 
 
+@pytest.mark.parametrize(("temperature", "margin"), [(0.05, 0.3), (0.05, 0.9), (0.01, 0.3), (0.01, 2.0), (0.05, 2.0)])
+def test_large_margins_keep_their_precision(temperature, margin):
+    """p is 1 but for e^-40 and less, which a margin of many temperatures brings back, or does not."""
+    memory = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.01], [-1.0, 0.0], [-1.0, 0.1]]))
+    labels = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 1]]).bool()
+    query = memory[:1].clone().requires_grad_()
+    loss = build(labels, temperature=temperature, margin=margin)(query, torch.tensor([0]), memory)
+    loss.backward()
+    _, near, far, other = (memory.double() @ memory[0].double()).tolist()
+    odds = sum(math.exp((margin + c - near) / temperature) for c in (far, other))
+    assert loss.item() == pytest.approx(math.log1p(odds), rel=1e-4)
+    assert query.grad[0, 0].item() == pytest.approx(-2 * odds / (1 + odds) / temperature, rel=5e-3)
+
+
 def test_stays_float32_under_autocast():
     queries, indices, memory, labels = problem()
     criterion = build(labels, "hamming")
@@ -328,6 +342,15 @@ def test_fill_replaces_the_random_start():
     memory.fill(torch.full((6, 2), 3.0))
     torch.testing.assert_close(memory.rows, torch.full((6, 2), 0.5**0.5))
     assert memory.coverage().item() == 1
+
+
+def test_fill_leaves_images_that_could_not_be_embedded_at_their_start():
+    memory = bank()
+    start = memory.rows.clone()
+    memory.fill(torch.tensor([[3.0, 0.0]] * 4 + [[0.0, 0.0]] * 2))
+    assert torch.equal(memory.rows[4:], start[4:])
+    assert memory.written.tolist() == [True] * 4 + [False] * 2
+    torch.testing.assert_close(memory.rows.norm(dim=1), torch.ones(6))
 
 
 def test_bank_survives_a_restart(tmp_path):
