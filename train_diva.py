@@ -23,10 +23,12 @@ Differences from the paper
     The query's own key stands in the denominator of the contrast, unlike in Eq. 6 as typeset, and the logits of keys
     beyond `--diva_moco_upper_cutoff` are weighted 0, where Eq. 6 only caps weights; both as in the released code.
     Anchors whose negatives all lie beyond `--distance_upper_cutoff` are left out: their negative term would be zero.
+    Shared positives are drawn with distance weights at any distance.
     c is a mean over dimensions with both sides normalised, as rho = 1500 presupposes in the released code.
     The queue is not filled before training: rows that no key has reached yet take no part.
-    The released recipe (`--diva_preset authors`) permutes labels for shared triplets, normalises weights over the
-    batch, uses tau = 0.01 and learns a boundary per class; the paper fixes beta = 1.2.
+    The released recipe (`--diva_preset authors`) permutes labels for shared triplets, draws intra triplets with
+    repetition, has no upper cut-off for negatives, normalises the weights of the queue over the batch and keeps the
+    query's own earlier keys in it, uses tau = 0.01 and learns a boundary per class; the paper fixes beta = 1.2.
 """
 
 from __future__ import annotations
