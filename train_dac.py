@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ from datasets.base import RetrievalDataset
 from datasets.cluster_batches import ClusterBatches
 from datasets.open import open_data
 from datasets.samplers import ClassBalancedBatches
-from utilities import engine
+from utilities import engine, seeding
 from utilities.batch import Batch, IndexBatches
 from utilities.clustering import TrackedClusters
 from utilities.distributed import gather_rows
@@ -72,7 +73,7 @@ class DivideAndConquer(Method):
         self.relation = self.miner.relation
         self.of_slice = nn.ModuleList(CRITERIA.build("margin", args, num_classes=classes) for _ in slices)
         self.of_whole = CRITERIA.build("margin", args, num_classes=classes)
-        self.drawn_from: list[int] = []  # cluster of each batch's first image: on the host, which does not wait
+        self.drawn_from: list[int] = []  # slice of each batch of the epoch: on the host, which does not wait
         self.clusters = TrackedClusters(
             size=len(train.labels),
             k=clusters,
@@ -113,8 +114,15 @@ class DivideAndConquer(Method):
         shape = {"batch_size": whole.batch_size, "samples_per_class": whole.samples_per_class}
         sampler = ClusterBatches(self.labels, pools, **shape, seed=self.seed, order=args.dac_cluster_order)
         batches = sampler.epoch(epoch)
-        self.drawn_from = self.clusters.assignment.cpu().numpy()[batches[:, 0]].tolist()
+        self.drawn_from = self.slices_of(batches, pools, epoch)
         return batches
+
+    def slices_of(self, batches: np.ndarray, pools: np.ndarray, epoch: int) -> list[int]:
+        """The slice that each batch trains: the cluster of a random image of the pool that it was drawn from."""
+        own = self.clusters.assignment.cpu().numpy()
+        random = np.random.default_rng(seeding.derive("slices", self.seed, epoch))
+        members = {pool: own[pools == pool] for pool in np.unique(pools[pools >= 0])}
+        return [int(random.choice(members[pool])) for pool in pools[batches[:, 0]]]
 
     def unit_features(self, images: Tensor) -> Tensor:
         return F.normalize(self.network.features(images))

@@ -53,8 +53,9 @@ class ClassBalancedBatches:
 
     No epoch of N' draws reaches every image if rare classes repeat, but no image waits for ever. The images of
     a class stand in a circle, and epoch e begins the class at place e q, where q = m * floor(classes chosen in
-    an epoch / classes there are) is how far it advances at least. So an image is drawn at least once in any
-    `ceil(n_c / q)` consecutive epochs, with n_c the size of the smallest class it carries.
+    an epoch / classes there are) is how far it advances at least. So, where q > 0, an image is drawn at least once
+    in any `ceil(n_c / q)` consecutive epochs, with n_c the size of the smallest class it carries; where an epoch
+    cannot come to every class (q = 0), chance brings it.
     """
 
     def __init__(self, labels: np.ndarray, *, batch_size: int, samples_per_class: int, seed: int) -> None:

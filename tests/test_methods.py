@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 import torch.nn.functional as F
 
@@ -383,23 +384,26 @@ def test_dac_clusters_are_made_every_t_epochs_and_survive_a_restart(split):
         assert np.array_equal(restored.epoch_batches(epoch), method.epoch_batches(epoch))
 
 
-def test_dac_every_slice_has_its_turn_though_its_cluster_is_smaller_than_a_batch(split):
+def test_dac_slices_have_their_turn_by_size_though_clusters_are_smaller_than_a_batch(split):
     method = build("dac", split, "--dac_nb_clusters", 8, "--dac_recluster_every", 50)
     method.epoch_batches(0)
     sizes = [2, 3, 4, 5, 6, 7, 9, 36]
     method.clusters.assignment.copy_(torch.arange(8).repeat_interleave(torch.tensor(sizes))[torch.randperm(N)])
-    turns = np.zeros(8, int)
-    for epoch in range(40):
+    turns, expected = np.zeros(8, int), np.zeros(8)
+    own = method.clusters.assignment.numpy()
+    for epoch in range(100):
         batches = np.asarray(method.epoch_batches(epoch))
         pools = method.clusters.drawn_from(12).numpy()
         assert np.bincount(pools)[np.unique(pools)].min() >= 12
         assert (pools[batches] == pools[batches[:, :1]]).all()
         turns += np.bincount(method.drawn_from, minlength=8)
-    assert turns.min() > 0
-    assert turns.argmax() == 7
+        for pool in pools[batches[:, 0]]:
+            expected += np.bincount(own[pools == pool], minlength=8) / (pools == pool).sum()
+        assert all(own[pools == pools[b[0]]].tolist().count(k) for b, k in zip(batches, method.drawn_from, strict=True))
+    assert scipy.stats.chisquare(turns, expected).pvalue > 1e-3
     batch = batch_of(method, split, epoch=39)
     (term,) = step(method, batch)
-    assert term == f"slice{method.clusters.assignment[batch.indices[0]]}"
+    assert term == f"slice{method.drawn_from[0]}"
 
 
 def test_dac_clusters_fit_the_batches_of_a_run_resumed_on_more_processes(split):
