@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,7 +38,26 @@ def test_a_truncated_last_falls_back_to_the_one_before_and_says_so(tmp_path, cap
     assert checkpoint.load(tmp_path)["step"] == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04" + b"\0" * 100])
+def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, checkpoint.LAST, payload(step))
+    last = tmp_path / "last.pt"
+    whole = last.read_bytes()
+    random, found = np.random.default_rng(0), set()
+    for place in random.integers(0, len(whole), 300).tolist():
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(random.integers(8))
+        last.write_bytes(changed)
+        loaded = checkpoint.load(tmp_path)
+        found.add(loaded["step"])
+        assert torch.equal(loaded["method"]["weight"], torch.full((1000,), float(loaded["step"])))
+    assert found == {1, 2}, "some bits are of names and times that nothing reads"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", b"hello world", b"PK\x03\x04" + b"\0" * 100, *np.random.default_rng(0).bytes(4000).split(b"\0")],
+)
 def test_nothing_readable_is_a_clear_error(tmp_path, content):
     (tmp_path / "last.pt").write_bytes(content)
     with pytest.raises(UserError, match="no readable checkpoint"):
