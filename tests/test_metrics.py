@@ -240,15 +240,17 @@ def test_one_hot_labels_reduce_to_single_label_measures() -> None:
         assert result["precision@4"] == result["r_precision@4"] == result["acg@4"] == result["label_f1@4"]
 
 
-def test_relevance_is_asymmetric_under_subset_only() -> None:
+def test_relevance_is_asymmetric_under_subset_and_superset_only() -> None:
     few, many = torch.tensor([1]), torch.tensor([2])
     shared = torch.tensor([1])
     assert Relevance("subset")(shared, many, few).item()
     assert not Relevance("subset")(shared, few, many).item()
+    assert Relevance("superset")(shared, few, many).item()
+    assert not Relevance("superset")(shared, many, few).item()
     assert Relevance("jaccard", 0.5)(shared, few, many).item()
     assert Relevance("jaccard", 0.5)(shared, many, few).item()
     assert not Relevance("identical")(shared, few, many).item()
-    with pytest.raises(UserError, match="choices: subset, share, jaccard, identical"):
+    with pytest.raises(UserError, match="choices: subset, superset, share, jaccard, identical"):
         Relevance("equal")(shared, few, many)
 
 

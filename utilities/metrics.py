@@ -16,13 +16,14 @@ from torch import Tensor
 
 from utilities.errors import UserError
 
-RELEVANCE_RULES = ("subset", "share", "jaccard", "identical")
+RELEVANCE_RULES = ("subset", "superset", "share", "jaccard", "identical")
 
 
 class Relevance(NamedTuple):
     """Which retrieved images count as relevant to a query; an image without labels never does.
 
     rule  "subset": no label the query lacks (the original system's rule; asymmetric)
+          "superset": every label of the query, whatever else
           "share": at least one label in common
           "jaccard": Jaccard similarity of the label sets of at least `threshold`
           "identical": the same label set
@@ -35,6 +36,8 @@ class Relevance(NamedTuple):
         """Counts of equal or broadcastable shape -> bool."""
         if self.rule == "subset":
             return (shared == of_image) & (shared > 0)
+        if self.rule == "superset":
+            return (shared == of_query) & (shared > 0)
         if self.rule == "share":
             return shared > 0
         if self.rule == "jaccard":
@@ -70,6 +73,7 @@ def recall(found: Tensor, of_query: Tensor) -> Tensor:
 def precision(relevant: Tensor) -> Tensor:
     """precision@K: share of the K that are relevant. (Q, K) bool -> (Q,). Best 1; chance R / (N - 1).
 
+    0 for a query without relevant image (R = 0), as in hit and ap_found; the measures that divide by R leave it out.
     Under subset relevance this is what the original system calls r_precision@K (R plays no part in it).
 
     >>> precision(torch.tensor([[True, False, False]])).item()
@@ -101,6 +105,8 @@ def average_precision_over_k(relevant: Tensor) -> Tensor:
 
 def hit(relevant: Tensor) -> Tensor:
     """hit@K: 1 if any of the K is relevant ("Recall@K" in metric learning, CMC@K). (Q, K) -> (Q,). Best 1.
+
+    0 for a query without relevant image, which pytorch-metric-learning leaves out.
 
     >>> hit(torch.tensor([[False, True], [False, False]])).tolist()
     [1.0, 0.0]
@@ -262,8 +268,8 @@ TOP_K_MEASURES: dict[str, Measure] = {
     "recall": Measure("share of the query's labels in the union of the labels of the K nearest", "union"),
     "r_precision": Measure("share of the K nearest whose labels are a non-empty subset of the query's", "subset"),
     "map": Measure("(1/K) sum over j <= K of rel_j * precision@j, subset relevance", "subset"),
-    "hit": Measure("share of queries with a relevant image among the K nearest", "relevance"),
-    "precision": Measure("share of the K nearest that are relevant", "relevance"),
+    "hit": Measure("share of all queries with a relevant image among the K nearest", "relevance"),
+    "precision": Measure("share of the K nearest that are relevant; 0 where no image is", "relevance"),
     "ap": Measure("sum over j <= K of rel_j * precision@j, over min(R, K)", "relevance", True),
     "ap_found": Measure("sum over j <= K of rel_j * precision@j, over the relevant images among the K", "relevance"),
     "acg": Measure("average cumulative gain: mean number of shared labels", "gain"),

@@ -16,6 +16,8 @@ def relevant(query: LabelSet, image: LabelSet, rule: str, threshold: float = 0.5
         return False
     if rule == "subset":
         return image <= query
+    if rule == "superset":
+        return query <= image
     if rule == "share":
         return True
     if rule == "jaccard":
