@@ -27,7 +27,7 @@ from criteria.moco import BUFFER_RULES, NORMALISATIONS, WEIGHTED
 from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
 from datasets.cluster_batches import ORDERS
-from utilities import embedding_map, labels, logger, metrics, optim, precision, run_folder
+from utilities import checkpoint, embedding_map, labels, logger, metrics, optim, precision, run_folder
 from utilities.errors import UserError, main_guard
 from utilities.flags import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, underscored, yes_no
 from utilities.settings import Settings
@@ -80,7 +80,7 @@ TRAINING = [
     Flag("weight_decay", AUTO, "weight decay; 4e-4 with pretrained weights, 0.05 from scratch", float, aliases=("decay",), low=0),
     Flag("momentum", 0.9, "momentum of sgd", float, low=0, high=1),
     Flag("scheduler", AUTO, "learning-rate schedule; step with pretrained weights, onecycle from scratch", choices=(*optim.SCHEDULES, AUTO)),
-    Flag("tau", [55], "step: epochs at which the rate is multiplied by --gamma", int, nargs="+"),
+    Flag("tau", [55], "step: epochs at which the rate is multiplied by --gamma", int, nargs="+", low=0),
     Flag("gamma", 0.3, "step: factor", float, low=0),
     Flag("clip_gradient", 0.0, "largest norm of the gradient; 0: no clipping", float, low=0),
     Flag("random_seed", 0, "seed of everything random", int, low=0),
@@ -120,9 +120,9 @@ PAIRS = [
 ]  # fmt: skip
 
 MARGIN = [
-    Flag("margin_gamma", 0.2, "margin loss: half width of the margin around beta (gamma)", float),
+    Flag("margin_gamma", 0.2, "margin loss: half width of the margin around beta (gamma)", float, low=0),
     Flag("margin_beta", 1.2, "margin loss: boundary between positive and negative distances (beta)", float),
-    Flag("margin_nu", 0.0, "margin loss: weight of the regulariser on beta (nu)", float),
+    Flag("margin_nu", 0.0, "margin loss: weight of the regulariser on beta (nu)", float, low=0),
     Flag("margin_per_class", True, "margin loss: one boundary per class", yes_no),
     Flag("margin_learn_beta", True, "margin loss: boundaries are learned", yes_no),
     Flag("criterion_lr", 5e-4, "margin loss: learning rate of the boundaries (Wu et al. 2017)", float, low=0),
@@ -161,7 +161,7 @@ BASELINE = [
         "class-balanced batches, or shuffles of the training set",
         choices=("balanced", "shuffled"),
     ),
-    Flag("triplet_margin", 0.0, "triplet loss: how much nearer than the negative the positive must be", float),
+    Flag("triplet_margin", 0.0, "triplet loss: how much nearer than the negative the positive must be", float, low=0),
     Flag("batch_nca_weighting", "jaccard", "batch_nca: similarity of two label sets (w)", choices=tuple(WEIGHTINGS)),
     Flag("batch_nca_temperature", 0.1, "batch_nca: temperature of the neighbour softmax (T)", float),
 ]
@@ -174,13 +174,13 @@ DIVA = [
     Flag("diva_shared_miner", "shared_distance", "miner of the class-shared head; random_distance permutes labels, as the released code", choices=("shared_distance", "random_distance")),
     Flag("distance_positive", "distance", "shared_distance: positives by distance weights as well, or random", choices=POSITIVES),
     Flag("intra_random_with_replacement", False, "miner of the intra-class head: images of a triplet may coincide, as in the released code", yes_no),
-    Flag("diva_alpha_shared", 0.3, "weight of the class-shared loss (alpha_1)", float),
-    Flag("diva_alpha_intra", 0.3, "weight of the intra-class loss (alpha_2)", float),
-    Flag("diva_alpha_nce", 0.3, "weight of the self-similarity loss (alpha_3)", float, aliases=("diva_alpha_ssl",)),
-    Flag("diva_head_weights", [0.5, 1.0, 1.0, 1.0], "weights of disc, shared, intra, nce in the embedding that is searched", float, nargs="4", aliases=("diva_evaluation_weight",)),
-    Flag("diva_adversarial_rho", [1500.0, 1500.0, 1500.0], "weights of the separation of disc from nce, shared, intra (rho)", float, nargs="3", aliases=("diva_adversarial_weight",)),
-    Flag("diva_adversarial_hidden", 512, "hidden units of the regressors psi", int, aliases=("diva_hidden_adversarial_size",)),
-    Flag("diva_adversarial_lr", AUTO, "learning rate of the regressors psi; as --backbone_lr (both 1e-5 in the paper)", float),
+    Flag("diva_alpha_shared", 0.3, "weight of the class-shared loss (alpha_1)", float, low=0),
+    Flag("diva_alpha_intra", 0.3, "weight of the intra-class loss (alpha_2)", float, low=0),
+    Flag("diva_alpha_nce", 0.3, "weight of the self-similarity loss (alpha_3)", float, aliases=("diva_alpha_ssl",), low=0),
+    Flag("diva_head_weights", [0.5, 1.0, 1.0, 1.0], "weights of disc, shared, intra, nce in the embedding that is searched", float, nargs="4", aliases=("diva_evaluation_weight",), low=0),
+    Flag("diva_adversarial_rho", [1500.0, 1500.0, 1500.0], "weights of the separation of disc from nce, shared, intra (rho)", float, nargs="3", aliases=("diva_adversarial_weight",), low=0),
+    Flag("diva_adversarial_hidden", 512, "hidden units of the regressors psi", int, aliases=("diva_hidden_adversarial_size",), low=1),
+    Flag("diva_adversarial_lr", AUTO, "learning rate of the regressors psi; as --backbone_lr (both 1e-5 in the paper)", float, low=0),
     Flag("diva_moco_momentum", 0.9, "momentum of the key encoder (mu)", float),
     Flag("diva_moco_buffers", "average", "batch-norm statistics of the key encoder: average like weights, or copy", choices=BUFFER_RULES),
     Flag("diva_moco_temperature", 0.1, "temperature of the self-similarity loss (tau)", float),
@@ -200,8 +200,8 @@ DAC = [
     Flag("dac_finetune_epoch", AUTO, "epoch from which the whole embedding is trained on all data; at 95 % of the run", int),
     Flag("dac_cluster_on", "embedding", "what is clustered: the whole embedding, or the features before the heads", choices=("embedding", "features")),
     Flag("dac_cluster_order", "shuffled", "batches of all clusters in random order, each once; or clusters in turn, small ones repeated", choices=ORDERS),
-    Flag("dac_kmeans_iterations", 25, "iterations of k-means", int),
-    Flag("dac_kmeans_redo", 3, "starts of k-means, of which the best counts", int),
+    Flag("dac_kmeans_iterations", 25, "iterations of k-means", int, low=1),
+    Flag("dac_kmeans_redo", 3, "starts of k-means, of which the best counts", int, low=1),
     Flag("dac_batch_miner", "distance", "miner", choices=related_miners()),
 ]  # fmt: skip
 
@@ -211,19 +211,19 @@ BIER = [
     Flag("bier_sizes", None, "dimensions of each learner, of sum --sz_embedding; default: growing as 1 : 2 : ... : M", int, nargs="+", aliases=("bier_sub_embed_sizes",)),
     Flag("bier_beta1", 2.0, "binomial deviance: scale (beta_1)", float),
     Flag("bier_beta2", 0.5, "binomial deviance: cosine at the boundary (beta_2)", float),
-    Flag("bier_negative_cost", 25.0, "binomial deviance: cost of a negative pair (C)", float),
+    Flag("bier_negative_cost", 25.0, "binomial deviance: cost of a negative pair (C)", float, low=0),
     Flag("bier_boosting", "eta", "Algorithm 1, or the additive recursion of the released recipe", choices=BOOSTING),
-    Flag("bier_shrinkage", 0.06, "additive boosting: step", float),
+    Flag("bier_shrinkage", 0.06, "additive boosting: step", float, low=0),
     Flag("bier_include_diagonal", False, "count pairs of an image with itself among the positives, as the released code", yes_no),
-    Flag("bier_lambda_div", 5e-5, "weight of the decorrelation (lambda_div)", float),
-    Flag("bier_lambda_weight", 100.0, "weight of the unit-length penalty within it (lambda_w)", float),
+    Flag("bier_lambda_div", 5e-5, "weight of the decorrelation (lambda_div)", float, low=0),
+    Flag("bier_lambda_weight", 100.0, "weight of the unit-length penalty within it (lambda_w)", float, low=0),
     Flag("bier_norm_axis", "output", "unit-length penalty: on weights of one output unit, or of one input", choices=NORM_AXES),
     Flag("bier_norm_reduction", "sum", "unit-length penalty: summed over a matrix, or its mean", choices=NORM_REDUCTIONS),
-    Flag("bier_hidden", 512, "hidden units of the adversarial regressors", int, aliases=("bier_hidden_adversarial_size",)),
-    Flag("bier_adversarial_lr", AUTO, "learning rate of the adversarial regressors; as --backbone_lr", float),
+    Flag("bier_hidden", 512, "hidden units of the adversarial regressors", int, aliases=("bier_hidden_adversarial_size",), low=1),
+    Flag("bier_adversarial_lr", AUTO, "learning rate of the adversarial regressors; as --backbone_lr", float, low=0),
     Flag("bier_test_weights", "alpha", "learners in the embedding that is searched: by alpha, so that cosines are the ensemble's, or by size", choices=("alpha", "size")),
-    Flag("bier_prefit_steps", 0, "steps of activation loss on the embedding layer before training (BIER); 0: Glorot's start alone (A-BIER)", int),
-    Flag("bier_prefit_lr", 1e-3, "learning rate of these steps", float),
+    Flag("bier_prefit_steps", 0, "steps of activation loss on the embedding layer before training (BIER); 0: Glorot's start alone (A-BIER)", int, low=0),
+    Flag("bier_prefit_lr", 1e-3, "learning rate of these steps", float, low=0),
 ]  # fmt: skip
 
 SNDL = [
@@ -233,7 +233,7 @@ SNDL = [
     Flag("sndl_margin", 0.0, "cosine by which related images shall be nearer", float),
     Flag("sndl_momenta", [0.5, 0.8, 0.9], "momentum of the memory in each stage (m)", float, nargs="+", aliases=("sndl_memory_momentum",)),
     Flag("sndl_momentum_epochs", AUTO, "epochs at which the next momentum begins; of three at 8/13 and 12/13 of the run, of others in equal stages", int, nargs="+"),
-    Flag("sndl_bce_weight", 1.0, "weight of the joint classifier; 0: none", float),
+    Flag("sndl_bce_weight", 1.0, "weight of the joint classifier; 0: none", float, low=0),
     switch("sndl_warm_start", "fill the memory with embeddings of the untrained network instead of random rows"),
 ]  # fmt: skip
 
@@ -282,6 +282,8 @@ EVALUATION = [
     Flag("load_from_checkpoint", None, "run folders to evaluate; several end with one table", nargs="+"),
     Flag("source_path", None, "folder of the data set; default: as the run recorded"),
     Flag("cache_path", None, "folder of prepared data of a run with --use_npmem; default: as the run recorded"),
+    Flag("ben_splits", None, "BigEarthNet: folder of the official lists; default: as the run recorded"),
+    Flag("ben_index_path", None, "BigEarthNet: folder that keeps the label table; default: as the run recorded"),
     Flag("dataset_type", "test", "split to evaluate", choices=("train", "val", "test")),
     Flag("gallery_split", None, "split that is searched; default: --dataset_type itself, every query without itself", choices=("train", "val", "test")),
     Flag("checkpoint", "best", "best.pt or last.pt", choices=("best", "last")),
@@ -339,13 +341,17 @@ OF_METHOD = {
     "bier": ("pairs of images", "BIER"),
     "sndl": ("SNDL",),
 }
+# Epochs that follow from --nb_epochs where they are not given.
+EPOCHS_OF_RUN = ("dac_finetune_epoch", "dac_merge_epoch", "sndl_momentum_epochs")
 SHARED = ("data", "one data set", "network", "training", "run and evaluation", "Weights & Biases")
 
+# Where the data lie, which may be elsewhere at every part of a run and at its evaluation.
+PATHS = ("source_path", "cache_path", "ben_splits", "ben_index_path")
 # What may differ between the parts of a resumed run; everything else is the run's own.
 RESUMABLE = {
-    "nb_epochs", "source_path", "cache_path", "load_from_checkpoint", "num_workers", "eval_batch_size", "backend",
+    "nb_epochs", "load_from_checkpoint", "num_workers", "eval_batch_size", "backend",
     "device", "gpu_ids", "log_online", "wandb_dryrun", "wandb_key", "project", "group", "save_every_steps",
-    "log_every_steps", "skip_broken_images", "use_npmem",
+    "log_every_steps", "skip_broken_images", "use_npmem", *PATHS,
 }  # fmt: skip
 
 
@@ -394,7 +400,7 @@ def _note_idle(given: Mapping[str, Any], idle: bool, names: Sequence[str], where
 def of_run(folder: Path, evaluation: Settings) -> Settings:
     """Settings of a saved run with what an evaluation may say differently; a switch can only be added."""
     recorded = run_folder.read_args(folder)
-    names = ("source_path", "cache_path", "eval_batch_size", "num_workers", "device", "precision")
+    names = (*PATHS, "eval_batch_size", "num_workers", "device", "precision")
     changed = {name: evaluation[name] for name in names if evaluation[name] is not None}
     changed["skip_broken_images"] = evaluation["skip_broken_images"] or recorded["skip_broken_images"]
     return Settings(recorded | changed | {"load_from_checkpoint": str(folder)})
@@ -404,7 +410,7 @@ def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
     """Settings of `train_<method>.py`. Raises UserError or exits with code 2 on anything wrong."""
     groups = groups_of(method)
     argv = underscored(sys.argv[1:] if argv is None else argv)
-    given = vars(parser_of(method).parse_args(argv))
+    typed = given = vars(parser_of(method).parse_args(argv))
     values = {flag.name: flag.default for flags in groups.values() for flag in flags}
     values |= {"method": method, "savename": method, "group": method}
     _note_idle(given, given.get("baseline_loss") in of_batches(), ("baseline_batch_miner",), "on a loss of all pairs")
@@ -413,10 +419,13 @@ def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
     if method in PRESETS:
         values |= PRESETS[method][given.get(f"{method}_preset", "paper")]
     settings = derive(values | given)
+    _note_idle(typed, bool(settings.get("bier_sizes")), ("bier_groups",), "beside --bier_sizes")
     _check(settings)
+    resumed = settings["load_from_checkpoint"] and checkpoint.present(Path(settings["load_from_checkpoint"]))
+    settings["initial_weights"] = "none" if resumed else settings["weights"]  # a checkpoint holds every tensor
     if settings["wandb_key"]:
         os.environ["WANDB_API_KEY"] = settings["wandb_key"]
-    logger.check_wandb(settings["wandb_mode"])
+    logger.check_wandb(settings["wandb_mode"], settings["project"])
     _launch(settings, argv)
     return Settings(settings)
 
@@ -432,8 +441,25 @@ def _resume(method: str, folder: Path, given: dict[str, Any]) -> dict[str, Any]:
             f"a resumed run keeps its flags, but --{', --'.join(changed)} differ from those of {folder}; "
             f"leave them out (only {', '.join(sorted(RESUMABLE))} may differ) or start a new run"
         )
+    _note_kept_epochs(recorded, given.get("nb_epochs", recorded["nb_epochs"]))
     transient = ("log_online", "wandb_dryrun", "gpu_ids")
     return {name: value for name, value in recorded.items() if name not in transient} | given
+
+
+def _note_kept_epochs(recorded: Mapping[str, Any], epochs: int) -> None:
+    """Say which epochs were derived from --nb_epochs and stay where they were though it is another now."""
+    names = [name for name in EPOCHS_OF_RUN if name in recorded]
+    was, now = (
+        derive({**recorded, **dict.fromkeys(names, AUTO), "nb_epochs": whole})
+        for whole in (recorded["nb_epochs"], epochs)
+    )
+    for name in names:
+        if recorded[name] == was[name] != now[name]:
+            print(
+                f"note: --{name} stays {spelled(recorded[name])}; a new run of {epochs} epochs would have "
+                f"{spelled(now[name])}",
+                flush=True,
+            )
 
 
 def derive(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -506,8 +532,20 @@ def _check(settings: Mapping[str, Any]) -> None:
             f"{settings['positive_threshold']} must satisfy 0 <= negative < positive <= 1"
         )
     _check_parts(settings)
-    if "/" in settings["savename"] or settings["savename"].startswith("."):
-        raise UserError(f"--savename {settings['savename']!r} names one folder: no '/' and no leading '.'")
+    _check_folder(settings)
+
+
+def _check_folder(settings: Mapping[str, Any]) -> None:
+    """A run folder can be made, or written to where it is there."""
+    name = settings["savename"]
+    if not name or set(name) & {"/", "\0"} or name.startswith(".") or len(os.fsencode(name)) > 200:
+        raise UserError(
+            f"--savename {name[:60]!r} names one folder: not empty, no '/', no leading '.', at most 200 bytes"
+        )
+    if settings["load_from_checkpoint"]:
+        run_folder.check_writable(Path(settings["load_from_checkpoint"]), "--load_from_checkpoint")
+    else:
+        run_folder.check_writable(Path(settings["save_path"]) / settings["dataset"], "--save_path")
 
 
 def _no_multiple(settings: Mapping[str, Any]) -> str:

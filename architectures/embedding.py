@@ -62,12 +62,12 @@ class EmbeddingNetwork(nn.Module):
     def from_settings(
         cls, args: Settings, bands: tuple[str, ...], *, heads: Mapping[str, int], **options: Any
     ) -> EmbeddingNetwork:
-        """As the flags say: --arch, --weights, --frozen, --freeze_batch_norm."""
+        """As the flags say: --arch, --weights (none where a checkpoint follows), --frozen, --freeze_batch_norm."""
         return cls(
             arch=args.arch,
             bands=bands,
             heads=heads,
-            weights=args.weights,
+            weights=args.initial_weights,
             frozen=args.frozen,
             freeze_batch_norm=args.freeze_batch_norm,
             **options,

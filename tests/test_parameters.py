@@ -54,7 +54,7 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
             ([f"--{name}", value], f"--{name} {value} must be at {bound}")
             for name, value, bound in (
                 ("lr", "-1", "least 0"),
-                ("lr", "nan", "least 0"),
+                ("tau", "-5", "least 0"),
                 ("weight_decay", "-1", "least 0"),
                 ("color_jitter", "-1", "least 0"),
                 ("color_jitter", "3", "most 1"),
@@ -71,17 +71,47 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
         (["--crop_area", "0.5", "0.2"], "0 < LOW <= HIGH <= 1"),
         (["--wandb_dryrun"], "give both"),
         (["--negative_threshold", "0.6"], "negative < positive"),
-        (["--savename", "a/b"], "names one folder"),
+        (["--margin_gamma", "inf"], "--margin_gamma inf must be a finite number"),
+        *((["--savename", name], "names one folder") for name in ("a/b", "", ".a", "a\0b", "é" * 101)),
+        (["--save_path", str(ROOT / "README.md")], "README.md is a file; give a folder"),
+        (["--save_path", str(ROOT / "README.md" / "runs")], "README.md is a file; give a folder"),
         (["--eval_metric", "recal@1"], "recal@1"),
         (["--load_from_checkpoint", "nowhere"], "not a run folder"),
         (["--num_workers", "-1"], "--num_workers -1 must be at least 0"),
-        (["--relevance_threshold", "nan"], "--relevance_threshold nan must be at least 0"),
+        (["--relevance_threshold", "nan"], "--relevance_threshold nan must be a finite number"),
     ],
 )
 def test_wrong_combinations_name_the_flags(argv, said):
     with pytest.raises(UserError) as error:
         parse(*argv)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "flag", "value"),
+    [
+        *(("diva", name, "-1") for name in ("diva_alpha_nce", "diva_adversarial_lr")),
+        ("diva", "diva_adversarial_hidden", "0"),
+        *(("dac", name, "0") for name in ("dac_kmeans_iterations", "dac_kmeans_redo")),
+        *(("bier", name, "-1") for name in ("bier_prefit_steps", "bier_prefit_lr", "bier_adversarial_lr")),
+        ("bier", "bier_hidden", "0"),
+        ("sndl", "sndl_bce_weight", "-1"),
+    ],
+)
+def test_numbers_of_a_method_have_bounds(method, flag, value):
+    with pytest.raises(UserError, match=f"--{flag} {value} must be at least"):
+        parameters.parse(method, [f"--{flag}", value])
+
+
+def test_a_number_of_groups_beside_their_sizes_is_noted(capsys):
+    parameters.parse("bier", ["--bier_groups", "2", "--bier_sizes", "128", "128", "256"])
+    assert "--bier_groups without effect beside --bier_sizes" in capsys.readouterr().out
+
+
+def test_a_name_that_wandb_refuses_is_refused_before_the_run():
+    pytest.importorskip("wandb")
+    with pytest.raises(UserError, match="--project 'a/b' is no name"):
+        parse("--log_online", "--wandb_dryrun", "--project", "a/b")
 
 
 def test_a_batch_of_broken_classes_names_the_preset_and_the_nearest_sizes():
@@ -122,7 +152,7 @@ def test_a_miner_beside_a_loss_of_all_pairs_is_noted(capsys):
         (["--top", "0"], "--top 0 must be at least 1"),
         (["--relevance_threshold", "-0.5"], "--relevance_threshold -0.5 must be at least 0"),
         (["--relevance_threshold", "1.5"], "--relevance_threshold 1.5 must be at most 1"),
-        (["--relevance_threshold", "nan"], "--relevance_threshold nan must be at least 0"),
+        (["--relevance_threshold", "nan"], "--relevance_threshold nan must be a finite number"),
     ],
 )
 def test_wrong_numbers_of_an_evaluation_name_the_flag(argv, said):
@@ -229,6 +259,55 @@ def test_resume_reads_every_flag_from_the_run_folder(tmp_path):
     assert parse("--load_from_checkpoint", str(tmp_path), "--lr", "0.25").lr == 0.25, "saying the same is no change"
     with pytest.raises(UserError, match="--lr differ"):
         parse("--load_from_checkpoint", str(tmp_path), "--lr", "0.5")
+
+
+def test_a_resumed_run_finds_its_data_elsewhere(tmp_path):
+    recorded = parse("--dataset", "BigEarthNet", "--ben_splits", "lists").recorded
+    (tmp_path / "args.json").write_text(json.dumps(recorded))
+    moved = ("--ben_splits", "elsewhere", "--ben_index_path", "index", "--cache_path", "cache")
+    run = parse("--load_from_checkpoint", str(tmp_path), *moved)
+    evaluation = parameters.parse_evaluation(["--load_from_checkpoint", str(tmp_path), *moved])
+    for settings in (run, parameters.of_run(tmp_path, evaluation)):
+        assert (settings.ben_splits, settings.ben_index_path, settings.cache_path) == ("elsewhere", "index", "cache")
+
+
+def test_weights_are_read_once_only(tmp_path):
+    """A checkpoint holds every tensor: the file that a run began with may be gone."""
+    recorded = parse("--weights", "absent.pth").recorded
+    assert "initial_weights" not in recorded
+    (tmp_path / "args.json").write_text(json.dumps(recorded))
+    resume = ("--load_from_checkpoint", str(tmp_path))
+    assert parse(*resume).initial_weights == "absent.pth", "killed before its first checkpoint"
+    (tmp_path / "last.previous.pt").touch()
+    assert parse(*resume).initial_weights == "none"
+    assert parse(*resume).weights == "absent.pth"
+
+
+@pytest.mark.parametrize(
+    ("method", "argv", "said"),
+    [
+        ("dac", [], ["dac_finetune_epoch stays 38; a new run of 80 epochs would have 76", "dac_merge_epoch stays 38"]),
+        ("dac", ["--dac_finetune_epoch", "30"], []),
+        ("sndl", [], ["sndl_momentum_epochs stays 25 37; a new run of 80 epochs would have 49 74"]),
+        ("baseline", [], []),
+    ],
+)
+def test_epochs_that_a_longer_run_keeps_are_noted(tmp_path, capsys, method, argv, said):
+    recorded = parameters.parse(method, ["--nb_epochs", "40", *argv]).recorded
+    (tmp_path / "args.json").write_text(json.dumps(recorded))
+    parameters.parse(method, ["--load_from_checkpoint", str(tmp_path)])
+    assert "stays" not in capsys.readouterr().out
+    parameters.parse(method, ["--load_from_checkpoint", str(tmp_path), "--nb_epochs", "80"])
+    told = capsys.readouterr().out
+    assert told.count("stays") == len(said)
+    assert all(note in told for note in said)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"method": "diva"}', "{"])
+def test_flags_that_are_none_of_a_run_are_refused(tmp_path, content):
+    (tmp_path / "args.json").write_text(content)
+    with pytest.raises(UserError, match=r"args\.json (does not hold the flags of a run|cannot be read)"):
+        parse("--load_from_checkpoint", str(tmp_path))
 
 
 def test_resume_with_another_script_is_refused(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 import parameters
 from datasets.synthetic import Demo
@@ -109,6 +110,17 @@ def test_a_longer_run_goes_on(demo, tmp_path):
     assert [r["epoch"] for r in records(folder) if r["split"] == "val"] == [2, 3, 4]
 
 
+def test_a_run_goes_on_without_the_weights_that_it_began_with(demo, tmp_path):
+    weights = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    train(demo, tmp_path, "--weights", weights, "--nb_epochs", 1)
+    weights.unlink()
+    folder = tmp_path / "Demo" / "baseline"
+    run_inside("train_baseline", "--load_from_checkpoint", folder, "--nb_epochs", 2)
+    assert state(folder)["epoch"] == 2
+    assert json.loads((folder / "args.json").read_text())["weights"] == str(weights)
+
+
 def test_an_extended_run_that_is_stopped_resumes_to_its_new_end(finished, tmp_path, monkeypatch):
     folder = tmp_path / "baseline"
     shutil.copytree(finished, folder)
@@ -186,6 +198,7 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_checkpoint(demo, tmp_path
     done = train(demo, tmp_path, "--lr", "1e30", "--scheduler", "none", "--optim", "sgd", code=1)
     assert "loss or gradient is not finite at epoch" in done.stderr
     assert "margin = " in done.stderr
+    assert "stays usable" not in done.stderr, "there is no last.pt yet"
 
 
 @pytest.mark.parametrize("which", ["best", "last", "initial"])

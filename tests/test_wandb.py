@@ -11,6 +11,7 @@ import pytest
 from tests.scripts import records, run
 from tests.test_scripts import TINY
 from tests.wandb_file import read
+from utilities.logger import scrub_key
 
 pytest.importorskip("wandb")
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -85,6 +86,15 @@ def test_wandb_sync_takes_the_run(resumed_run):
         process.wait()
     assert f"{run_id}] setting up run" in log.read_text()
     assert "error" not in log.read_text().split("setting up run")[0].lower()
+
+
+@pytest.mark.parametrize(
+    "spelling", [["--wandb_key", KEY], [f"--wandb-key={KEY}"], [f"--wandb_key={KEY}", "--wandb-key", KEY]]
+)
+def test_every_key_leaves_the_command_line(spelling):
+    words = ["train_baseline.py", *spelling, "--nb_epochs", "3"]
+    scrub_key(words)
+    assert words == ["train_baseline.py", "--nb_epochs", "3"]
 
 
 def test_logging_online_without_a_key_is_misuse(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import select
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 
 STANDARD_OUTPUT = 1  # file descriptor
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class UserError(Exception):
@@ -39,8 +41,8 @@ class RunFailure(Exception):  # noqa: N818 - named for what the user reads
 
 
 def main_guard(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a script's `main`: `UserError` ends with exit code 2, `RunFailure` with 1, Ctrl-C with 130, and a
-    closed standard output (`| head`) with 141, as the shell counts them.
+    """Wrap a script's `main`: `UserError` ends with exit code 2, `RunFailure` and a file that the disk does not take
+    with 1, Ctrl-C with 130, and a closed standard output (`| head`) with 141, as the shell counts them.
 
     Warnings are notes meanwhile: users of a script need no line of its code.
     """
@@ -58,12 +60,17 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
-            print("interrupted: the run folder resumes with --load_from_checkpoint", file=sys.stderr)
+            print("interrupted; training goes on with --load_from_checkpoint RUN_FOLDER", file=sys.stderr)
             sys.exit(130)
         except BrokenPipeError:
             if not _output_closed():
                 raise  # some other pipe: of a worker, of W&B
             sys.exit(141)
+        except OSError as error:
+            if error.errno not in OF_THE_DISK or error.filename is None:
+                raise
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            sys.exit(1)
         finally:
             warnings.formatwarning = usual
 

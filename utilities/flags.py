@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,14 @@ class Flag:
 
 
 def check_bounds(flags: Iterable[Flag], settings: Mapping[str, Any]) -> None:
-    """Raise UserError for the first number beyond its bounds; NaN is beyond any."""
+    """Raise UserError for the first number that is not finite or beyond its bounds."""
     for flag in flags:
         value = settings.get(flag.name)
         if value is None:
             continue
         for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"--{flag.name} {spelled(value)} must be a finite number")
             if flag.low is not None and not number >= flag.low:
                 raise UserError(f"--{flag.name} {spelled(value)} must be at least {flag.low:g}")
             if flag.high is not None and not number <= flag.high:

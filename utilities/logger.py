@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utilities.errors import UserError
+from utilities.errors import RunFailure, UserError
 
 METRICS = "metrics.jsonl"
+PROJECT_EXCLUDES = "/\\#?%:"  # characters that W&B takes in no name of a project
 
 
 def wandb_module() -> Any:
@@ -25,27 +26,32 @@ def wandb_module() -> Any:
     return wandb
 
 
-def check_wandb(mode: str | None) -> None:
-    """Raise UserError before any work when the run could not be logged as asked: no package, or no key."""
+def check_wandb(mode: str | None, project: str) -> None:
+    """Raise UserError before any work when the run could not be logged as asked: no package, no key, no such name."""
     if mode is None:
         return
     wandb = wandb_module()
+    if not project or len(project) > 128 or set(project) & set(PROJECT_EXCLUDES):
+        raise UserError(
+            f"--project {project!r} is no name of a Weights & Biases project: 1 to 128 characters, none of "
+            f"{' '.join(PROJECT_EXCLUDES)}"
+        )
     if mode == "online" and not os.environ.get("WANDB_API_KEY") and not wandb.api.api_key:
         raise UserError(
             "--log_online needs a key: set WANDB_API_KEY, give --wandb_key KEY, or log offline with --wandb_dryrun"
         )
 
 
-def scrub_key(argv: list[str]) -> str | None:
-    """Take --wandb_key and its value out of `argv` in place; wandb would copy the command line into the run."""
-    for position, token in enumerate(argv):
-        name, _, value = token.partition("=")
-        if name.replace("-", "_") == "__wandb_key":
-            if not value and position + 1 < len(argv):
-                value = argv.pop(position + 1)
-            argv.pop(position)
-            return value
-    return None
+def scrub_key(argv: list[str]) -> None:
+    """Take every --wandb_key and its value out of `argv` in place; wandb would copy the command line into the run."""
+    kept, words = [], iter(argv)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name.replace("-", "_") != "__wandb_key":
+            kept.append(word)
+        elif not equals:
+            next(words, None)
+    argv[:] = kept
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -108,14 +114,20 @@ def _start_wandb(folder: Path, mode: str, run: Mapping[str, Any]) -> Any:
     """A new run, or the next piece of the run with the same id."""
     scrub_key(sys.argv)
     wandb = wandb_module()
-    return wandb.init(
-        mode=mode,
-        id=run["wandb_run_id"],
-        resume="allow" if mode == "online" else None,
-        project=run["project"],
-        group=run["group"],
-        name=run["savename"],
-        config=dict(run["config"]),
-        dir=str(folder),
-        settings=wandb.Settings(console="off", disable_git=True, x_disable_stats=True, silent=True),
-    )
+    try:
+        return wandb.init(
+            mode=mode,
+            id=run["wandb_run_id"],
+            resume="allow" if mode == "online" else None,
+            project=run["project"],
+            group=run["group"],
+            name=run["savename"],
+            config=dict(run["config"]),
+            dir=str(folder),
+            settings=wandb.Settings(console="off", disable_git=True, x_disable_stats=True, silent=True),
+        )
+    except wandb.errors.Error as error:
+        raise RunFailure(
+            f"Weights & Biases does not take the run ({error}); go on with --load_from_checkpoint {folder}, without "
+            "--log_online or with --wandb_dryrun"
+        ) from error

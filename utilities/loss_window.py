@@ -141,10 +141,10 @@ class LossWindow:
 def _complaint(entry: Entry, folder: Path) -> str:
     values = zip((*entry.terms, GRADIENT_NORM), entry.watched.tolist(), strict=True)
     terms = ", ".join(f"{name} = {value:g}" for name, value in values)
+    saved = f"{folder / LAST} is of an earlier step and stays usable; " if (folder / LAST).exists() else ""
     return (
-        f"loss or gradient is not finite at epoch {entry.epoch + 1}, step {entry.step}: {terms}. "
-        f"{folder / LAST} is of an earlier step and stays usable; lower --lr, or try --clip_gradient or "
-        "--precision fp32"
+        f"loss or gradient is not finite at epoch {entry.epoch + 1}, step {entry.step}: {terms}. {saved}lower --lr, or "
+        "try --clip_gradient or --precision fp32"
     )
 
 

@@ -25,14 +25,17 @@ def create(parent: Path, savename: str, args: Mapping[str, Any], environment: Ma
     """`parent/savename`, or the first free of `savename-2`, `savename-3`, ...
 
     The two JSON files are written into a hidden folder that is then renamed, so a kill leaves either nothing or a
-    folder that resumes.
+    folder that resumes. Raises UserError where it cannot be made.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    hidden = parent / f".{savename}.{os.getpid()}"
-    hidden.mkdir(exist_ok=True)
-    write_json(hidden / ARGS, args)
-    write_json(hidden / ENVIRONMENT, environment)
-    (hidden / "figures").mkdir(exist_ok=True)
+    hidden = parent / f".{savename}.{os.urandom(6).hex()}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        hidden.mkdir()
+        write_json(hidden / ARGS, args)
+        write_json(hidden / ENVIRONMENT, environment)
+        (hidden / "figures").mkdir()
+    except OSError as error:
+        raise UserError(f"no run folder can be made in {parent} ({error}); give another --save_path") from error
     number = 1
     while True:
         target = parent / (savename if number == 1 else f"{savename}-{number}")
@@ -49,6 +52,17 @@ def create(parent: Path, savename: str, args: Mapping[str, Any], environment: Ma
     return target
 
 
+def check_writable(folder: Path, what: str) -> None:
+    """Raise UserError where `folder`, named `what`, is a file or may not be written or made: hours before it is."""
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UserError(f"{what} {folder}: {nearest} is a file; give a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{what} {folder}: {nearest} may not be written to; give another folder, or change its mode")
+
+
 def read_args(folder: Path) -> dict[str, Any]:
     """args.json of a run. Raises UserError when the folder is no run folder."""
     path = folder / ARGS
@@ -56,10 +70,14 @@ def read_args(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"--load_from_checkpoint {folder} is not a run folder (no {ARGS}); give <save_path>/<dataset>/<savename>"
         )
-    return read_json(path)
+    args = read_json(path)
+    if not isinstance(args, dict) or not {"method", "dataset"} <= args.keys():
+        raise UserError(f"{path} does not hold the flags of a run; give <save_path>/<dataset>/<savename>")
+    return args
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises UserError naming it."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-SECRET = ("wandb_key",)
+NOT_RECORDED = ("wandb_key", "initial_weights")  # a secret; what depends on how far the run is
 
 
 class Settings(Mapping[str, Any]):
@@ -36,5 +36,5 @@ class Settings(Mapping[str, Any]):
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What args.json keeps: everything but secrets."""
-        return {name: value for name, value in self._values.items() if name not in SECRET}
+        """What args.json keeps: everything but secrets and what a resumed run sets anew."""
+        return {name: value for name, value in self._values.items() if name not in NOT_RECORDED}
