@@ -56,7 +56,8 @@ from utilities.settings import Settings
 
 
 def check_runs(folders: Sequence[Path], args: Settings) -> None:
-    """Raise UserError before hours of work where one of the folders is no run, has no checkpoint or comes twice."""
+    """Raise UserError before hours of work where one of the folders is no run, has no checkpoint or comes twice, and
+    where results cannot be written."""
     name = checkpoint_name(args)
     for number, folder in enumerate(folders):
         run_folder.read_args(folder)
@@ -64,6 +65,9 @@ def check_runs(folders: Sequence[Path], args: Settings) -> None:
             raise UserError(f"{folder} has no {name} yet; train on with --load_from_checkpoint {folder}")
         if folder.resolve() in [other.resolve() for other in folders[:number]]:
             raise UserError(f"--load_from_checkpoint names {folder} twice; give each run once")
+        run_folder.check_writable(folder / ("search_results" if args.query else "evaluation_results"), "results in")
+    if len(folders) > 1 and not args.query:
+        run_folder.check_writable(comparison_folder(folders, args), "--comparison_path")
 
 
 def checkpoint_name(args: Settings) -> str:
@@ -245,10 +249,14 @@ def split_name(args: Settings) -> str:
     return args.dataset_type + (f" in {args.gallery_split}" if args.gallery_split else "")
 
 
+def comparison_folder(folders: Sequence[Path], args: Settings) -> Path:
+    what = f"{network_name(args)}_{split_name(args).replace(' ', '_')}"
+    return Path(args.comparison_path or comparison.place(folders) / f"comparison_{what}")
+
+
 def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
     """Print the table of several runs, and save it and its figure."""
-    what = f"{network_name(args)}_{split_name(args).replace(' ', '_')}"
-    target = Path(args.comparison_path or comparison.place(folders) / f"comparison_{what}")
+    target = comparison_folder(folders, args)
     title = f"{len(folders)} runs, {split_name(args)}, {network_name(args)} network"
     print(comparison.write_comparison(target, comparison.describe(folders, contents), title=title))
     print(f"saved in {target}")

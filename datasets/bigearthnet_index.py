@@ -15,7 +15,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from datasets.bigearthnet_tables import LABELS_19, LABELS_43
 from utilities.errors import DatasetError, UserError, WrongFolderError
+from utilities.replacing import replacing
 
 SMALL = 10_000  # patches; below, reading the labels takes less than a second and nothing is kept
 FORMAT = 1
@@ -167,19 +167,12 @@ def keep_table(path: Path, table: PatchTable, stamp: int) -> None:
 
 
 def write_table(path: Path, table: PatchTable, stamp: int) -> None:
-    """Write under a temporary name and rename: two processes that build the same table do not meet."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(
-                file, names=table.names, labels=np.packbits(table.labels, axis=1),
-                label_names=np.asarray(table.label_names), stamp=stamp, format=FORMAT,
-            )  # fmt: skip
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    """Write whole or not at all: two processes that build the same table do not meet."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file, names=table.names, labels=np.packbits(table.labels, axis=1),
+            label_names=np.asarray(table.label_names), stamp=stamp, format=FORMAT,
+        )  # fmt: skip
 
 
 def load_table(path: Path) -> tuple[PatchTable | None, int]:

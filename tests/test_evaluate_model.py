@@ -105,6 +105,27 @@ def test_where_results_are_saved_and_what_they_replace_is_said(saved):
     assert f"saved in {target} ({replaced})\n" in again.stdout
 
 
+def test_scores_that_cannot_be_read_are_replaced(saved):
+    target = saved / "evaluation_results" / "best_val"
+    target.mkdir(parents=True, exist_ok=True)
+    for content in ("{", "[]", "{}"):
+        (target / "scores.json").write_text(content)
+        done = evaluate(saved, "--dataset_type", "val", "--eval_metric", "recall@1")
+        assert f"saved in {target} (replaces a scores.json that could not be read)\n" in done.stdout
+
+
+def test_results_that_cannot_be_written_are_found_before_anything_is_evaluated(saved, tmp_path):
+    copy, file = tmp_path / "baseline", tmp_path / "file"
+    shutil.copytree(saved, copy, ignore=shutil.ignore_patterns("*_results"))
+    file.touch()
+    argv = ("--source_path", tmp_path, "--comparison_path", file)  # --source_path is not looked at yet
+    done = run_inside("evaluate_model", "--load_from_checkpoint", saved, copy, *argv, code=2)
+    assert f"--comparison_path {file}: {file} is a file" in done.stderr
+    (copy / "evaluation_results").touch()
+    done = run_inside("evaluate_model", "--load_from_checkpoint", copy, *argv[:2], code=2)
+    assert f"{copy / 'evaluation_results'} is a file" in done.stderr
+
+
 def test_an_unknown_split_lists_the_choices(saved):
     done = evaluate(saved, "--gallery_split", "archive", code=2)
     assert "train" in done.stderr

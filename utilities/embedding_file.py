@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from utilities.replacing import replacing
 
 
 def digest(network: nn.Module, names: Sequence[str] | np.ndarray, facts: Mapping[str, Any]) -> str:
@@ -29,13 +30,8 @@ def digest(network: nn.Module, names: Sequence[str] | np.ndarray, facts: Mapping
 def save(path: Path, key: str, embeddings: Tensor, rows: Tensor) -> None:
     """embeddings (M, D) and rows (M,) on the CPU, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            np.savez(file, key=np.array(key), embeddings=embeddings.numpy(), rows=rows.numpy())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, key=np.array(key), embeddings=embeddings.numpy(), rows=rows.numpy())
 
 
 def load(path: Path, key: str) -> tuple[Tensor, Tensor] | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from utilities import figures, run_folder
 from utilities.density import Densities
 from utilities.embedding_map import embedding_map
+from utilities.errors import UserError
 from utilities.evaluation import Evaluation
 from utilities.neighbour_statistics import neighbour_statistics
 from utilities.neighbour_table import write_neighbours
@@ -86,8 +87,11 @@ def replaced(folder: Path, content: dict[str, Any]) -> str:
     """What to say when the scores that lie in `folder` went by another relevance or other measures; else ""."""
     if not (folder / "scores.json").exists():
         return ""
-    before = run_folder.read_json(folder / "scores.json")
-    was, now = ((c["protocol"]["relevance"], *c["scores"]) for c in (before, content))
+    try:
+        before = run_folder.read_json(folder / "scores.json")
+        was, now = ((c["protocol"]["relevance"], *c["scores"]) for c in (before, content))
+    except (UserError, KeyError, TypeError):
+        return " (replaces a scores.json that could not be read)"
     if set(was) == set(now):
         return ""
     return f" (replaces an evaluation of {', '.join(was[1:])} under relevance {was[0]})"
