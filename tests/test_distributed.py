@@ -206,6 +206,26 @@ def logged(rank):
     return losses
 
 
+def first_epoch(rank):
+    """Batches and sums of the state after what two methods make of all images, which rank 0 does for all.
+
+    Embeddings that differ by rank, as no run has them, show that the others take over what it made.
+    """
+    made = {}
+    for kind, width, flags in (
+        (DivideAndConquer, 16, ("--dac_nb_clusters", "2", "--backend", "torch")),
+        (BIER, 64, ("--bier_prefit_steps", "2")),
+    ):
+        settings = parameters.parse(kind.name, [*SMALL, "--batch_size", str(GLOBAL // WORLD), *flags])
+        method = kind(Settings({**settings, "arch": "first_stage"}), split())
+        rows = nn.functional.normalize(torch.randn(N, width, generator=torch.Generator().manual_seed(rank)))
+        method.embed_training_set = lambda embed=None, rows=rows: rows
+        batches = np.asarray(method.epoch_batches(0)).tolist()
+        sums = {name: float(tensor.double().sum()) for name, tensor in method.state_dict().items()}
+        made[kind.__name__] = [batches, sums, getattr(method, "drawn_from", None)]
+    return made
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
     cases = [(kind, batch_norm) for kind in KINDS for batch_norm in BATCH_NORM]
@@ -215,7 +235,7 @@ def worker(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     dist.barrier()
     found = {"uneven": batch_norm_of_uneven_shares(rank), "bfloat16": batch_norm_of_bfloat16(rank)}
-    found["logged"] = logged(rank)
+    found["logged"], found["first epoch"] = logged(rank), first_epoch(rank)
     for number, (kind, batch_norm) in enumerate(cases):
         expected = torch.load(Path(folder) / f"{number}.pt", weights_only=True)
         found[f"{kind.__name__} {batch_norm}"] = differences(kind, batch_norm, rank, expected)
@@ -248,6 +268,13 @@ def test_logged_losses_are_means_over_the_ranks_whether_saved_between_or_not(fou
         assert whole == resumed
         assert whole["own"] == pytest.approx(0.5 + 1 / 3)
         assert whole["gathered"] == pytest.approx(0.1)
+
+
+def test_clusters_and_pre_fitted_layers_are_those_of_rank_0(found):
+    ours, theirs = (on_rank["first epoch"] for on_rank in found)
+    assert ours.keys() == {"DivideAndConquer", "BIER"}
+    assert ours == theirs
+    assert len(set(ours["DivideAndConquer"][2])) == 2, "both slices are trained"
 
 
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(found):
