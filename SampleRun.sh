@@ -20,7 +20,7 @@ esac
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-} python3.12 python3.11 python3; do
+  for candidate in ${PYTHON:+"$PYTHON"} python3.12 python3.11 python3; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
       echo "$candidate"
       return
@@ -38,13 +38,14 @@ setup() {
   sum=$(cat requirements.txt requirements-dev.txt constraints.txt | sha256sum | cut -c1-16)
   stamp=.venv/installed-${requirements%.txt}-$sum
   [ -e "$stamp" ] || [ -e ".venv/installed-requirements-dev-$sum" ] && return # dev holds the others as well
-  mkdir -p .venv
   (
     flock 9 # two callers at once: the second waits, then finds the stamp
     [ -e "$stamp" ] && exit 0
     local python
     python=$(find_python)
-    [ -x .venv/bin/python ] || "$python" -m venv .venv || {
+    # What an interrupted start left has a python and no pip, or nothing whole; --clear takes its stamps as well.
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null 2>&1 ||
+      "$python" -m venv --clear .venv || {
       echo "error: $python has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2
       exit 2
     }
@@ -55,12 +56,22 @@ setup() {
       exit 1
     }
     touch "$stamp"
-  ) 9>.venv/lock
+  ) 9>.venv.lock # beside what --clear empties
+}
+
+# show COMMAND ...: one line to be pasted into a shell; words that mean nothing to it stay as they are.
+show() {
+  local word line=
+  for word in "$@"; do
+    [[ $word =~ ^[a-zA-Z0-9_@%+=:,./-]+$ ]] || word=$(printf '%q' "$word")
+    line+="$word "
+  done
+  printf '%s\n' "${line% }"
 }
 
 # run COMMAND ...: show it and, unless --print was given, do it.
 run() {
-  printf '%s\n' "$*"
+  show "$@"
   [ "$PRINT_ONLY" = yes ] || "$@"
 }
 
@@ -78,31 +89,36 @@ evaluate() { run .venv/bin/python evaluate_model.py "$@"; }
 
 # ---- recipes ------------------------------------------------------------------------------------------------------
 
-METHODS="baseline diva dac bier sndl"
+METHODS=(baseline diva dac bier sndl)
 
-# runs NAME ...: their run folders under $RESULTS/$1
-runs() { local set=$1 name; shift; for name in "$@"; do printf '%s ' "$RESULTS/$set/$name"; done; }
+# find_runs DATASET: into RUNS, the folders of all methods' runs.
+find_runs() {
+  local method
+  RUNS=()
+  for method in "${METHODS[@]}"; do RUNS+=("$RESULTS/$1/$method"); done
+}
 
 # All methods on the embedded scenes, from scratch, and one table: less than ten minutes on two cores.
 demo() {
   local method
-  for method in $METHODS; do
+  for method in "${METHODS[@]}"; do
     train_once Demo "$method" "$method" --source_path demo_data --nb_epochs 6 --eval_epoch 6 --batch_size 60 --num_workers 1
   done
-  evaluate --load_from_checkpoint $(runs Demo $METHODS) --dataset_type test
+  find_runs Demo
+  evaluate --load_from_checkpoint "${RUNS[@]}" --dataset_type test
 }
 
 # Real images from scratch at 128 pixels, method by method: 17 to 26 minutes each with one thread.
 ucmerced() {
-  local method found
-  for method in $METHODS; do
-    train_once UCMerced "$method" "$method" --source_path "$DATA/UCMerced" $UCMERCED_FLAGS
+  local method
+  for method in "${METHODS[@]}"; do
+    train_once UCMerced "$method" "$method" --source_path "$DATA/UCMerced" "${UCMERCED_FLAGS[@]}"
   done
-  found=$(runs UCMerced $METHODS)
-  evaluate --load_from_checkpoint $found --source_path "$DATA/UCMerced" --dataset_type test
-  evaluate --load_from_checkpoint $found --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
+  find_runs UCMerced
+  evaluate --load_from_checkpoint "${RUNS[@]}" --source_path "$DATA/UCMerced" --dataset_type test
+  evaluate --load_from_checkpoint "${RUNS[@]}" --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
 }
-UCMERCED_FLAGS="--weights none --image_size 128 --batch_size 60 --nb_epochs 30 --small_epochs 24 --color_jitter 0.2 --eval_epoch 6 --num_workers 1 --is_log_intra_inter_overlap"
+UCMERCED_FLAGS=(--weights none --image_size 128 --batch_size 60 --nb_epochs 30 --small_epochs 24 --color_jitter 0.2 --eval_epoch 6 --num_workers 1 --is_log_intra_inter_overlap)
 
 # What the baseline can do there in 18 minutes on two cores: every pair of large shuffled batches, stronger crops.
 ucmerced_baseline() {
@@ -114,18 +130,20 @@ ucmerced_baseline() {
 # The original comparison; the backbone starts from ImageNet weights.
 mlrsnet() {
   local method
-  for method in $METHODS; do
+  for method in "${METHODS[@]}"; do
     train_once MLRSNet "$method" "$method" --source_path "$DATA/MLRSNet" --project MLRSNet --group "$method" --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120 --is_log_intra_inter_overlap
   done
-  evaluate --load_from_checkpoint $(runs MLRSNet $METHODS) --source_path "$DATA/MLRSNet" --dataset_type test
+  find_runs MLRSNet
+  evaluate --load_from_checkpoint "${RUNS[@]}" --source_path "$DATA/MLRSNet" --dataset_type test
 }
 
 bigearthnet() {
   local method
-  for method in $METHODS; do
+  for method in "${METHODS[@]}"; do
     train_once BigEarthNet "$method" "$method" --source_path "$DATA/BigEarthNet" --project BigEarthNet --group "$method" --num_samples_per_class 3 --use_npmem --eval_epoch 10 --nb_epochs 120
   done
-  evaluate --load_from_checkpoint $(runs BigEarthNet $METHODS) --source_path "$DATA/BigEarthNet" --dataset_type test
+  find_runs BigEarthNet
+  evaluate --load_from_checkpoint "${RUNS[@]}" --source_path "$DATA/BigEarthNet" --dataset_type test
 }
 
 # Go on with a run that was stopped or killed, or that should have more epochs.

@@ -1,0 +1,124 @@
+"""`SampleRun.sh`: folders with blanks, commands that can be pasted, and a set-up that mends what was interrupted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Stands for the system's python and for that of .venv: notes what it is asked for, a word a line.
+PYTHON = """#!/bin/bash
+case "$*" in
+  "-c "*) ;;
+  "-m venv "*)
+    echo "$*" >> made
+    sleep 0.3
+    [[ " $* " == *" --clear "* ]] && rm -rf .venv
+    mkdir -p .venv/bin
+    cp "$0" .venv/bin/python
+    ;;
+  "-m pip --version") ;;
+  "-m pip install "*) echo "$*" >> installed ;;
+  *) printf '%s\\n' .venv/bin/python "$@" "" >> called ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the script, the files that it reads and `python3`, all of them its own."""
+    folder = tmp_path / "check out"
+    folder.mkdir()
+    shutil.copy(ROOT / "SampleRun.sh", folder)
+    for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
+        (folder / name).write_text("")
+    write_python(folder / "python3")
+    return folder
+
+
+def write_python(path: Path, text: str = PYTHON) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["bash", folder / "SampleRun.sh", *words],
+        env={**os.environ, "PYTHON": str(folder / "python3"), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def sample_run(folder: Path, *words: str, **environment: str) -> str:
+    process = start(folder, *words, **environment)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    return said
+
+
+def called(folder: Path) -> list[list[str]]:
+    """The commands that were run, in words."""
+    return [command.split("\n") for command in (folder / "called").read_text().split("\n\n")[:-1]]
+
+
+@pytest.mark.parametrize("recipe", ["demo", "ucmerced", "mlrsnet", "bigearthnet", "evaluate"])
+def test_folders_with_blanks_reach_every_command_in_one_piece(checkout: Path, recipe: str) -> None:
+    folders = {"RESULTS": "my results & more", "DATA": "/the user's data"}
+    said = sample_run(checkout, recipe, **folders)
+    commands = called(checkout)
+    evaluation = commands[-1]
+    saved = [word for word in evaluation if word.startswith("my results & more/")]
+    methods = ["baseline", "diva", "dac", "bier", "sndl"]
+    assert [Path(word).name for word in saved] == (["baseline"] if recipe == "evaluate" else methods)
+    for command in commands:
+        for flag, value in (("--save_path", folders["RESULTS"]), ("--source_path", folders["DATA"])):
+            if flag in command and recipe != "demo":
+                assert command[command.index(flag) + 1].startswith(value)
+    shown = [shlex.split(line) for line in said.splitlines() if line.startswith(".venv/")]
+    assert shown == commands, "what is shown can be pasted"
+    printed = sample_run(checkout, recipe, "--print", **folders).splitlines()
+    assert [shlex.split(line) for line in printed] == commands
+
+
+def test_words_that_mean_nothing_to_a_shell_are_shown_as_they_are(checkout: Path) -> None:
+    shown = sample_run(checkout, "evaluate", "--print", RESULTS="/scratch/a,b:c=1%+_x@y").splitlines()[-1]
+    assert not set(shown) & set("\\'\"$")
+    assert "/scratch/a,b:c=1%+_x@y/Demo/baseline" in shown
+    assert " recall@K hit@K " in shown
+
+
+@pytest.mark.parametrize("left", [None, "#!/bin/sh\necho 'No module named pip' >&2\nexit 1\n"])
+def test_an_interrupted_set_up_is_begun_anew_and_a_whole_one_is_kept(checkout: Path, left: str | None) -> None:
+    if left is not None:
+        write_python(checkout / ".venv" / "bin" / "python", left)
+        (checkout / ".venv" / "installed-requirements-of-long-ago").touch()
+    for _ in range(2):
+        sample_run(checkout, "setup")
+        assert len((checkout / "made").read_text().splitlines()) == 1
+        assert len((checkout / "installed").read_text().splitlines()) == 1
+        stamps = [path.name for path in (checkout / ".venv").glob("installed-*")]
+        assert len(stamps) == 1
+        assert "installed-requirements-of-long-ago" not in stamps
+    sample_run(checkout, "setup", "dev")
+    assert len((checkout / "made").read_text().splitlines()) == 1, "it has pip"
+    assert len((checkout / "installed").read_text().splitlines()) == 2
+
+
+def test_of_two_set_ups_at_once_one_waits(checkout: Path) -> None:
+    """Also while the folder is emptied."""
+    write_python(checkout / ".venv" / "bin" / "python", "#!/bin/sh\nexit 1\n")
+    both = [start(checkout, "setup") for _ in range(2)]
+    for process in both:
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+    assert len((checkout / "made").read_text().splitlines()) == 1
+    assert len((checkout / "installed").read_text().splitlines()) == 1
