@@ -52,7 +52,7 @@ DATA = [
     Flag("small_epochs", 0, "progressive resizing: train this many first epochs on smaller images, which are cheaper", int, low=0),
     Flag("small_image_size", AUTO, "side of the network's input in those epochs; half of --image_size", int, low=1),
     Flag("crop_area", None, "range of the random crop's share of the image's area, resampled; default: a plain crop", float, nargs="2"),
-    Flag("color_jitter", 0.0, "RGB: brightness, contrast, saturation times 1 + U(-x, x) in training", float, low=0, high=1),
+    Flag("color_jitter", 0.0, "8-bit RGB images: brightness, contrast, saturation times 1 + U(-x, x) in training", float, low=0, high=1),
     switch("no_flips", "no mirroring and no right-angle rotations in training"),
     switch("per_image_normalisation", "standardise each image by its own band statistics instead of the data set's"),
     switch("use_npmem", "read from a memory-mapped array, prepared once next to the data (--cache_path)"),

@@ -109,8 +109,8 @@ def label_table(source_path: Path, labels: str) -> LabelTable:
         warnings.warn(f"{found}; kept, because --mlrsnet_labels is as_is", stacklevel=2)
         return table
     warnings.warn(
-        f"{found}: labels that the data set does not list for the category were removed, `tanks` and "
-        f"`stadium` put back; label fingerprint {repaired.fingerprint()}; --mlrsnet_labels as_is keeps them",
+        f"{found}: labels that do not belong to the category or the image were removed, `tanks` "
+        f"and `stadium` put back; label fingerprint {repaired.fingerprint()}; --mlrsnet_labels as_is keeps them",
         stacklevel=2,
     )
     return repaired

@@ -3,7 +3,8 @@
     splits/mlrsnet/<train>-<val>-<test>.txt.gz     a digit for each image in the order of names: 0 train, 1 val, 2 test
     splits/mlrsnet/manifest.json                   fingerprint of the names, and of each file's digits
 
-None is official: the paper names proportions only. They were made from the published label files, repaired, by
+None is official: the paper names proportions only. They were made from the published label files, repaired by the
+lists of the categories alone (the one label more that `repair` removes would move hundreds of airplanes), by
 
     python -m datasets MLRSNet --source_path DIR --write_splits
 
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.label_csv import LabelTable, read_label_table
-from datasets.mlrsnet_labels import LABELS, repair
+from datasets.mlrsnet_labels import LABELS, repair_categories
 from datasets.split_files import balanced_split, hashed_split, names_fingerprint, parse_proportions
 from utilities.errors import DatasetError
 
@@ -81,7 +82,7 @@ def digits_of(table: LabelTable, proportions: str) -> bytes:
 
 def write_stored(source_path: Path) -> None:
     """Write the files anew from the label files in `source_path`."""
-    table = repair(read_label_table(source_path / "labels", LABELS))
+    table = repair_categories(read_label_table(source_path / "labels", LABELS))
     STORED.mkdir(parents=True, exist_ok=True)
     digits = {proportions: digits_of(table, proportions) for proportions in PROPORTIONS}
     for proportions, content in digits.items():
