@@ -27,7 +27,17 @@ from datasets import cache_stage
 from datasets.archive_layout import ArchiveLayout, Image, images
 from datasets.archives import TarStream
 from datasets.base import Packed
-from datasets.cache import NAMES, PIXELS, cache_folder, content, encoded, names_sha256, read_manifest, row_bytes
+from datasets.cache import (
+    NAMES,
+    PIXELS,
+    cache_folder,
+    content,
+    encoded,
+    names_sha256,
+    read_manifest,
+    read_names,
+    row_bytes,
+)
 from datasets.cache_stage import DONE, begin, finish, preparing, refuse_broken, require_space, say, size_text, write_at
 from utilities.errors import DatasetError
 
@@ -58,11 +68,8 @@ def open_packed(folder: Path, archive: Path | None) -> Packed | None:
     manifest = read_manifest(folder)
     if "archive" not in manifest:
         return None
-    try:
-        names = np.load(folder / NAMES)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{folder} is damaged ({error}); delete it to prepare it again") from error
-    return Packed(archive or Path(manifest["archive"]), folder / KEPT, np.char.decode(names, "utf-8"))
+    names = np.char.decode(read_names(folder), "utf-8")
+    return Packed(archive or Path(manifest["archive"]), folder / KEPT, names)
 
 
 def _fill(layout: ArchiveLayout, archive: Path, folder: Path, partial: Path, threads: int, skip_broken: bool) -> None:

@@ -35,6 +35,7 @@ class Packed(NamedTuple):
 class DecodedPixels(Protocol):
     """Pixels of a split that were decoded beforehand (`datasets.cache`)."""
 
+    folder: Path  # that holds them
     broken: np.ndarray  # (N,) bool: could not be decoded
 
     def gather(self, rows: Sequence[int]) -> torch.Tensor:
@@ -61,6 +62,11 @@ class PixelFormat:
         if len(set(self.band_sides)) == 1:
             return (len(self.bands), self.band_sides[0], self.band_sides[0])
         return (sum(side * side for side in self.band_sides),)
+
+    @property
+    def is_photograph(self) -> bool:
+        """Whether pixels are 8-bit RGB, 0..255, and not digital numbers of a sensor."""
+        return self.dtype == np.uint8 and tuple(self.bands) == ("R", "G", "B")
 
 
 class RetrievalDataset(PixelFormat, Dataset[Batch]):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tokenize
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from utilities.errors import DatasetError
 
 FORMAT = 1
 PIXELS, NAMES, MANIFEST = "pixels.npy", "names.npy", "manifest.json"
+# Raised where files are damaged; numpy reads the header of an array as a line of Python.
+DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, tokenize.TokenError)
 
 
 class PixelCache:
@@ -168,15 +171,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def read_names(folder: Path) -> np.ndarray:
+    """(N,) bytes: which image each row of the array is. What cannot be read is a `DatasetError`."""
+    try:
+        names = np.load(folder / NAMES)
+        if names.dtype.kind != "S" or names.ndim != 1:
+            raise ValueError(f"{NAMES} holds {names.dtype} {names.shape}, not names")
+    except DAMAGE as error:
+        raise DatasetError(f"{folder} is damaged ({error}); delete it to prepare it again") from error
+    return names
+
+
 def open_cache(dataset: RetrievalDataset, folder: Path) -> PixelCache:
     """The split's rows in a complete array. What does not agree with the data set is a `DatasetError`."""
     manifest = read_manifest(folder)
     refuse_mismatch(folder, manifest, content(dataset))
+    names = read_names(folder)
     try:
-        names = np.load(folder / NAMES)
         size = (folder / PIXELS).stat().st_size
         expected = array_start(folder / PIXELS) + manifest["images"] * row_bytes(dataset)
-    except (OSError, ValueError, KeyError) as error:
+    except DAMAGE as error:
         raise DatasetError(f"{folder} is damaged ({error}); delete it to prepare it again") from error
     if size != expected:
         raise DatasetError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from datasets.archive_writer import open_packed, prepare_archive
 from datasets.archives import find_archive
 from datasets.base import DATASETS, SPLITS, Packed, RetrievalDataset
 from datasets.cache import cache_folder, open_cache
-from datasets.cache_stage import usable_cores
+from datasets.cache_stage import refuse_broken, usable_cores
 from datasets.cache_writer import prepare
 from datasets.loaders import Loader
 from datasets.transforms import Augmentation, DeviceTransform
@@ -34,6 +35,7 @@ def open_split(args: Settings, split: str) -> RetrievalDataset:
     dataset = open_files(args, split)
     if args.use_npmem:
         attach_cache(args, dataset)
+    refuse_known_broken(dataset)
     return dataset
 
 
@@ -95,8 +97,20 @@ def attach_cache(args: Settings, *opened: RetrievalDataset) -> None:
         dataset.cache = open_cache(dataset, folder)
 
 
+def refuse_known_broken(*opened: RetrievalDataset) -> None:
+    """Raise `DatasetError` at once about images of the splits that could not be decoded when the array was prepared.
+
+    Otherwise the first that is drawn would end a run that may have been training for hours.
+    """
+    for dataset in opened:
+        if dataset.cache is not None and not dataset.skip_broken:
+            names = dataset.names[dataset.cache.broken].tolist()
+            remedy = f"Mend them and delete {dataset.cache.folder} to prepare it again"
+            refuse_broken([(name, name) for name in names], remedy)
+
+
 def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device) -> Loader:
-    """The loader of one split with its device-side transform."""
+    """The loader of one split with its device-side transform. --color_jitter is for photographs: else it is 0."""
     small_resize = round(args.resize_to * args.small_image_size / args.image_size)
     whole, small = (
         DeviceTransform(
@@ -114,7 +128,11 @@ def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device)
     return Loader(
         dataset,
         whole,
-        augmentation=Augmentation(args.crop_area, flips=not args.no_flips, jitter=args.color_jitter),
+        augmentation=Augmentation(
+            args.crop_area,
+            flips=not args.no_flips,
+            jitter=args.color_jitter if dataset.is_photograph else 0.0,
+        ),
         device=device,
         num_workers=args.num_workers,
         small=(args.small_epochs, small),
@@ -132,6 +150,7 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
         distributed.barrier()
     if args.use_npmem:  # hours and a lock, likewise
         attach_cache(args, train, val)
+    refuse_known_broken(train, val)
     whole = args.batch_size * distributed.world_size()
     if whole > len(train):
         raise UserError(
@@ -140,6 +159,12 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
         )
     if len(val) < 2:
         raise UserError(f"the val split of {args.dataset} has {len(val)} images; retrieval needs at least two")
+    if args.color_jitter and not train.is_photograph and distributed.is_main():  # no error: presets set it
+        warnings.warn(
+            f"--color_jitter {args.color_jitter} is for 8-bit RGB images and does nothing on {args.dataset}, whose "
+            f"pixels are {train.dtype.name} of the bands {' '.join(train.bands)}",
+            stacklevel=2,
+        )
     description = {
         "dataset": args.dataset,
         "label_names": list(train.label_names),

@@ -21,7 +21,8 @@ class Augmentation(NamedTuple):
     crop_scale  range of the crop's area as a share of the stored image; (s, s) with s = image_size^2 / stored^2
                 is the plain random crop, which moves whole pixels and resamples nothing
     flips       mirror and right-angle rotations, all eight equally likely (there is no up in an aerial image)
-    jitter      RGB only: brightness, contrast and saturation are multiplied by 1 + U(-jitter, jitter)
+    jitter      brightness, contrast and saturation are multiplied by 1 + U(-jitter, jitter); 0 unless the stored
+                images are 8-bit RGB (`RetrievalDataset.is_photograph`)
     """
 
     crop_scale: tuple[float, float] | None = None
@@ -81,7 +82,7 @@ class DeviceTransform:
             crops = self._moved(pixels, draws, augmentation.flips).float()
         else:
             crops = self._resampled(pixels.float(), draws, augmentation)
-        if augmentation.jitter and crops.shape[1] == 3:
+        if augmentation.jitter:
             crops = jittered(crops, draws[:, 6:9], augmentation.jitter)
         return self._normalised(crops)
 

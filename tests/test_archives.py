@@ -474,6 +474,35 @@ def test_broken_patches_are_named_or_left_out(tmp_path, change, said):
     assert json.loads((folder / "manifest.json").read_text())["broken"] == [name]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_broken_patches_of_a_prepared_archive_are_refused_before_the_first_batch(tmp_path, gone):
+    archive = repack(tmp_path, lambda folder: shorten(folder / f"{folder.name}_B01.tif"))
+    prepare(archive, skip_broken=True)
+    given = archive
+    if gone:
+        archive.unlink()
+        given = archive.parent
+    flags = ("--ben_splits", "hashed", "--ben_labels", "43", *(() if gone else ("--use_npmem",)))
+    refused = []
+    for split in SPLITS:
+        assert len(open_split(settings("BigEarthNet", given, *flags, "--skip_broken_images"), split))
+        try:
+            open_split(settings("BigEarthNet", given, *flags), split)
+        except DatasetError as error:
+            refused.append(str(error))
+    (said,) = refused  # one split holds it
+    assert f"1 images cannot be decoded ({patch_names(9)[0]}). Mend them and delete" in said
+
+
+def test_a_damaged_list_of_names_is_refused(tmp_path):
+    archive = pack(write_bigearthnet(tmp_path / "plain", 3), tmp_path / "packed" / "BigEarthNet-v1.0.tar")
+    folder = prepare(archive)
+    for content in (b"", b"x", (folder / "names.npy").read_bytes()[:-1]):
+        (folder / "names.npy").write_bytes(content)
+        with pytest.raises(DatasetError, match=f"{folder} is damaged .*delete"):
+            archive_writer.open_packed(folder, archive)
+
+
 @pytest.mark.parametrize(
     ("text", "said"), [('{"labels": ["Meadow"]}', "'Meadow' is not a label"), ("{}", "'labels' is missing"), ("[", "")]
 )

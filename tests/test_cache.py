@@ -329,11 +329,36 @@ def test_a_manifest_that_does_not_match_is_refused_with_the_difference(tmp_path,
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "names.npy", "pixels.npy"])
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: os.truncate(path, 20)])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: os.truncate(path, 20),
+        lambda path: os.truncate(path, 0),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"}", b" ")),
+    ],
+    ids=["absent", "cut off", "empty", "changed"],
+)
 def test_damaged_files_are_refused(tmp_path, name, damage):
     folder = prepare(tmp_path)
     damage(folder / name)
     with pytest.raises(DatasetError, match="delete"):
+        cache.open_cache(Noise(tmp_path), folder)
+
+
+@pytest.mark.parametrize("content", [np.arange(30.0), np.zeros((30, 2), "S4"), np.array("one")])
+def test_names_that_are_none_are_refused(tmp_path, content):
+    folder = prepare(tmp_path)
+    np.save(folder / "names.npy", content)
+    with pytest.raises(DatasetError, match=r"damaged \(names\.npy holds .*delete"):
+        cache.open_cache(Noise(tmp_path), folder)
+
+
+def test_a_manifest_whose_number_of_images_is_none_is_refused(tmp_path):
+    folder = prepare(tmp_path)
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"images": None}))
+    with pytest.raises(DatasetError, match=r"damaged .*delete"):
         cache.open_cache(Noise(tmp_path), folder)
 
 
@@ -457,6 +482,26 @@ def test_the_test_split_is_prepared_with_the_others(tmp_path):
         image.write_bytes(b"")  # from here on nothing can be decoded
     test = open_split(settings(root, "--use_npmem"), "test")
     assert len(test.__getitems__([0, 1]).images) == 2
+
+
+@CORRUPTED
+def test_images_known_to_be_broken_are_refused_before_the_first_batch(tmp_path):
+    root = write_mlrsnet(tmp_path / "M")
+    opened = {dataset.split: dataset for dataset in mlrsnet(root)}
+    broken = sorted(opened["train"].names[:7].tolist())
+    for name in broken:
+        next((root / "Images").rglob(name)).write_bytes(b"no image")
+    skipping = open_data(settings(root, "--use_npmem", "--skip_broken_images"), torch.device("cpu")).train.dataset
+    assert skipping.cache.broken.sum() == 7
+    for open_again in (lambda args: open_data(args, torch.device("cpu")), lambda args: open_split(args, "train")):
+        with pytest.raises(DatasetError, match="7 images cannot be decoded") as refused:
+            open_again(settings(root, "--use_npmem"))
+        said = str(refused.value)
+        assert sorted(refused.value.names) == broken
+        assert sum(name in said for name in broken) == 5
+        assert f"Mend them and delete {skipping.cache.folder} to prepare it again" in said
+        assert "--skip_broken_images" in said
+    assert len(open_split(settings(root, "--use_npmem"), "test")), "none of its images is broken"
 
 
 @pytest.mark.parametrize("processes", [0, 2])

@@ -1,10 +1,15 @@
 """Device-side transforms: exact pixels, the law of the augmentation, independence of ranks and devices."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+import parameters
+from datasets.open import open_data
 from datasets.transforms import DRAWS, Augmentation, DeviceTransform, assemble, draw, jittered, mirrored
+from tests.miniatures import write_bigearthnet, write_mlrsnet
 
 
 def transform(side=12, image_size=8, channels=3, **options):
@@ -143,6 +148,37 @@ def test_jitter_keeps_the_range_and_zero_strength_changes_nothing():
     assert strong.min() >= 0
     assert strong.max() <= 255
     assert not torch.allclose(strong, pixels, atol=1.0)
+
+
+def first_batch(jitter, *argv):
+    """The first training batch of a run with these flags, and what was warned about."""
+    common = ["--image_size", "12", "--batch_size", "4", "--num_workers", "0", "--device", "cpu", "--weights", "none"]
+    args = parameters.parse("baseline", [*common, *map(str, argv), "--color_jitter", str(jitter)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train = open_data(args, torch.device("cpu")).train
+    ((_, batch),) = train.training([np.arange(4)], seed=0, epoch=0)
+    return batch.images, [str(warning.message) for warning in caught if "color_jitter" in str(warning.message)]
+
+
+@pytest.mark.parametrize("bands", ["rgb", "all"])
+def test_digital_numbers_are_never_jittered_and_that_is_said_once(tmp_path, bands):
+    flags = ("--dataset", "BigEarthNet", "--source_path", write_bigearthnet(tmp_path / "B", 30), "--ben_bands", bands)
+    options = ("--ben_splits", "hashed", "--ben_labels", 43)
+    plain, said_of_plain = first_batch(0, *flags, *options)
+    jittered_too, said = first_batch(0.4, *flags, *options)
+    assert torch.equal(plain, jittered_too)
+    assert said_of_plain == []
+    assert len(said) == 1
+    assert "--color_jitter 0.4 is for 8-bit RGB images and does nothing on BigEarthNet" in said[0]
+
+
+def test_photographs_are_jittered_without_a_word(tmp_path):
+    flags = ("--dataset", "MLRSNet", "--source_path", write_mlrsnet(tmp_path / "M"), "--mlrsnet_labels", "as_is")
+    plain, _ = first_batch(0, *flags)
+    jittered_too, said = first_batch(0.4, *flags)
+    assert not torch.allclose(plain, jittered_too, atol=0.1)
+    assert said == []
 
 
 @pytest.mark.gpu
