@@ -10,8 +10,11 @@ and to --out. Exit code 1 when something is broken, 2 when something is asked fo
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,6 +101,26 @@ def look_at(args: Settings) -> Inspection:
     return inspect(lambda split: open_files(args, split), decode=not args.quick, processes=usable_cores())
 
 
+def result_folder(args: Settings) -> Path:
+    """Where the results will go. A place that cannot be written is a `UserError` before the images are decoded.
+
+    It is tried, since permissions tell nothing to root, and left as it was: where the data set is refused, nothing is
+    to be written.
+    """
+    folder = Path(args.out or f"dataset_check/{args.dataset}")
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be written ({error.strerror}); give another folder") from error
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # it was not made after all, or another check has begun to use it
+                path.rmdir()
+    return folder
+
+
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
@@ -109,9 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         mlrsnet_splits.write_stored(Path(args.source_path))
         print(f"written to {mlrsnet_splits.STORED}")
         return
+    folder = result_folder(args)
     result = look_at(args)
     content = summary(result, args.dataset)
-    folder = Path(args.out or f"dataset_check/{args.dataset}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "check.json").write_text(json.dumps(content, indent=2) + "\n")
     (folder / "check.txt").write_text(text(content, decoded=not args.quick, most=sys.maxsize) + "\n")

@@ -52,6 +52,7 @@ def find_example(given: str, searched: RetrievalDataset, others: Callable[[], It
     of the data set is not in it. Raises UserError for what is not there and for images of the wrong kind.
     """
     path = Path(given)
+    _check_name(path)
     if os.path.exists(given):  # unlike Path.exists, False also for what can be no path
         _check_kind(path, searched)
         inside = path.resolve().is_relative_to(searched.source_path.resolve())
@@ -160,6 +161,16 @@ def _patch_name(folder: Path, bands: Sequence[str]) -> str:
             f"{folder} holds {found}; give the folder of one patch, with a file <patch>_<band>.tif a band"
         )
     return names[0]
+
+
+def _check_name(path: Path) -> None:
+    """Results are named after the query, and pages and pictures hold text only."""
+    name = os.fsencode(path.resolve().name if os.path.isdir(path) else path.name)
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise UserError(f"--query {readable}: the name is not UTF-8; give a copy with another name") from None
 
 
 def _check_kind(path: Path, searched: RetrievalDataset) -> None:

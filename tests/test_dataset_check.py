@@ -134,6 +134,17 @@ def test_misuse_ends_with_exit_code_2(argv, said, capsys, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir()), "nothing is written"
 
 
+@pytest.mark.parametrize("place", ["file", "file/below", "x" * 300, "new/" + "x" * 300, "/proc/nowhere"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_images_are_read(place, capsys, tmp_path, monkeypatch):
+    root = write_mlrsnet(tmp_path / "M")
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr(program, "look_at", lambda args: pytest.fail("the images were read"))
+    run("MLRSNet", "--source_path", root, "--out", tmp_path / place, code=2)
+    assert f"--out {tmp_path / place} cannot be written (" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["M", "file"]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 class Plain(RetrievalDataset):
     title, bands, band_sides, dtype = "plain", ("R", "G", "B"), (4, 4, 4), np.dtype("uint8")
     label_names = ("a", "b", "c")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -185,6 +186,28 @@ def test_what_cannot_be_a_query_ends_with_2(
         assert said in done.stderr, done.stderr
         assert done.stderr.count("error:") == 1
     assert "--top 0 must be at least 1" in evaluate(photographs, "--query", broken, "--top", 0, code=2).stderr
+
+
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_written(
+    demo_run: tuple[Path, Path], sentinel_run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """In a folder of such a name, a file may lie."""
+    odd = os.fsdecode(b"lake \xe9")
+    photograph = tmp_path / odd / "lake.jpg"
+    photograph.parent.mkdir()
+    shutil.copy(demo_split(demo_run[0], "test").path(0), photograph)
+    shutil.copy(photograph, tmp_path / f"{odd}.jpg")
+    for number, (saved, query) in enumerate(
+        ((demo_run[1], tmp_path / f"{odd}.jpg"), (demo_run[1], odd), (sentinel_run[1], tmp_path / odd))
+    ):
+        folder = tmp_path / f"run {number}"
+        shutil.copytree(saved, folder, ignore=shutil.ignore_patterns("search_results"))
+        done = evaluate(folder, "--query", query, code=2)
+        assert r"lake \xe9" in done.stderr
+        assert "the name is not UTF-8" in done.stderr
+        assert not (folder / "search_results").exists()
+    evaluate(tmp_path / "run 0", "--query", photograph, "--top", 1)
+    assert hits(tmp_path / "run 0" / "search_results" / "best_test" / "lake")
 
 
 # Sentinel-2 -------------------------------------------------------------------------------------------------
