@@ -2,12 +2,14 @@
 # Documented recipes. `bash SampleRun.sh` prepares .venv and runs the demo; `bash SampleRun.sh NAME` runs another recipe;
 # `bash SampleRun.sh NAME --print` only shows its commands. `bash SampleRun.sh list` names them all.
 #
-# Folders may be set from outside:  DATA=/archives RESULTS=/scratch/results bash SampleRun.sh mlrsnet
+# Folders and seeds may be set from outside:  DATA=/archives RESULTS=/scratch/results bash SampleRun.sh mlrsnet
+# SEEDS="0 1 2" bash SampleRun.sh demo  trains every method once a seed, and the table ends with means over seeds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 DATA=${DATA:-../shared/data}
 RESULTS=${RESULTS:-Training_Results}
+SEEDS=${SEEDS:-0}
 NAME=${1:-demo}
 PRINT_ONLY=no
 case "$NAME ${*:2}" in
@@ -76,14 +78,22 @@ run() {
 }
 
 train() { run .venv/bin/python "train_$1.py" "${@:2}"; }
-# train_once DATASET METHOD NAME FLAGS ...: a new run, or the rest of the one that is there (nothing, when it is complete).
+# of_seed NAME SEED: the name of its run.
+of_seed() { if [ "$2" = 0 ]; then echo "$1"; else echo "$1-seed$2"; fi; }
+# train_once DATASET METHOD NAME FLAGS ...: a new run a seed, or the rest of the one that is there (nothing, when it is
+# complete).
 train_once() {
-  local folder="$RESULTS/$1/$3"
-  if [ "$PRINT_ONLY" = no ] && [ -e "$folder/args.json" ]; then
-    train "$2" --load_from_checkpoint "$folder"
-  else
-    train "$2" --dataset "$1" --save_path "$RESULTS" --savename "$3" "${@:4}"
-  fi
+  local seed folder seeding
+  for seed in $SEEDS; do
+    folder="$RESULTS/$1/$(of_seed "$3" "$seed")"
+    seeding=()
+    [ "$seed" = 0 ] || seeding=(--random_seed "$seed")
+    if [ "$PRINT_ONLY" = no ] && [ -e "$folder/args.json" ]; then
+      train "$2" --load_from_checkpoint "$folder"
+    else
+      train "$2" --dataset "$1" --save_path "$RESULTS" --savename "${folder##*/}" "${@:4}" "${seeding[@]}"
+    fi
+  done
 }
 evaluate() { run .venv/bin/python evaluate_model.py "$@"; }
 
@@ -91,11 +101,14 @@ evaluate() { run .venv/bin/python evaluate_model.py "$@"; }
 
 METHODS=(baseline diva dac bier sndl)
 
-# find_runs DATASET: into RUNS, the folders of all methods' runs.
+# find_runs DATASET [NAME ...]: into RUNS, the folders of all methods' runs, or of those of other names.
 find_runs() {
-  local method
+  local names=("${@:2}") name seed
+  [ $# -gt 1 ] || names=("${METHODS[@]}")
   RUNS=()
-  for method in "${METHODS[@]}"; do RUNS+=("$RESULTS/$1/$method"); done
+  for name in "${names[@]}"; do
+    for seed in $SEEDS; do RUNS+=("$RESULTS/$1/$(of_seed "$name" "$seed")"); done
+  done
 }
 
 # All methods on the embedded scenes, from scratch, and one table: less than ten minutes on two cores.
@@ -123,8 +136,9 @@ UCMERCED_FLAGS=(--weights none --image_size 128 --batch_size 60 --nb_epochs 30 -
 # What the baseline can do there in 18 minutes on two cores: every pair of large shuffled batches, stronger crops.
 ucmerced_baseline() {
   train_once UCMerced baseline baseline-best --source_path "$DATA/UCMerced" --weights none --image_size 128 --baseline_loss batch_nca --baseline_batches shuffled --batch_size 240 --lr 1.5e-3 --nb_epochs 60 --small_epochs 53 --crop_area 0.25 1 --color_jitter 0.2 --eval_epoch 20 --num_workers 1 --use_npmem --cache_path "$RESULTS/prepared"
-  evaluate --load_from_checkpoint "$RESULTS/UCMerced/baseline-best" --source_path "$DATA/UCMerced" --dataset_type test
-  evaluate --load_from_checkpoint "$RESULTS/UCMerced/baseline-best" --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
+  find_runs UCMerced baseline-best
+  evaluate --load_from_checkpoint "${RUNS[@]}" --source_path "$DATA/UCMerced" --dataset_type test
+  evaluate --load_from_checkpoint "${RUNS[@]}" --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
 }
 
 # The original comparison; the backbone starts from ImageNet weights.

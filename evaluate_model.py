@@ -258,7 +258,8 @@ def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: S
     """Print the table of several runs, and save it and its figure."""
     target = comparison_folder(folders, args)
     title = f"{len(folders)} runs, {split_name(args)}, {network_name(args)} network"
-    print(comparison.write_comparison(target, comparison.describe(folders, contents), title=title))
+    runs = comparison.describe(folders, contents, parameters.INCIDENTAL)
+    print(comparison.write_comparison(target, runs, title=title))
     print(f"saved in {target}")
 
 

@@ -354,6 +354,9 @@ RESUMABLE = {
     "log_every_steps", "skip_broken_images", "use_npmem", *PATHS,
 }  # fmt: skip
 
+# What decides nothing about a run's scores: runs that are equal but for it and their seed are runs of one recipe.
+INCIDENTAL = RESUMABLE - {"nb_epochs"} | {"save_path", "savename", "wandb_mode", "eval_metric"}
+
 
 def groups_of(method: str) -> dict[str, list[Flag]]:
     """The flags of a training script, with the method's own defaults."""

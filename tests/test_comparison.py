@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from utilities.comparison import Run, common_parent, describe, draw, markdown, notes, place, shown, write_comparison
+from utilities.comparison import (
+    Run,
+    common_parent,
+    describe,
+    draw,
+    markdown,
+    notes,
+    over_seeds,
+    place,
+    seeds_markdown,
+    shown,
+    write_comparison,
+)
 
 PROTOCOL = {"dataset": "Demo", "split": "test", "network": "best", "queries": 9, "gallery": 9}
 
@@ -32,7 +44,7 @@ def run(name: str, **options: Any) -> Run:
 
 def folder(path: Path, method: str, records: list[dict[str, Any]]) -> Path:
     path.mkdir(parents=True)
-    (path / "args.json").write_text(json.dumps({"method": method}))
+    (path / "args.json").write_text(json.dumps({"method": method, "dataset": "Demo"}))
     (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
@@ -46,7 +58,7 @@ def test_runs_are_named_by_their_place_and_timed_by_their_log(tmp_path: Path) ->
     folders = [folder(tmp_path / "x" / "one", "bier", trained), folder(tmp_path / "y" / "one", "dac", [])]
     assert common_parent(folders) == tmp_path
     assert common_parent(folders[:1]) == tmp_path / "x"
-    first, second = describe(folders, [content(), content()])
+    first, second = describe(folders, [content(), content()], ())
     assert (first.name, first.method, first.minutes, first.images_per_second) == ("x/one", "bier", 1.5, 20)
     assert (second.name, second.method, second.minutes, second.images_per_second) == ("y/one", "dac", None, None)
 
@@ -55,7 +67,7 @@ def test_a_network_before_training_has_no_time_of_training(tmp_path: Path) -> No
     trained = [{"split": "train", "seconds": 60, "images_per_second": 10}]
     initial = content()
     initial["protocol"]["network"] = "initial"
-    (untrained,) = describe([folder(tmp_path / "one", "bier", trained)], [initial])
+    (untrained,) = describe([folder(tmp_path / "one", "bier", trained)], [initial], ())
     assert (untrained.minutes, untrained.images_per_second) == (None, None)
     assert [cell.strip() for cell in markdown([untrained]).splitlines()[-1].split("|")[-3:-1]] == ["-", "-"]
 
@@ -91,6 +103,30 @@ def test_other_data_is_said_and_has_no_common_chance() -> None:
     (note,) = notes(runs)
     assert "different images or labels (a: Demo, b: Demo)" in note
     assert "chance" not in markdown(runs)
+
+
+def test_runs_that_differ_in_their_seed_have_a_mean(tmp_path: Path) -> None:
+    flags = [{"lr": 1.0, "savename": "a"}, {"lr": 1.0, "savename": "b"}, {"lr": 2.0, "savename": "c"}]
+    folders = [folder(tmp_path / f"{n}", "diva", []) for n in range(4)]
+    for n, path in enumerate(folders):
+        args = {"method": "diva", "dataset": "Demo", "random_seed": n, **flags[min(n, 2)]}
+        (path / "args.json").write_text(json.dumps(args))
+    contents = [content(**{"map@8": value, "recall@1": 0.5}) for value in (0.2, 0.4, 0.6, 0.8)]
+    runs = describe(folders, contents, {"savename"})
+    first, second = over_seeds(runs)
+    assert first.names == ["0", "1"]
+    assert first.scores["map@8"] == pytest.approx((0.3, 0.02**0.5))
+    assert second.scores == {"map@8": pytest.approx((0.7, 0.02**0.5)), "recall@1": (0.5, 0)}
+    assert over_seeds([run._replace(seed=0) for run in runs]) == [], "one seed"
+    assert over_seeds([runs[0], runs[2]]) == [], "one run of a recipe"
+    assert over_seeds(describe(folders[:2], contents[:2], ())) == [], "another flag differs"
+    other = runs[1]._replace(content=content(fingerprint="other"))
+    assert over_seeds([runs[0], other]) == [], "other images"
+    text = write_comparison(tmp_path, runs, title="title")
+    assert text.splitlines()[-2:] == seeds_markdown([first, second]).splitlines()[2:]
+    assert "| 0.3000 ± 0.1414 |" in text
+    assert json.loads((tmp_path / "comparison.json").read_text())["over_seeds"][0]["names"] == ["0", "1"]
+    assert "over seeds" not in write_comparison(tmp_path, runs[1:3], title="title")
 
 
 @pytest.mark.parametrize("count", [1, 2, 12])

@@ -89,6 +89,16 @@ def test_folders_with_blanks_reach_every_command_in_one_piece(checkout: Path, re
     assert [shlex.split(line) for line in printed] == commands
 
 
+def test_seeds_are_runs_of_their_own_and_evaluated_together(checkout: Path) -> None:
+    printed = sample_run(checkout, "demo", "--print", SEEDS="0 1 7").splitlines()
+    *training, evaluation = map(shlex.split, printed)
+    named = [words[words.index("--savename") + 1] for words in training]
+    assert named[:4] == ["baseline", "baseline-seed1", "baseline-seed7", "diva"]
+    seeds = [words[words.index("--random_seed") + 1] if "--random_seed" in words else "0" for words in training]
+    assert seeds == ["0", "1", "7"] * 5
+    assert [Path(word).name for word in evaluation if "/Demo/" in word] == named
+
+
 def test_words_that_mean_nothing_to_a_shell_are_shown_as_they_are(checkout: Path) -> None:
     shown = sample_run(checkout, "evaluate", "--print", RESULTS="/scratch/a,b:c=1%+_x@y").splitlines()[-1]
     assert not set(shown) & set("\\'\"$")

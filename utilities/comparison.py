@@ -1,11 +1,12 @@
-"""Several evaluated runs side by side: one table and one figure."""
+"""Several evaluated runs side by side: one table and one figure, and means over runs that differ in their seed."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-from collections.abc import Sequence
+import statistics
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ class Run(NamedTuple):
     content            what its scores.json holds: scores, intervals, chance, protocol
     images_per_second  of training, None where the network was not trained
     minutes            of training, None likewise
+    recipe             equal for runs that differ in their seed, which is `seed`, and in nothing that decides scores
     """
 
     name: str
@@ -29,6 +31,8 @@ class Run(NamedTuple):
     content: dict[str, Any]
     images_per_second: float | None
     minutes: float | None
+    recipe: str = ""
+    seed: int = 0
 
     def number(self, part: str, measure: str) -> float | None:
         """A score or chance level; None where no query could be scored."""
@@ -51,8 +55,11 @@ def place(folders: Sequence[Path]) -> Path:
     return parents.pop() if len(parents) == 1 else Path()
 
 
-def describe(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> list[Run]:
-    """The runs, named by their place under the common parent, with how fast and how long they trained."""
+def describe(folders: Sequence[Path], contents: Sequence[dict[str, Any]], incidental: Collection[str]) -> list[Run]:
+    """The runs, named by their place under the common parent, with how fast and how long they trained.
+
+    incidental  flags that decide nothing about scores
+    """
     parent = common_parent(folders)
     runs = []
     for folder, content in zip(folders, contents, strict=True):
@@ -61,19 +68,51 @@ def describe(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> lis
         seconds = sum(record["seconds"] for record in trained)
         images = sum(record["seconds"] * record["images_per_second"] for record in trained)
         name = str(folder.resolve().relative_to(parent))
-        method = run_folder.read_args(folder)["method"]
+        args = run_folder.read_args(folder)
+        kept = {key: value for key, value in args.items() if key not in incidental and key != "random_seed"}
+        recipe = json.dumps(kept, sort_keys=True)
         speed, minutes = (images / seconds, seconds / 60) if seconds else (None, None)
-        runs.append(Run(name, method, content, speed, minutes))
+        runs.append(Run(name, args["method"], content, speed, minutes, recipe, args.get("random_seed", 0)))
     return runs
+
+
+class OverSeeds(NamedTuple):
+    """Runs of one recipe with different seeds: mean and sample standard deviation of each measure of the table."""
+
+    method: str
+    names: list[str]
+    scores: dict[str, tuple[float, float]]
+
+
+def over_seeds(runs: Sequence[Run]) -> list[OverSeeds]:
+    """Every recipe of which there are runs with two seeds or more, on one set of images; measures that all can have."""
+    recipes: dict[str, list[Run]] = {}
+    for run in runs:
+        recipes.setdefault(run.recipe, []).append(run)
+    found = []
+    for same in recipes.values():
+        if len({run.seed for run in same}) < max(2, len(same)) or notes(same):
+            continue  # one seed, or the same one twice
+        scores = {}
+        for measure in shown(runs):
+            values = [value for run in same if (value := run.number("scores", measure)) is not None]
+            if len(values) == len(same):
+                scores[measure] = statistics.mean(values), statistics.stdev(values)
+        found.append(OverSeeds(same[0].method, [run.name for run in same], scores))
+    return found
 
 
 def write_comparison(folder: Path, runs: Sequence[Run], *, title: str) -> str:
     """Fill `folder` with comparison.md, .csv, .json and .png; returns the text of the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = "\n".join([title, "", markdown(runs), *(f"\nnote: {note}" for note in notes(runs))]) + "\n"
+    seeds = over_seeds(runs)
+    parts = [title, "", markdown(runs), *(f"\nnote: {note}" for note in notes(runs))]
+    parts += ["", "mean ± standard deviation over seeds", "", seeds_markdown(seeds)] if seeds else []
+    text = "\n".join(parts) + "\n"
     (folder / "comparison.md").write_text(text, encoding="utf-8")
     rows = [_row(run) for run in runs]
-    (folder / "comparison.json").write_text(json.dumps({"title": title, "runs": rows}, indent=2) + "\n")
+    content = {"title": title, "runs": rows, "over_seeds": [line._asdict() for line in seeds]}
+    (folder / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
     with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
         writer.writeheader()
@@ -92,6 +131,20 @@ def markdown(runs: Sequence[Run]) -> str:
         speed = "-" if run.images_per_second is None else f"{run.images_per_second:.0f}"
         scores = [_digits(run.number("scores", column)) for column in columns]
         rows.append([run.name, run.method, *scores, speed, _two_digits(run.minutes)])
+    return _table(rows)
+
+
+def seeds_markdown(lines: Sequence[OverSeeds]) -> str:
+    """One line a recipe: method, its runs, mean ± standard deviation of the scores."""
+    columns = list(dict.fromkeys(measure for line in lines for measure in line.scores))
+    rows = [["method", "runs", *columns]]
+    for line in lines:
+        cells = ["{:.4f} ± {:.4f}".format(*line.scores[c]) if c in line.scores else "-" for c in columns]
+        rows.append([line.method, ", ".join(line.names), *cells])
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
