@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ from datasets.base import RetrievalDataset
 from datasets.cluster_batches import ClusterBatches
 from datasets.open import open_data
 from datasets.samplers import ClassBalancedBatches
-from utilities import engine, seeding
+from utilities import engine
 from utilities.batch import Batch, IndexBatches
 from utilities.clustering import TrackedClusters
 from utilities.distributed import gather_rows
@@ -114,15 +113,8 @@ class DivideAndConquer(Method):
         shape = {"batch_size": whole.batch_size, "samples_per_class": whole.samples_per_class}
         sampler = ClusterBatches(self.labels, pools, **shape, seed=self.seed, order=args.dac_cluster_order)
         batches = sampler.epoch(epoch)
-        self.drawn_from = self.slices_of(batches, pools, epoch)
+        self.drawn_from = sampler.turns(batches, self.clusters.assignment.cpu().numpy(), epoch)
         return batches
-
-    def slices_of(self, batches: np.ndarray, pools: np.ndarray, epoch: int) -> list[int]:
-        """The slice that each batch trains: the cluster of a random image of the pool that it was drawn from."""
-        own = self.clusters.assignment.cpu().numpy()
-        random = np.random.default_rng(seeding.derive("slices", self.seed, epoch))
-        members = {pool: own[pools == pool] for pool in np.unique(pools[pools >= 0])}
-        return [int(random.choice(members[pool])) for pool in pools[batches[:, 0]]]
 
     def unit_features(self, images: Tensor) -> Tensor:
         return F.normalize(self.network.features(images))

@@ -20,7 +20,7 @@ class ClusterBatches:
                 proportion to its size. "in_turn": one batch of each cluster after the other until the longest is
                 through, shorter ones starting again
 
-    Batches of one epoch are a pure function of (seed, epoch, assignment).
+    Batches of one epoch are a pure function of (seed, epoch, assignment), and so are `turns`.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class ClusterBatches:
         if order not in ORDERS:
             raise ValueError(f"unknown order of clusters {order!r}; choices: {', '.join(ORDERS)}")
         self.order, self.seed = order, seed
+        self._assignment = assignment
         self._clusters = []
         for number in np.unique(assignment[assignment >= 0]).tolist():
             rows = np.flatnonzero(assignment == number)
@@ -53,3 +54,10 @@ class ClusterBatches:
             return np.stack([batches[i % len(batches)] for i in range(longest) for batches in of_cluster])
         batches = np.concatenate(of_cluster)
         return np.random.default_rng(seeding.derive("order of clusters", self.seed, epoch)).permutation(batches)
+
+    def turns(self, batches: np.ndarray, groups: np.ndarray, epoch: int) -> list[int]:
+        """Whose turn each batch of the epoch is, of the groups (N,) int into which clusters fall: that of a random image
+        of the batch's cluster, so that groups come in proportion to their size."""
+        random = np.random.default_rng(seeding.derive("turns", self.seed, epoch))
+        of_cluster = {self._assignment[rows[0]]: groups[rows] for rows, _ in self._clusters}
+        return [int(random.choice(of_cluster[number])) for number in self._assignment[batches[:, 0]]]
