@@ -56,8 +56,8 @@ class ClusterBatches:
         return np.random.default_rng(seeding.derive("order of clusters", self.seed, epoch)).permutation(batches)
 
     def turns(self, batches: np.ndarray, groups: np.ndarray, epoch: int) -> list[int]:
-        """Whose turn each batch of the epoch is, of the groups (N,) int into which clusters fall: that of a random image
-        of the batch's cluster, so that groups come in proportion to their size."""
+        """Whose turn each batch of the epoch is, of the groups (N,) int into which clusters fall: the group of a random
+        image of the batch's cluster, so that groups come in proportion to their size."""
         random = np.random.default_rng(seeding.derive("turns", self.seed, epoch))
         of_cluster = {self._assignment[rows[0]]: groups[rows] for rows, _ in self._clusters}
         return [int(random.choice(of_cluster[number])) for number in self._assignment[batches[:, 0]]]
