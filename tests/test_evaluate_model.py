@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 
 import pytest
+import torch
 
 from datasets.synthetic import Demo
 from tests.oracles import metrics as twin
-from tests.scripts import run_inside
+from tests.scripts import ROOT, run_inside
 from utilities import evaluation
 from utilities.metrics import metric_names
 from utilities.neighbour_table import read_neighbours
@@ -103,6 +105,15 @@ def test_where_results_are_saved_and_what_they_replace_is_said(saved):
     again = evaluate(saved, "--checkpoint", "last", "--eval_metric", "recall@1", "--relevance", "share")
     replaced = "replaces an evaluation of recall@1, label_jaccard@8 under relevance subset"
     assert f"saved in {target} ({replaced})\n" in again.stdout
+
+
+def test_the_python_of_the_readme_embeds(saved):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert '"RUN/best.pt"' in code
+    names: dict = {}
+    exec(code.replace("RUN/best.pt", str(saved / "best.pt")), names)
+    assert names["embeddings"].shape == (2, 16)
+    torch.testing.assert_close(names["embeddings"].norm(dim=1), torch.ones(2))
 
 
 def test_scores_that_cannot_be_read_are_replaced(saved):
