@@ -22,7 +22,7 @@ from train_bier import BIER
 from train_dac import DivideAndConquer
 from train_diva import DiVA
 from train_sndl import SNDL
-from utilities import distributed
+from utilities import distributed, evaluation
 from utilities.batch import Batch
 from utilities.batch_norm import synchronise
 from utilities.errors import RunFailure
@@ -226,6 +226,18 @@ def first_epoch(rank):
     return made
 
 
+def embedded(rank):
+    """What either rank holds after it embedded rows 0, 2, ... of 11, or 1, 3, ..., and where rank 0 has none."""
+    values = torch.arange(22.0).reshape(11, 2)
+    evaluation._GATHERED_ROWS = 4
+    found = []
+    for own in (torch.arange(rank, 11, WORLD), torch.arange(11 if rank else 0)):
+        batches = [Batch(values[part], torch.zeros(0), part) for part in own.split(3)]
+        rows, numbers = evaluation.embed_split(lambda images: images, batches, 11)
+        found.append(torch.equal(rows, values) and numbers.tolist() == list(range(11)))
+    return found
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
     cases = [(kind, batch_norm) for kind in KINDS for batch_norm in BATCH_NORM]
@@ -235,7 +247,7 @@ def worker(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     dist.barrier()
     found = {"uneven": batch_norm_of_uneven_shares(rank), "bfloat16": batch_norm_of_bfloat16(rank)}
-    found["logged"], found["first epoch"] = logged(rank), first_epoch(rank)
+    found |= {"logged": logged(rank), "first epoch": first_epoch(rank), "embedded": embedded(rank)}
     for number, (kind, batch_norm) in enumerate(cases):
         expected = torch.load(Path(folder) / f"{number}.pt", weights_only=True)
         found[f"{kind.__name__} {batch_norm}"] = differences(kind, batch_norm, rank, expected)
@@ -268,6 +280,10 @@ def test_logged_losses_are_means_over_the_ranks_whether_saved_between_or_not(fou
         assert whole == resumed
         assert whole["own"] == pytest.approx(0.5 + 1 / 3)
         assert whole["gathered"] == pytest.approx(0.1)
+
+
+def test_every_rank_has_the_embeddings_of_all_in_order(found):
+    assert [on_rank["embedded"] for on_rank in found] == [[True, True]] * WORLD
 
 
 def test_clusters_and_pre_fitted_layers_are_those_of_rank_0(found):

@@ -20,6 +20,8 @@ from utilities.neighbours import Neighbours, search
 from utilities.ranking import whole_ranking_values
 from utilities.scoring import Scores, facts_for, score
 
+_GATHERED_ROWS = 2**15  # that each rank sends at a time
+
 
 def embed_split(embed: Callable[[Tensor], Tensor], batches: Iterable[Batch], size: int) -> tuple[Tensor, Tensor]:
     """Embed the images of a split; every rank passes its own share of the batches and gets all embeddings.
@@ -46,16 +48,23 @@ def embed_split(embed: Callable[[Tensor], Tensor], batches: Iterable[Batch], siz
 
 
 def _gather(parts: list[Tensor], rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """All ranks' parts on the CPU, in rank order; a rank may have none."""
+    """All ranks' parts on the CPU, each row beside its number, in no order; a rank may have none."""
+    own = torch.cat([part.cpu() for part in parts]) if parts else torch.empty(0, 0)
+    own_rows = torch.cat(rows).cpu() if rows else torch.empty(0, dtype=torch.int64)
     if world_size() == 1:
-        return (torch.cat(parts).cpu(), torch.cat(rows).cpu()) if parts else (torch.empty(0, 0), torch.empty(0).long())
+        return own, own_rows
     on_gpu = dist.get_backend() == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-    width = torch.tensor([parts[0].shape[1] if parts else 0], device=device)
-    dist.all_reduce(width, dist.ReduceOp.MAX)
-    own = torch.cat(parts).to(device) if parts else torch.empty(0, int(width), device=device)
-    own_rows = torch.cat(rows).to(device) if rows else torch.empty(0, dtype=torch.int64, device=device)
-    return gather_uneven(own).cpu(), gather_uneven(own_rows).cpu()
+    largest = torch.tensor([own.shape[1], len(own)], device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    width, longest = largest.tolist()
+    own = own.reshape(len(own), width)
+    # block by block: a GPU need not hold what it embeds, less what all embed
+    blocks = [slice(start, start + _GATHERED_ROWS) for start in range(0, longest, _GATHERED_ROWS)]
+    return (
+        torch.cat([gather_uneven(own[block].to(device)).cpu() for block in blocks] or [own]),
+        torch.cat([gather_uneven(own_rows[block].to(device)).cpu() for block in blocks] or [own_rows]),
+    )
 
 
 class Evaluation(NamedTuple):
