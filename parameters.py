@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from architectures import BACKBONES
 from batchminer import related_miners
@@ -27,9 +24,10 @@ from criteria.moco import BUFFER_RULES, NORMALISATIONS, WEIGHTED
 from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
 from datasets.cluster_batches import ORDERS
-from utilities import checkpoint, embedding_map, labels, logger, metrics, optim, precision, run_folder
+from utilities import checkpoint, combinations, embedding_map, labels, logger, metrics, optim, precision, run_folder
 from utilities.errors import UserError, main_guard
 from utilities.flags import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, underscored, yes_no
+from utilities.launch import launch_each
 from utilities.settings import Settings
 
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")
@@ -423,13 +421,14 @@ def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
         values |= PRESETS[method][given.get(f"{method}_preset", "paper")]
     settings = derive(values | given)
     _note_idle(typed, bool(settings.get("bier_sizes")), ("bier_groups",), "beside --bier_sizes")
-    _check(settings)
+    check_bounds((flag for flags in groups.values() for flag in flags), settings)
+    combinations.check(settings, PRESETS.get(method, {}))
     resumed = settings["load_from_checkpoint"] and checkpoint.present(Path(settings["load_from_checkpoint"]))
     settings["initial_weights"] = "none" if resumed else settings["weights"]  # a checkpoint holds every tensor
     if settings["wandb_key"]:
         os.environ["WANDB_API_KEY"] = settings["wandb_key"]
     logger.check_wandb(settings["wandb_mode"], settings["project"])
-    _launch(settings, argv)
+    launch_each(settings["gpu_ids"], argv)
     return Settings(settings)
 
 
@@ -512,108 +511,6 @@ def _momentum_epochs(stages: int, epochs: int) -> list[int]:
     for share in shares:
         starts.append(max(round(share * epochs), starts[-1] + 1 if starts else 1))
     return starts
-
-
-def _check(settings: Mapping[str, Any]) -> None:
-    """Combinations that cannot work, each named with both flags."""
-    check_bounds((flag for flags in groups_of(settings["method"]).values() for flag in flags), settings)
-    if settings["small_epochs"] > settings["nb_epochs"]:
-        raise UserError(f"--small_epochs {settings['small_epochs']} is more than --nb_epochs {settings['nb_epochs']}")
-    if settings["resize_to"] < settings["image_size"]:
-        raise UserError(f"--resize_to {settings['resize_to']} is smaller than --image_size {settings['image_size']}")
-    balanced = settings["method"] != "sndl" and settings.get("baseline_batches") != "shuffled"
-    if balanced and settings["batch_size"] % settings["num_samples_per_class"]:
-        raise UserError(_no_multiple(settings))
-    area = settings["crop_area"]
-    if area is not None and not 0 < area[0] <= area[1] <= 1:
-        raise UserError(f"--crop_area {area[0]} {area[1]} must be two shares with 0 < LOW <= HIGH <= 1")
-    if settings["wandb_dryrun"] and not settings["log_online"]:
-        raise UserError("--wandb_dryrun writes an offline run of --log_online; give both")
-    if not 0 <= settings.get("negative_threshold", 0) < settings.get("positive_threshold", 1) <= 1:
-        raise UserError(
-            f"--negative_threshold {settings['negative_threshold']} and --positive_threshold "
-            f"{settings['positive_threshold']} must satisfy 0 <= negative < positive <= 1"
-        )
-    _check_parts(settings)
-    _check_folder(settings)
-
-
-def _check_folder(settings: Mapping[str, Any]) -> None:
-    """A run folder can be made, or written to where it is there."""
-    name = settings["savename"]
-    if not name or set(name) & {"/", "\0"} or name.startswith(".") or len(os.fsencode(name)) > 200:
-        raise UserError(
-            f"--savename {name[:60]!r} names one folder: not empty, no '/', no leading '.', at most 200 bytes"
-        )
-    if settings["load_from_checkpoint"]:
-        run_folder.check_writable(Path(settings["load_from_checkpoint"]), "--load_from_checkpoint")
-    else:
-        run_folder.check_writable(Path(settings["save_path"]) / settings["dataset"], "--save_path")
-
-
-def _no_multiple(settings: Mapping[str, Any]) -> str:
-    size, images, method = settings["batch_size"], settings["num_samples_per_class"], settings["method"]
-    chosen = settings.get(f"{method}_preset")
-    preset = PRESETS[method][chosen].get("num_samples_per_class") if chosen else None
-    source = f" (of --{method}_preset {chosen})" if images == preset else ""
-    nearest = [str(size - size % images + more) for more in (0, images) if size - size % images + more]
-    return (
-        f"--batch_size {size} is no multiple of --num_samples_per_class {images}{source}; a balanced batch holds whole "
-        f"classes: give {' or '.join(nearest)}"
-    )
-
-
-def _check_parts(settings: Mapping[str, Any]) -> None:
-    """What divides the embedding must fit its width."""
-    method, width = settings["method"], settings["sz_embedding"]
-    parts = {"diva": 4, "dac": settings.get("dac_nb_clusters", 1)}.get(method, 1)
-    if width % parts:
-        what = "the four heads of DiVA" if method == "diva" else f"--dac_nb_clusters {parts} slices"
-        raise UserError(f"--sz_embedding {width} cannot be divided equally among {what}; give a multiple")
-    sizes = settings.get("bier_sizes")
-    if sizes and (sum(sizes) != width or min(sizes) < 1):
-        raise UserError(
-            f"--bier_sizes {' '.join(map(str, sizes))} add up to {sum(sizes)}, not to --sz_embedding {width}; change one"
-        )
-    if method == "dac":
-        _check_phases(settings["dac_merge_epoch"], settings["dac_finetune_epoch"], settings["nb_epochs"])
-
-
-def _check_phases(merge: int, finetune: int, epochs: int) -> None:
-    if not 0 <= merge <= finetune:
-        raise UserError(f"--dac_merge_epoch {merge} must lie between 0 and --dac_finetune_epoch {finetune}")
-    if finetune >= epochs:
-        warnings.warn(
-            f"--dac_finetune_epoch {finetune} is not below --nb_epochs {epochs}: no epoch trains the whole embedding on "
-            "all data, as divide and conquer ends; lower it, or leave it out for 95 % of the run",
-            stacklevel=2,
-        )
-
-
-def _launch(settings: Mapping[str, Any], argv: Sequence[str]) -> None:
-    """`--gpu_ids`: make these the visible GPUs; for several, start again as one process each."""
-    chosen = settings["gpu_ids"]
-    if not chosen or "RANK" in os.environ:
-        return
-    seen = torch.cuda.device_count()
-    if len(set(chosen)) < len(chosen) or not all(0 <= gpu < seen for gpu in chosen):
-        raise UserError(
-            f"--gpu_ids {' '.join(map(str, chosen))}: torch sees {seen} GPUs, numbered from 0; name each once, or leave "
-            "--gpu_ids out"
-        )
-    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(seen)))  # a job may be given only some
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(named.split(",")[gpu] for gpu in chosen)
-    if len(chosen) > 1:
-        cores = len(os.sched_getaffinity(0))
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(chosen))))  # torchrun's own is 1
-        launcher = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={len(chosen)}",
-        ]
-        os.execv(sys.executable, [*launcher, sys.argv[0], *argv])
 
 
 def table() -> str:

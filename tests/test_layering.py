@@ -16,6 +16,7 @@ ENGINE_FLOOR = {
     "loss_window",
     "figures",
     "check_figures",
+    "combinations",
     "comparison",
     "search_page",
     "search_picture",
