@@ -1,0 +1,219 @@
+"""The loop against a literal one, on a toy network: steps, rates, clipping, validation, best.pt, saving, embedding."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import parameters
+from utilities import checkpoint, engine, evaluation, figures, optim
+from utilities.batch import Batch
+from utilities.engine import Trainer
+from utilities.method import Method
+from utilities.settings import Settings
+
+IMAGES, CLASSES, EPOCHS = 12, 3, 3
+LR, BACKBONE_LR, CLIP, MOMENTUM = 0.2, 0.05, 0.5, 0.9
+FLAGS = (
+    "--optim", "sgd", "--momentum", MOMENTUM, "--weight_decay", 0, "--lr", LR, "--backbone_lr", BACKBONE_LR,
+    "--scheduler", "onecycle", "--clip_gradient", CLIP, "--nb_epochs", EPOCHS, "--eval_epoch", 2, "--eval_metric",
+    "recall@1", "--precision", "fp32", "--log_every_steps", 1, "--backend", "torch", "--device", "cpu",
+    "--eval_batch_size", 5,
+)  # fmt: skip
+
+
+class Network(nn.Module):
+    """Four numbers -> two of unit length, through a batch norm, which tells training from evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, images):
+        return self.head(self.backbone(images))
+
+    def embed(self, images):
+        return F.normalize(self(images))
+
+    def description(self):
+        return {"arch": "toy"}
+
+
+class Toy(Method):
+    """Two terms, and a memory that takes in the weights after every step."""
+
+    name = "toy"
+
+    def __init__(self) -> None:
+        super().__init__(seed=0)
+        self.network = Network()
+        self.register_buffer("memory", torch.zeros(EPOCHS * 3, 2, 5))
+
+    def forward(self, batch):
+        outputs = self.network(batch.images)
+        return {"square": (outputs - batch.labels[:, :2].float()).square().mean(), "sum": 3 * outputs.sum(1).mean()}
+
+    def after_step(self):
+        self.memory[self.step] = self.network.head.weight.detach()
+
+    def epoch_batches(self, epoch):
+        order = np.random.default_rng(epoch).permutation(IMAGES)
+        return [order[:4], order[4:8], order[8:]]
+
+
+class Labelled:
+    labels = np.eye(CLASSES, dtype=bool)[np.arange(IMAGES) % CLASSES]
+
+    def __len__(self) -> int:
+        return IMAGES
+
+
+class Feed:
+    """Images that are a function of their row; evaluation gives them in another order, as ranks would."""
+
+    def __init__(self) -> None:
+        self.images = torch.randn(IMAGES, 4, generator=torch.Generator().manual_seed(1))
+        self.dataset = Labelled()
+        self.skipped: set[int] = set()
+
+    def batch(self, rows):
+        rows = torch.as_tensor(np.asarray(rows))
+        return Batch(self.images[rows], torch.from_numpy(self.dataset.labels)[rows], rows)
+
+    def training(self, batches, *, seed, epoch, start, second_view):
+        yield from ((number, self.batch(batches[number])) for number in range(start, len(batches)))
+
+    def evaluation(self, rows, batch_size):
+        left = [row for row in rows[::-1] if row not in self.skipped]
+        yield from (self.batch(left[i : i + batch_size]) for i in range(0, len(left), batch_size))
+
+
+def trainer_of(tmp_path, *flags, **changed):
+    given = ["--save_path", tmp_path, *FLAGS, *flags]
+    settings = Settings({**parameters.parse("baseline", [str(word) for word in given]), **changed})
+    description = {"dataset": "toy", "label_names": ["a", "b", "c"], "bands": [], "train_fingerprint": "1"}
+    feed = Feed()
+    return Trainer(Toy(), SimpleNamespace(train=feed, val=feed, description=description), settings, torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch):
+    """They are a matter of tests/test_figures.py, and of seconds."""
+    monkeypatch.setattr(figures, "curves", lambda *given: None)
+
+
+@pytest.fixture
+def saves(monkeypatch):
+    """(name, step) of every checkpoint that is written."""
+    written = []
+    save = checkpoint.save
+
+    def noted(folder, name, payload):
+        written.append((name, payload["step"]))
+        save(folder, name, payload)
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    return written
+
+
+def literal(method, feed):
+    """The same training by hand: sgd with Nesterov momentum, one rate a group, the gradient cut to a norm of CLIP."""
+    velocity = {name: torch.zeros_like(p) for name, p in method.named_parameters()}
+    for epoch in range(EPOCHS):
+        batches = method.epoch_batches(epoch)
+        for number, rows in enumerate(batches):
+            gradients = torch.autograd.grad(sum(method(feed.batch(rows)).values()), list(method.parameters()))
+            norm = sum(float(g.square().sum()) for g in gradients) ** 0.5
+            factor = optim.factor(epoch + number / len(batches), {"scheduler": "onecycle", "nb_epochs": EPOCHS})
+            for (name, p), gradient in zip(method.named_parameters(), gradients, strict=True):
+                gradient = gradient * min(1, CLIP / norm)
+                velocity[name] = MOMENTUM * velocity[name] + gradient
+                rate = BACKBONE_LR if "backbone" in name else LR
+                p.data -= factor * rate * (gradient + MOMENTUM * velocity[name])
+            method.memory[3 * epoch + number] = method.network.head.weight.detach()
+            yield norm, factor
+
+
+def test_training_is_the_literal_loop(tmp_path):
+    trainer = trainer_of(tmp_path)
+    trainer.fit()
+    trainer.close()
+    twin = Toy()
+    steps = list(literal(twin.train(), Feed()))
+    assert min(norm for norm, _ in steps) > CLIP, "every gradient is clipped"
+    for name, value in trainer.method.state_dict().items():
+        torch.testing.assert_close(value, twin.state_dict()[name], rtol=1e-4, atol=1e-5, msg=name)
+    lines = [r for r in engine.read_metrics(trainer.folder) if r["split"] == "train"]
+    assert [r["step"] for r in lines] == list(range(1, 10))
+    for line, (norm, factor) in zip(lines, steps, strict=True):
+        assert line["observed"]["gradient_norm"] == pytest.approx(norm, rel=1e-3)
+        assert line["learning_rates"] == pytest.approx([factor * BACKBONE_LR, factor * LR])
+        assert line["losses"]["total"] == pytest.approx(line["losses"]["square"] + line["losses"]["sum"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("every", "at"), [(0, [3, 6, 9]), (2, [2, 3, 4, 6, 8, 9])])
+def test_last_is_saved_after_every_epoch_and_every_so_many_steps(tmp_path, saves, every, at):
+    trainer = trainer_of(tmp_path, "--save_every_steps", every)
+    trainer.fit()
+    trainer.close()
+    assert [step for name, step in saves if name == checkpoint.LAST] == at
+
+
+def test_best_is_the_network_of_the_best_validation_across_resumptions(tmp_path, saves, monkeypatch):
+    scripted = iter([0.5, 0.9, 0.6, 0.9, 0.95])
+    monkeypatch.setattr(Trainer, "_scores", lambda *given: ({"recall@1": next(scripted)}, {}))
+    first = trainer_of(tmp_path, "--eval_epoch", 1, nb_epochs=2)
+    first.fit()
+    first.close()
+    second = trainer_of(tmp_path, "--eval_epoch", 1, nb_epochs=5, load_from_checkpoint=str(first.folder))
+    second.method.memory = torch.zeros(15, 2, 5)  # of a longer run
+    second.fit()
+    second.close()
+    assert [step for name, step in saves if name == checkpoint.BEST] == [3, 6, 15], "no equal and no worse one"
+    best = checkpoint.load(first.folder, checkpoint.BEST)
+    assert (best["epoch"], best["scores"]) == (5, {"recall@1": 0.95})
+    assert torch.equal(best["network"]["head.weight"], second.method.network.head.weight)
+
+
+def test_validation_comes_every_so_many_epochs_and_last_and_by_the_network_at_rest(tmp_path, monkeypatch):
+    trainer = trainer_of(tmp_path)
+    modes = []
+    embed = trainer.method.network.embed
+    monkeypatch.setattr(trainer.method.network, "embed", lambda x: modes.append(trainer.model.training) or embed(x))
+    trainer.fit()
+    trainer.close()
+    lines = [r for r in engine.read_metrics(trainer.folder) if r["split"] == "val"]
+    assert [r["epoch"] for r in lines] == [2, 3]
+    assert set(modes) == {False}
+    feed = trainer.data.val
+    trainer.model.eval()
+    with torch.inference_mode():
+        rows = trainer.method.network.embed(feed.images)
+    found = evaluation.evaluate(
+        rows, torch.from_numpy(feed.dataset.labels), metrics=["recall@1"], ks=(1,),
+        relevance=engine.Relevance("subset", 0.5), backend="torch",
+    )  # fmt: skip
+    assert lines[-1]["scores"]["recall@1"] == pytest.approx(found.scores.scores["recall@1"])
+
+
+def test_the_training_set_is_embedded_row_by_row_at_rest(tmp_path):
+    trainer = trainer_of(tmp_path)
+    trainer.train_epoch()  # running statistics differ from those of a batch
+    trainer.data.train.skipped.add(7)
+    found = trainer.method.embed_training_set()
+    features = trainer.method.embed_training_set(trainer.method.network.backbone)
+    assert trainer.model.training
+    trainer.model.eval()
+    with torch.inference_mode():
+        for row, image in enumerate(trainer.data.train.images):
+            wanted = trainer.method.network.embed(image[None])[0] if row != 7 else torch.zeros(2)
+            torch.testing.assert_close(found[row], wanted)
+            if row != 7:
+                torch.testing.assert_close(features[row], trainer.method.network.backbone(image[None])[0])
+    trainer.close()
