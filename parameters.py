@@ -516,7 +516,7 @@ def _momentum_epochs(stages: int, epochs: int) -> list[int]:
 def table() -> str:
     """Markdown table of every flag."""
     lines = ["| flag | default | what |", "| --- | --- | --- |"]
-    for title, flags in GROUPS.items():
+    for title, flags in {**GROUPS, "evaluate_model.py": EVALUATION}.items():
         lines.append(f"| **{title}** | | |")
         for flag in flags:
             default = "off" if flag.type is bool else shown(flag.default)

@@ -12,7 +12,7 @@ embedding layer, through a gradient reversal R, to prevent it (A-BIER, Eqs. 7-11
 
     L = L_metric + lambda_div ( - sum_{i<j} mean (R(f_i) * g_{j->i}(R(f_j)))^2 + lambda_w P )
 
-P keeps the weights of regressors and embedding at unit length and the regressors' biases within it. Features are cut
+P keeps the weights of regressors and embedding at unit length and the regressors' biases no longer. Features are cut
 off from this part: only the embedding layer is decorrelated. At test time group m, of unit length, is weighted by
 sqrt(alpha_m), alpha_m = 2m / (M (M + 1)), so that an inner product is the boosted ensemble's score.
 
@@ -24,7 +24,7 @@ Differences from the paper
     The paper weights groups by alpha at test time; it is the square roots that give the ensemble's score.
     The released recipe (`--bier_preset authors`) is another one than the paper's: additive boosting by small steps, the
     penalty as a mean over input units with lambda_w 1e5, groups weighted by their size. With the paper's sums, 100 is
-    as strong. Adam scales lambda_div out of the regressors' steps: `--bier_adversarial_lr` sets their pace.
+    as strong. Adam's steps of the regressors do not depend on lambda_div: `--bier_adversarial_lr` sets their pace.
     Plain BIER starts the embedding layer from decorrelated groups (`--bier_prefit_steps`); A-BIER, from Glorot's
     uniform distribution.
 """

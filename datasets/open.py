@@ -176,5 +176,8 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
         "images_without_label": int((~train.labels.any(1)).sum()),
         "mean": [float(x) for x in train.mean],
         "std": [float(x) for x in train.std],
+        "image_size": args.image_size,
+        "resize_to": args.resize_to,
+        "per_image_normalisation": args.per_image_normalisation,
     }
     return TrainingData(open_loader(args, train, device), open_loader(args, val, device), description)
