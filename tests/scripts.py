@@ -120,18 +120,25 @@ def losses(folder: Path) -> list[tuple]:
     return [(r["epoch"], r["step"], r["split"], r.get("losses"), r.get("scores")) for r in records(folder)]
 
 
-def state(folder: Path) -> dict:
-    return torch.load(folder / "last.pt", weights_only=True)
+def state(folder: Path, name: str = "last.pt") -> dict:
+    return torch.load(folder / name, weights_only=True)
+
+
+def assert_same(one: dict, other: dict, part: str) -> None:
+    """Two checkpoints at one place of a run, with the same tensors in `part`."""
+    for place in ("epoch", "batch", "step", "best", "scores"):
+        assert one.get(place) == other.get(place), place
+    assert one[part].keys() == other[part].keys()
+    for name, tensor in one[part].items():
+        assert torch.equal(tensor, other[part][name]), name
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """The same losses, scores, weights and optimizer state, bit for bit."""
+    """The same losses, scores, weights, optimizer state and best network, bit for bit."""
     assert losses(one) == losses(other)
+    assert_same(state(one, "best.pt"), state(other, "best.pt"), "network")
     a, b = state(one), state(other)
-    assert a["step"] == b["step"]
-    assert a["method"].keys() == b["method"].keys()
-    for name, tensor in a["method"].items():
-        assert torch.equal(tensor, b["method"][name]), name
+    assert_same(a, b, "method")
     for number, values in a["optimizer"]["state"].items():
         for key, value in values.items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(b["optimizer"]["state"][number][key]))

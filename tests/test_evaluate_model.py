@@ -5,16 +5,24 @@ import os
 import re
 import shutil
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+import parameters
+from architectures.embedding import EmbeddingNetwork
 from datasets.synthetic import Demo
+from evaluate_model import check_data, load_network
 from tests.oracles import metrics as twin
 from tests.scripts import ROOT, run_inside
-from utilities import evaluation
+from train_baseline import Baseline
+from utilities import checkpoint, evaluation
+from utilities.errors import UserError
 from utilities.metrics import metric_names
 from utilities.neighbour_table import read_neighbours
+from utilities.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +217,41 @@ def test_a_checkpoint_of_another_data_set_is_refused(saved, tmp_path):
     (folder / "args.json").write_text(json.dumps(args | {"dataset": "UCMerced"}))
     done = evaluate(folder, "--source_path", tmp_path, code=2)
     assert "UC Merced" in done.stderr or "LandUse" in done.stderr
+
+
+def test_the_network_before_training_begins_from_the_weights_of_the_run(tmp_path, monkeypatch):
+    weights = tmp_path / "weights.pth"
+    bands = ("R", "G", "B")
+    torch.save(EmbeddingNetwork(arch="resnet18", bands=bands, heads={"other": 2}).state_dict(), weights)
+    run = parameters.parse("baseline", ["--arch", "resnet18", "--sz_embedding", "4", "--weights", str(weights)])
+    begun = Baseline(run, SimpleNamespace(labels=np.ones((120, 2), bool), bands=bands)).network
+    trained, best = ({key: tensor + more for key, tensor in begun.state_dict().items()} for more in (1, 2))
+    description = {"network_description": begun.description(), "data": {}}
+    last = {"method": {f"network.{key}": tensor for key, tensor in trained.items()}}
+    files = {"last.pt": description | last}
+    monkeypatch.setattr(checkpoint, "load", lambda folder, name: files[name])
+    for initial, which, state in ((True, "best", begun.state_dict()), (False, "last", trained), (False, "best", best)):
+        args = Settings({"is_evaluate_initial": initial, "checkpoint": which})
+        loaded = load_network(tmp_path, run, args)[0].state_dict()
+        files["best.pt"] = description | {"network": best}  # which a run need not have yet to be looked at untrained
+        assert loaded.keys() == state.keys()
+        assert all(torch.equal(loaded[key], tensor) for key, tensor in state.items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, None),
+        ({"bands": ("B02", "B03", "B08")}, r"other bands than this data has: \['B04', 'B08'\]"),
+        ({"bands": ("B04", "B03", "B02")}, "other bands than this data has: their order"),
+        ({"label_names": ["sea", "port"]}, "other label names than this data has: their order"),
+    ],
+)
+def test_other_bands_or_labels_than_those_of_training_are_refused(tmp_path, changed, said):
+    data = {"label_names": ["port", "sea"], "bands": ["B02", "B03", "B04"]}
+    dataset = SimpleNamespace(**{"label_names": ("port", "sea"), "bands": ("B02", "B03", "B04")} | changed)
+    if said is None:
+        check_data(dataset, data, tmp_path)
+        return
+    with pytest.raises(UserError, match=said):
+        check_data(dataset, data, tmp_path)

@@ -2,10 +2,12 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from utilities import loss_window
 from utilities.errors import RunFailure
 from utilities.loss_window import GRADIENT_NORM, LossWindow
 
@@ -37,6 +39,30 @@ def test_waiting_for_the_steps_of_a_device_counts_as_their_time(monkeypatch):
     monkeypatch.setattr(LossWindow, "check", lambda self, folder: (time.sleep(0.2), check(self, folder)))
     seconds = window.seconds
     assert window.read(FOLDER)["seconds"] >= seconds + 0.2
+
+
+def test_images_per_second_are_those_of_the_time_since_the_clock_was_restarted(monkeypatch):
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(loss_window, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    window = LossWindow()
+
+    def at(seconds, call, *given, **named):
+        now.seconds = seconds
+        return call(*given, **named)
+
+    at(100, window.restart_clock)  # a validation took so long
+    at(102, add, window, 1, a=1.0)
+    saved = LossWindow()
+    saved.load(window.state(), torch.device("cpu"))
+    at(105, add, window, 2, a=1.0)
+    record = at(108, window.read, FOLDER)
+    assert (record["seconds"], record["images_per_second"]) == (8.0, 2.5)
+    at(113, add, window, 3, a=1.0)
+    record = at(113, window.read, FOLDER)
+    assert (record["seconds"], record["images_per_second"]) == (5.0, 2.0), "of this window alone"
+    at(200, saved.restart_clock)
+    record = at(203, saved.read, FOLDER)
+    assert (record["seconds"], record["images_per_second"]) == (5.0, 2.0), "2 s before it was saved, 3 s after"
 
 
 def test_reading_empties_the_window():

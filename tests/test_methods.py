@@ -20,7 +20,7 @@ from train_bier import BIER
 from train_dac import DivideAndConquer
 from train_diva import HEADS, DiVA
 from train_sndl import SNDL
-from utilities import flags, seeding
+from utilities import flags, optim, seeding
 from utilities.batch import Batch
 from utilities.errors import UserError
 from utilities.labels import PairRule
@@ -152,6 +152,27 @@ def test_own_rates_reach_their_group(split):
     assert rates("bier", "--bier_adversarial_lr", "0.125") == {"backbone": 0.25, "heads": 0.5, "regressors": 0.125}
     assert rates("sndl") == {"backbone": 0.25, "heads": 0.5, "classifier": 0.5}
     assert rates("dac") == {"backbone": 0.25, "heads": 0.5}
+
+
+def test_weight_decay_spares_boundaries_and_what_has_a_penalty_of_its_own(split):
+    def decays(name):
+        args = parameters.parse(name, [*SMALL, "--weight_decay", "0.25"])
+        optimizer = optim.build(build(name, split).param_groups(args), args)
+        return {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
+
+    assert decays("baseline") == {"backbone": 0.25, "heads": 0.25, "criterion": 0}
+    assert decays("bier") == {"backbone": 0.25, "heads": 0.25, "regressors": 0}
+
+
+def test_a_frozen_backbone_stays_as_it_is_and_is_in_no_group(split):
+    method = build("baseline", split, "--frozen")
+    backbone = method.network.backbone
+    assert not any(p.requires_grad for p in backbone.parameters())
+    norms = [module for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(norms) == 20
+    assert not any(norm.training for norm in norms)
+    groups = method.param_groups(parameters.parse("baseline", [*SMALL, "--frozen"]))
+    assert [group["name"] for group in groups] == ["heads", "criterion"]
 
 
 def test_a_method_restored_from_its_file_goes_on_as_if_nothing_had_happened(name, split):
@@ -302,6 +323,21 @@ def test_diva_weights_and_flags_reach_their_target(split):
     assert len(method.contrast.queue) == 24
     assert method.key_network.buffers_rule == "copy"
     assert method.separation.regressors[0][0].out_features == 24
+
+
+def test_diva_terms_are_weighted_by_their_alpha(split):
+    def terms(*alphas):
+        shared, intra, nce = alphas
+        method = build(
+            "diva", split, "--diva_alpha_shared", shared, "--diva_alpha_intra", intra, "--diva_alpha_nce", nce
+        )
+        step(method, batch_of(method, split), lr=0)  # fills the queue
+        return method(batch_of(method, split, 1))
+
+    plain, weighted = terms(1, 1, 1), terms(2, 3, 0.25)
+    for term, alpha in {"disc": 1, "shared": 2, "intra": 3, "nce": 0.25, "nce_to_disc": 1}.items():
+        assert plain[term] != 0
+        torch.testing.assert_close(weighted[term], alpha * plain[term])
 
 
 def test_diva_second_views_batch_norm_is_live_in_the_key_network(split):

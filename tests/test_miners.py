@@ -521,13 +521,12 @@ def test_multilabel_semihard_coarse_draws_repeat() -> None:
 
 @pytest.mark.parametrize("name", ["semihard", "multilabel_semihard"])
 def test_chunks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One miner draws a number a pair in the order of pairs, the other before it cuts: chunks see the same ones."""
     batch = random_batch(30, 6)
     whole = drawn(build(name), batch, 30)
     monkeypatch.setattr(f"batchminer.{name}.CHUNK_ELEMENTS", 1)
-    chunked = drawn(build(name), batch, 30)
-    if name == "multilabel_semihard":  # draws before it cuts into chunks
-        assert whole == chunked
-    assert Counter((a, p) for a, p, _ in whole) == Counter((a, p) for a, p, _ in chunked)
+    assert len(whole) > 100
+    assert drawn(build(name), batch, 30) == whole
 
 
 def test_random_distance_permutes_the_labels() -> None:

@@ -4,6 +4,8 @@ What is about processes (the run to compare with, kills, resumes) runs in proces
 """
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import torchvision
 import parameters
 from datasets.synthetic import Demo
 from tests.scripts import ROOT, TINY, assert_same_run, complete_records, kill_when, records, run, run_inside, state
-from utilities import engine, flags
+from utilities import engine
 from utilities.errors import main_guard
 
 
@@ -126,6 +128,7 @@ def test_an_extended_run_that_is_stopped_resumes_to_its_new_end(finished, tmp_pa
     shutil.copytree(finished, folder)
     run_inside("train_baseline", "--load_from_checkpoint", folder, "--nb_epochs", 2)
     assert json.loads((folder / "args.json").read_text())["nb_epochs"] == 3, "nothing ran"
+    torch.save(state(folder) | {"best": 2.0}, folder / "last.pt")  # which no network to come can beat
 
     def stop(trainer):
         raise KeyboardInterrupt
@@ -136,7 +139,8 @@ def test_an_extended_run_that_is_stopped_resumes_to_its_new_end(finished, tmp_pa
     assert "note: --nb_epochs 3 -> 4 stretches the onecycle schedule: learning rate 0.0e+00 -> 2.5e-04" in done.stdout
     done = run_inside("train_baseline", "--load_from_checkpoint", folder)
     assert "stretches" not in done.stdout
-    assert state(folder)["epoch"] == 4
+    assert (state(folder)["epoch"], state(folder)["best"]) == (4, 2.0)
+    assert state(folder, "best.pt")["epoch"] < 4
     assert json.loads((folder / "args.json").read_text())["load_from_checkpoint"] is None
 
 
@@ -241,24 +245,30 @@ def test_help_lists_every_flag():
     assert "--baseline_batch_miner" in run_inside("train_baseline", "--help").stdout
 
 
-def test_every_documented_command_parses():
-    """Each line that `SampleRun.sh NAME --print` shows goes through its script's parser."""
-    import shlex
+def test_every_documented_command_is_taken_by_its_script(tmp_path, monkeypatch):
+    """Each line that `SampleRun.sh NAME --print` shows, in turn: runs are resumed and evaluated that were begun."""
 
-    recipes = subprocess.run(["bash", ROOT / "SampleRun.sh", "list"], capture_output=True, text=True, check=True).stdout
-    commands = []
-    for recipe in recipes.split()[1:]:
-        shown = subprocess.run(
-            ["bash", ROOT / "SampleRun.sh", recipe, "--print"], capture_output=True, text=True, check=True
-        )
-        commands += [shlex.split(line) for line in shown.stdout.splitlines() if ".py" in line]
+    def sample_run(*words):
+        command = ["bash", ROOT / "SampleRun.sh", *words]
+        env = {**os.environ, "RESULTS": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+
+    monkeypatch.setattr(parameters, "launch_each", lambda chosen, argv: None)  # needs the GPUs
+    shown = [line for recipe in sample_run("list").split()[1:] for line in sample_run(recipe, "--print").splitlines()]
+    commands = [shlex.split(line) for line in shown if ".py" in line]
     assert len(commands) > 8
     for command in commands:
         script = next(Path(word).stem for word in command if word.endswith(".py"))
         argv = command[command.index(f"{script}.py") + 1 :]
-        method = script.removeprefix("train_")
-        parser = parameters.parser_of("evaluate" if script == "evaluate_model" else method)
-        parser.parse_args(flags.underscored(argv))  # exits on an unknown flag
+        if script == "evaluate_model":
+            args = parameters.parse_evaluation(argv)
+            for folder in args.load_from_checkpoint:
+                parameters.of_run(Path(folder), args)
+        else:
+            args = parameters.parse(script.removeprefix("train_"), argv)
+            folder = Path(args.load_from_checkpoint or Path(args.save_path) / args.dataset / args.savename)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "args.json").write_text(json.dumps(args.recorded))
 
 
 def test_no_demo_is_drawn_where_a_saved_run_looks_for_its_own(finished, tmp_path):

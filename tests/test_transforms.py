@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import parameters
 from datasets.open import open_data
@@ -71,6 +72,19 @@ def test_contiguous_images_where_the_network_is():
     for out in (plain.evaluation(images), trained):
         assert out.is_contiguous()
         assert not out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("dtype", "high", "atol"), [(np.uint8, 256, 1.01), (np.uint16, 1000, 0.01)])
+@pytest.mark.parametrize(("side", "resize_to"), [(30, 12), (48, 32), (12, 30)])
+def test_whole_images_are_resized_bilinearly_and_antialiased_as_pillow_does(side, resize_to, dtype, high, atol):
+    """On noise, nearest and bilinear without antialiasing are off by tens of levels; 8-bit sums are rounded twice."""
+    stored = np.random.default_rng(0).integers(0, high, (2, 3, side, side)).astype(dtype)
+    out = transform(side=side, resize_to=resize_to, image_size=resize_to).evaluation(torch.from_numpy(stored))
+    for image, pixels in zip(out, stored, strict=True):
+        for band, plane in zip(image, pixels, strict=True):
+            whole = Image.fromarray(plane.astype(np.float32))
+            expected = whole.resize((resize_to, resize_to), Image.Resampling.BILINEAR)
+            np.testing.assert_allclose(band, np.asarray(expected), rtol=0, atol=atol)
 
 
 def test_per_image_normalisation():
@@ -148,6 +162,23 @@ def test_jitter_keeps_the_range_and_zero_strength_changes_nothing():
     assert strong.min() >= 0
     assert strong.max() <= 255
     assert not torch.allclose(strong, pixels, atol=1.0)
+
+
+@pytest.mark.parametrize("varied", [(0,), (1,), (2,), (0, 1, 2)], ids=["brightness", "contrast", "saturation", "all"])
+def test_jitter_is_brightness_then_contrast_then_saturation_of_each_image(varied):
+    """The literal twin, image by image; a draw of 0.5 is a factor of 1."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(6, 3, 5, 5, generator=generator) * 255
+    draws = torch.full((6, 3), 0.5)
+    draws[:, list(varied)] = torch.rand(6, len(varied), generator=generator)
+    assert not torch.allclose(jittered(pixels, draws, 0.4), pixels, atol=10)
+    for image, row, ours in zip(pixels.numpy(), draws.tolist(), jittered(pixels, draws, 0.4), strict=True):
+        brightness, contrast, saturation = (1 + 0.4 * (2 * number - 1) for number in row)
+        image = image * brightness
+        image = image.mean() + contrast * (image - image.mean())
+        gray = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+        expected = np.clip(np.stack([gray + saturation * (band - gray) for band in image]), 0, 255)
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-3)
 
 
 def first_batch(jitter, *argv):
