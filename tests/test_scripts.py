@@ -1,6 +1,6 @@
 """Every script as a user runs it: train, kill, resume, evaluate, and everything one can get wrong.
 
-What is about processes (the run to compare with, kills, resumes) runs in processes of its own.
+What is about processes (the run to compare with, kills, a resume) runs in processes of its own.
 """
 
 import json
@@ -79,7 +79,7 @@ def test_killed_anywhere_and_resumed_is_the_same_run(demo, finished, tmp_path, s
 
     argv = ["--source_path", demo, "--save_path", tmp_path, *TINY, "--is_log_intra_inter_overlap"]
     kill_when(reached, "train_baseline", *argv, "--save_every_steps", save_every_steps)
-    run("train_baseline", "--load_from_checkpoint", folder)
+    run_inside("train_baseline", "--load_from_checkpoint", folder)
     assert_same_run(finished, folder)
 
 
