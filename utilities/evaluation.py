@@ -59,7 +59,7 @@ def _gather(parts: list[Tensor], rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     width, longest = largest.tolist()
     own = own.reshape(len(own), width)
-    # block by block: a GPU need not hold what it embeds, less what all embed
+    # block by block: a GPU holds what it embeds, and never what all embed
     blocks = [slice(start, start + _GATHERED_ROWS) for start in range(0, longest, _GATHERED_ROWS)]
     return (
         torch.cat([gather_uneven(own[block].to(device)).cpu() for block in blocks] or [own]),
