@@ -12,8 +12,8 @@ embedding layer, through a gradient reversal R, to prevent it (A-BIER, Eqs. 7-11
 
     L = L_metric + lambda_div ( - sum_{i<j} mean (R(f_i) * g_{j->i}(R(f_j)))^2 + lambda_w P )
 
-P keeps the weights of regressors and embedding at unit length, and the regressors' biases at most that. Features are cut
-off from this part: only the embedding layer is decorrelated. At test time group m, of unit length, is weighted by
+P keeps the weights of regressors and embedding at unit length, and the regressors' biases at most that. Features are
+cut off from this part: only the embedding layer is decorrelated. At test time group m, of unit length, is weighted by
 sqrt(alpha_m), alpha_m = 2m / (M (M + 1)), so that an inner product is the boosted ensemble's score.
 
 Differences from the paper
