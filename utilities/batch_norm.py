@@ -77,19 +77,20 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, variance, count = ctx.saved_tensors
-        # The kernels of torch's own batch norm with given statistics: dy weight / std, and this rank's sums
-        dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
-            dy, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        # The kernel of torch's own batch norm with given statistics, for this rank's sums alone
+        _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            dy, x, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
         )
-        both = torch.stack([d_bias, d_weight])
-        dist.all_reduce(both)
-        mean_dy, mean_dy_x = both / count
+        mean_dy, mean_dy_x = _of_all(torch.stack([d_bias, d_weight])).sum(0) / count
         inverse = (variance + ctx.eps).rsqrt()
         scale = weight * inverse
-        # What is left is a x + b for each channel, which the forward kernel computes without leaving x's format (and
-        # `F.batch_norm` of older versions not without an eps).
+        of_x = -scale * inverse * mean_dy_x
+        # dx is scale dy + of_x x + a constant, for each channel. The forward kernel gives all but the middle in one
+        # pass that keeps the memory format (`F.batch_norm` of older versions takes no eps of zero).
         ones = torch.ones_like(mean)
-        dx += torch.batch_norm(x, -scale * inverse * mean_dy_x, -scale * mean_dy, mean, ones, False, 0.0, 0.0, False)
+        constant = -scale * mean_dy - of_x * mean
+        dx = torch.batch_norm(dy, scale, constant, torch.zeros_like(mean), ones, False, 0.0, 0.0, False)
+        dx.addcmul_(x, of_x.to(x.dtype).view(-1, 1, 1))
         return dx, d_weight, d_bias, None
 
 
@@ -105,10 +106,15 @@ def _statistics(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, int]:
 
 def _statistics_of_all(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, biased variance and number over the ranks' pixels (Chan et al. 1983: no difference of large numbers)."""
-    own = torch.cat([mean, variance, mean.new_tensor([count])])
-    parts = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(parts, own)
-    means, variances, counts = torch.stack(parts).split([len(mean), len(mean), 1], 1)
+    every = _of_all(torch.cat([mean, variance, mean.new_tensor([count])]))
+    means, variances, counts = every.split([len(mean), len(mean), 1], 1)
     total = counts.sum()
     whole = (counts * means).sum(0) / total
     return whole, (counts * (variances + (means - whole).square())).sum(0) / total, total
+
+
+def _of_all(own: Tensor) -> Tensor:
+    """(...) on every rank -> (world, ...), with gloo in half the time that `all_reduce` takes for so few numbers."""
+    parts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(parts, own)
+    return torch.stack(parts)
