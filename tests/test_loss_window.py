@@ -34,6 +34,14 @@ def test_a_record_holds_means_over_the_steps_that_had_the_term():
     assert (record["epoch"], record["step"], record["learning_rates"]) == (3, 6, [pytest.approx(0.6)])
 
 
+def test_numbered_terms_stand_in_the_order_of_their_numbers():
+    window = LossWindow()
+    for step, k in enumerate((10, 2, 1)):
+        add(window, step, **{f"slice{k}": 1.0})
+    add(window, 3, whole=1.0, bce=1.0)
+    assert list(window.read(FOLDER)["losses"]) == ["whole", "bce", "slice1", "slice2", "slice10", "total"]
+
+
 def test_waiting_for_the_steps_of_a_device_counts_as_their_time(monkeypatch):
     window, check = filled(), LossWindow.check
     monkeypatch.setattr(LossWindow, "check", lambda self, folder: (time.sleep(0.2), check(self, folder)))
