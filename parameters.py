@@ -368,9 +368,12 @@ def groups_of(method: str) -> dict[str, list[Flag]]:
 def parser_of(script: str) -> Parser:
     """The parser of `train_<script>.py`, or of `evaluate_model.py` for "evaluate"."""
     if script == "evaluate":
-        return build_parser("evaluate_model.py", {"evaluation": EVALUATION}, "Evaluate saved runs on one split.")
+        ways = [f"--load_from_checkpoint RUN{more} [flags]" for more in ("", " --query IMAGE", " RUN ...")]
+        about = "Evaluate saved runs on one split, or search it by example."
+        return build_parser("evaluate_model.py", ways, {"evaluation": EVALUATION}, about)
+    ways = ["--dataset NAME --source_path DIR [flags]", "--load_from_checkpoint RUN [flags]"]
     about = f"Train {script} for multi-label image retrieval."
-    return build_parser(f"train_{script}.py", groups_of(script), about)
+    return build_parser(f"train_{script}.py", ways, groups_of(script), about)
 
 
 def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:

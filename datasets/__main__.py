@@ -45,7 +45,8 @@ FLAGS = [
 
 def parse(argv: Sequence[str] | None) -> Settings:
     groups = {"check": FLAGS, "one data set": parameters.DATASET}
-    parser = parameters.build_parser("-m datasets", groups, "Check a data set, and prepare its pixels.")
+    ways, about = ["NAME --source_path DIR [flags]"], "Check a data set, and prepare its pixels."
+    parser = parameters.build_parser("-m datasets", ways, groups, about)
     parser.add_argument("dataset", choices=DATASETS.names(), help="data set")
     given = vars(parser.parse_args(parameters.underscored(sys.argv[1:] if argv is None else argv)))
     settings = Settings({flag.name: flag.default for flags in groups.values() for flag in flags} | given)

@@ -73,9 +73,15 @@ def underscored(argv: Iterable[str]) -> list[str]:
     return tokens
 
 
-def build_parser(prog: str, groups: Mapping[str, Sequence[Flag]], description: str) -> Parser:
-    """A parser that reports only the flags that were given."""
-    parser = Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+def build_parser(prog: str, usage: Sequence[str], groups: Mapping[str, Sequence[Flag]], description: str) -> Parser:
+    """A parser that reports only the flags that were given; usage: the ways to call `prog`, without its name."""
+    parser = Parser(
+        prog=prog,
+        usage="\n       ".join(f"python %(prog)s {way}" for way in usage),  # argparse's own would name each of a hundred flags
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
     for title, flags in groups.items():
         section = parser.add_argument_group(title)
         for flag in flags:
