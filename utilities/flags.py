@@ -77,7 +77,8 @@ def build_parser(prog: str, usage: Sequence[str], groups: Mapping[str, Sequence[
     """A parser that reports only the flags that were given; usage: the ways to call `prog`, without its name."""
     parser = Parser(
         prog=prog,
-        usage="\n       ".join(f"python %(prog)s {way}" for way in usage),  # argparse's own would name each of a hundred flags
+        # argparse's own would name each of a hundred flags
+        usage="\n       ".join(f"python %(prog)s {way}" for way in usage),
         description=description,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
