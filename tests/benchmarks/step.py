@@ -7,17 +7,23 @@ format; for DiVA, another forward pass without gradient before it. The method's 
 mining, loss, backward, clipping, optimizer, `after_step`, bookkeeping. Both work on the same images, already on the
 device; they take turns, and the ratio is the median over rounds. The training split is as large as MLRSNet's (43,664
 images, 60 labels), which is what SNDL's memory holds. Clustering (D&C) happens between epochs and is not in it.
+
+What a method adds is far less than a machine's speed changes between two turns. It is told by itself as well: the
+difference of the same two steps around a hollow network, whose parameters are all there, for optimizer, clipping and
+momentum encoder, but convolve nothing.
 """
 
 from __future__ import annotations
 
 import statistics
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch import nn
 
 import parameters
 from architectures.embedding import EmbeddingNetwork
@@ -44,9 +50,29 @@ def fake_split(images: int, labels: int) -> SimpleNamespace:
     return SimpleNamespace(bands=("R", "G", "B"), labels=table, names=np.arange(images).astype(str))
 
 
-def bare_step(bands: Sequence[str], images: torch.Tensor, *, second_forward: bool) -> Callable[[], None]:
+def hollow_out(module: nn.Module) -> None:
+    """Let every backbone in `module` compute next to nothing, with a gradient for each of its parameters."""
+    for network in module.modules():
+        if isinstance(network, EmbeddingNetwork):
+            backbone = network.backbone
+            weights = list(backbone.parameters())
+            mixing = torch.randn(len(network.bands), backbone.features, device=weights[0].device)
+
+            def forward(
+                images: torch.Tensor, weights: list[nn.Parameter] = weights, mixing: torch.Tensor = mixing
+            ) -> torch.Tensor:
+                return images.mean((2, 3)) @ mixing + torch.stack([w.flatten()[0] for w in weights]).sum() * 1e-6
+
+            backbone.forward = forward
+
+
+def bare_step(
+    bands: Sequence[str], images: torch.Tensor, *, second_forward: bool, hollow: bool = False
+) -> Callable[[], None]:
     """A step of the network alone; with `second_forward`, after a pass without gradient."""
     network = EmbeddingNetwork(arch="resnet50", bands=tuple(bands), heads={"embedding": 512})
+    if hollow:
+        hollow_out(network)
     network = network.to(images.device, memory_format=torch.channels_last).train()
     groups = [{"params": list(network.parameters()), "lr": 1e-5}]
     optimizer = optim.build(groups, {"optim": "adamw", "weight_decay": 0.0})
@@ -66,7 +92,7 @@ def bare_step(bands: Sequence[str], images: torch.Tensor, *, second_forward: boo
 
 
 def trainer_of(
-    kind: type[Method], split: SimpleNamespace, args: SimpleNamespace, folder: str, more: Sequence[str] = ()
+    kind: type[Method], split: SimpleNamespace, args: Namespace | SimpleNamespace, folder: str, more: Sequence[str] = ()
 ) -> Trainer:
     """The engine around a method, ready for a step in its first epoch; more: further flags."""
     given = {
@@ -83,6 +109,26 @@ def trainer_of(
     return trainer
 
 
+def step_and_bare(
+    name: str, split: SimpleNamespace, images: torch.Tensor, args: Namespace, folder: str, *, hollow: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of the steps of method `name` and of the bare ones, under `name` and "bare"."""
+    trainer = trainer_of(METHODS[name], split, args, folder)
+    if hollow:
+        hollow_out(trainer.method)
+    drawn = torch.arange(args.batch_size) if name == "dac" else torch.as_tensor(trainer.method.epoch_batches(0)[0])
+    labels = torch.from_numpy(split.labels)[drawn].to(images.device)
+    second_view = trainer.method.second_view
+    batch = Batch(images, labels, drawn.to(images.device), images if second_view else None)
+    candidates = {
+        "bare": bare_step(split.bands, images, second_forward=second_view, hollow=hollow),
+        name: lambda: trainer.train_step(batch, 0.5),
+    }
+    seconds = paired(candidates, args.rounds)
+    trainer.close()
+    return seconds
+
+
 def main() -> None:
     args = arguments(__doc__ or "", methods=" ".join(METHODS), batch_size=120, image_size=128, rounds=7)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -94,24 +140,17 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in args.methods.split():
-            trainer = trainer_of(METHODS[name], split, args, folder)
-            drawn = (
-                torch.arange(args.batch_size) if name == "dac" else torch.as_tensor(trainer.method.epoch_batches(0)[0])
-            )
-            labels = torch.from_numpy(split.labels)[drawn].to(device)
-            batch = Batch(images, labels, drawn.to(device), images if trainer.method.second_view else None)
-            candidates = {
-                "bare": bare_step(split.bands, images, second_forward=trainer.method.second_view),
-                name: lambda trainer=trainer, batch=batch: trainer.train_step(batch, 0.5),
-            }
-            seconds = paired(candidates, args.rounds)
-            trainer.close()
+            seconds = step_and_bare(name, split, images, args, folder)
+            hollow = step_and_bare(name, split, images, args, folder, hollow=True)
+            added = statistics.median(a - b for a, b in zip(hollow[name], hollow["bare"], strict=True))
             rows.append(
                 {
                     "method": name,
                     "step [s]": statistics.median(seconds[name]),
                     "bare step [s]": statistics.median(seconds["bare"]),
                     "ratio": ratio(seconds, name, "bare"),
+                    "added [ms]": added * 1e3,
+                    "1 + added / bare": 1 + added / statistics.median(seconds["bare"]),
                     "images/s": args.batch_size / statistics.median(seconds[name]),
                 }
             )
