@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from architectures import BACKBONES
-from batchminer import related_miners
+from batchminer import MINERS, related_miners
 from batchminer.shared_distance import POSITIVES
 from criteria import CRITERIA, of_batches
 from criteria.binomial import BOOSTING
@@ -27,6 +27,7 @@ from datasets.cluster_batches import ORDERS
 from utilities import checkpoint, combinations, embedding_map, labels, logger, metrics, optim, precision, run_folder
 from utilities.errors import UserError, main_guard
 from utilities.flags import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, underscored, yes_no
+from utilities.idle_flags import idle_flags
 from utilities.launch import launch_each
 from utilities.settings import Settings
 
@@ -387,18 +388,33 @@ def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
     check_bounds(EVALUATION, values)
     if values["gallery_split"] == values["dataset_type"]:
         values["gallery_split"] = None
-    searching = bool(values["query"])
-    _note_idle(given, searching, ("is_plot_dist", "map_method", "eval_metric", "comparison_path"), "with --query")
-    _note_idle(given, not searching, ("top",), "without --query")
-    _note_idle(given, len(values["load_from_checkpoint"]) == 1 and not searching, ("comparison_path",), "with one run")
-    _note_idle(given, values["is_evaluate_initial"], ("checkpoint",), "with --is_evaluate_initial")
+    _note_idle(given, _idle_in_evaluation(values))
     return Settings(values)
 
 
-def _note_idle(given: Mapping[str, Any], idle: bool, names: Sequence[str], where: str) -> None:
-    """Say once which of the flags that were given do nothing."""
-    if idle and (named := [f"--{name}" for name in names if name in given]):
-        print(f"note: {', '.join(named)} without effect {where}", flush=True)
+def _idle_in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if values["query"]:
+        yield from ((name, "with --query") for name in ("is_plot_dist", "map_method", "eval_metric", "comparison_path"))
+    else:
+        yield "top", "without --query"
+        if len(values["load_from_checkpoint"]) == 1:
+            yield "comparison_path", "with one run"
+    if values["is_evaluate_initial"]:
+        yield "checkpoint", "with --is_evaluate_initial"
+    if values["relevance"] != "jaccard":
+        yield "relevance_threshold", f"with --relevance {values['relevance']}"
+
+
+def _note_idle(given: Container[str], idle: Iterable[tuple[str, str]]) -> None:
+    """Say once which of the flags that were given do nothing. idle: (flag, where)."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        return
+    named: dict[str, list[str]] = {}
+    for flag, where in dict(idle).items():
+        if flag in given:
+            named.setdefault(where, []).append(f"--{flag}")
+    for where, flags in named.items():
+        print(f"note: {', '.join(flags)} without effect {where}", flush=True)
 
 
 def of_run(folder: Path, evaluation: Settings) -> Settings:
@@ -417,13 +433,11 @@ def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
     typed = given = vars(parser_of(method).parse_args(argv))
     values = {flag.name: flag.default for flags in groups.values() for flag in flags}
     values |= {"method": method, "savename": method, "group": method}
-    _note_idle(given, given.get("baseline_loss") in of_batches(), ("baseline_batch_miner",), "on a loss of all pairs")
     if "load_from_checkpoint" in given:
         given = _resume(method, Path(given["load_from_checkpoint"]), given)
     if method in PRESETS:
         values |= PRESETS[method][given.get(f"{method}_preset", "paper")]
     settings = derive(values | given)
-    _note_idle(typed, bool(settings.get("bier_sizes")), ("bier_groups",), "beside --bier_sizes")
     check_bounds((flag for flags in groups.values() for flag in flags), settings)
     combinations.check(settings, PRESETS.get(method, {}))
     resumed = settings["load_from_checkpoint"] and checkpoint.present(Path(settings["load_from_checkpoint"]))
@@ -432,6 +446,7 @@ def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
         os.environ["WANDB_API_KEY"] = settings["wandb_key"]
     logger.check_wandb(settings["wandb_mode"], settings["project"])
     launch_each(settings["gpu_ids"], argv)
+    _note_idle(typed, idle_flags(settings, miners=MINERS, criteria=CRITERIA, unmined=of_batches()))
     return Settings(settings)
 
 

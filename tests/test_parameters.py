@@ -103,9 +103,66 @@ def test_numbers_of_a_method_have_bounds(method, flag, value):
         parameters.parse(method, [f"--{flag}", value])
 
 
-def test_a_number_of_groups_beside_their_sizes_is_noted(capsys):
-    parameters.parse("bier", ["--bier_groups", "2", "--bier_sizes", "128", "128", "256"])
-    assert "--bier_groups without effect beside --bier_sizes" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("method", "argv", "said"),
+    [
+        ("bier", "--bier_groups 2 --bier_sizes 128 128 256", "--bier_groups without effect with --bier_sizes 128 128"),
+        ("bier", "--bier_shrinkage 0.1", "--bier_shrinkage without effect with --bier_boosting eta"),
+        ("bier", "--bier_prefit_lr 0.1", "--bier_prefit_lr without effect with --bier_prefit_steps 0"),
+        ("sndl", "--num_samples_per_class 4", "--num_samples_per_class without effect in SNDL"),
+        ("baseline", "--tau 3 --gamma 0.5", "--tau, --gamma without effect with --scheduler onecycle"),
+        ("baseline", "--momentum 0.5", "--momentum without effect with --optim adamw"),
+        ("baseline", "--small_image_size 32", "--small_image_size without effect with --small_epochs 0"),
+        ("baseline", "--ben_labels 43", "--ben_labels without effect with --dataset Demo"),
+        ("baseline", "--dataset BigEarthNet --color_jitter 0.2", "--color_jitter without effect with --dataset Big"),
+        ("baseline", "--relevance_threshold 0.3", "--relevance_threshold without effect with --relevance subset"),
+        ("baseline", "--positive_threshold 0.3 --label_relation identical", "with --label_relation identical"),
+        ("baseline", "--semihard_margin 0.1", "--semihard_margin without effect with --baseline_batch_miner softhard"),
+        ("baseline", "--triplet_margin 0.1", "--triplet_margin without effect with --baseline_loss margin"),
+        (
+            "baseline",
+            "--baseline_loss triplet --margin_beta 1",
+            "--margin_beta without effect with --baseline_loss tri",
+        ),
+        (
+            "baseline",
+            "--baseline_loss batch_nca --label_relation jaccard",
+            "--label_relation without effect with --base",
+        ),
+        ("baseline", "--baseline_batches shuffled --num_samples_per_class 3", "--num_samples_per_class without effect"),
+        ("diva", "--nearest_beyond_lower_cutoff 0.3", "without effect with --diva_batch_miner distance --diva_shared"),
+        (
+            "diva",
+            "--distance_positive random --diva_shared_miner random_distance",
+            "--distance_positive without effect",
+        ),
+    ],
+)
+def test_training_flags_without_effect_are_noted(method, argv, said, capsys):
+    parameters.parse(method, argv.split())
+    notes = capsys.readouterr().out.splitlines()
+    assert len(notes) == 1
+    assert said in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "argv"),
+    [
+        ("bier", "--bier_shrinkage 0.1 --bier_boosting additive --bier_groups 2 --positive_threshold 0.3"),
+        ("baseline", "--tau 3 --scheduler step --num_samples_per_class 3 --margin_beta 1 --criterion_lr 0.1"),
+        ("baseline", "--semihard_margin 0.1 --baseline_batch_miner semihard --demo_side 64 --color_jitter 0.2"),
+        (
+            "baseline",
+            "--baseline_loss batch_nca --batch_nca_temperature 0.2 --relevance jaccard --relevance_threshold 0.3",
+        ),
+        ("diva", "--distance_upper_cutoff 1 --distance_positive random --intra_random_with_replacement yes"),
+        ("dac", "--distance_lower_cutoff 0.3 --dac_batch_miner distance --momentum 0.5 --optim sgd"),
+        ("sndl", "--sndl_temperature 0.1 --dataset MLRSNet --mlrsnet_labels as_is --weights none"),
+    ],
+)
+def test_flags_that_have_an_effect_are_not(method, argv, capsys):
+    parameters.parse(method, argv.split())
+    assert "without effect" not in capsys.readouterr().out
 
 
 def test_a_name_that_wandb_refuses_is_refused_before_the_run():
@@ -131,7 +188,7 @@ def test_a_batch_of_broken_classes_names_the_preset_and_the_nearest_sizes():
         (["--query", "x", "--top", "3"], ""),
     ],
 )
-def test_flags_without_effect_are_noted(argv, said, capsys):
+def test_evaluation_flags_without_effect_are_noted(argv, said, capsys):
     parameters.parse_evaluation(["--load_from_checkpoint", "run", *argv])
     told = capsys.readouterr().out
     assert said in told
