@@ -313,6 +313,23 @@ def test_helpers_are_valid_without_a_process_group():
     assert distributed.broadcast_object("x") == "x"
 
 
+@pytest.mark.parametrize("gather", [distributed.gather_rows, distributed.gather_uneven])
+def test_ranks_exchange_rows_in_one_memory_order(gather, monkeypatch):
+    """NCCL copies bytes from the memory of one rank to that of another; gloo would hide a difference of strides."""
+    sent = []
+
+    def all_gather(parts, own):
+        sent.extend([*parts, own])
+        for part in parts:
+            part.copy_(own)
+
+    monkeypatch.setattr(distributed.dist, "all_gather", all_gather)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    images = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(gather(images), torch.cat([images, images]))
+    assert all(tensor.is_contiguous() for tensor in sent)
+
+
 def test_a_rank_that_lacks_images_of_its_batch_stops_before_the_others_wait(monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     distributed.check_share(6, 12)

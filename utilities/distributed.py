@@ -98,8 +98,9 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.count = len(rows)
+        rows = rows.contiguous()  # before `empty_like`, which keeps strides: NCCL moves bytes, whatever they mean
         parts = [torch.empty_like(rows) for _ in range(world_size())]
-        dist.all_gather(parts, rows.contiguous())
+        dist.all_gather(parts, rows)
         return torch.cat(parts)
 
     @staticmethod
@@ -135,7 +136,7 @@ def gather_uneven(rows: Tensor) -> Tensor:
     counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
     dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
     longest = int(max(counts))
-    padded = rows.new_zeros((longest, *rows.shape[1:]))
+    padded = rows.new_zeros((longest, *rows.shape[1:]))  # and contiguous
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(parts, padded)
