@@ -4,12 +4,14 @@
 #
 # Folders and seeds may be set from outside:  DATA=/archives RESULTS=/scratch/results bash SampleRun.sh mlrsnet
 # SEEDS="0 1 2" bash SampleRun.sh demo  trains every method once a seed, and the table ends with means over seeds.
+# USE_PYTHON=python3.12 bash SampleRun.sh demo  takes a Python that has torch and what else is wanted, and installs nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 DATA=${DATA:-../shared/data}
 RESULTS=${RESULTS:-Training_Results}
 SEEDS=${SEEDS:-0}
+RUN_PYTHON=${USE_PYTHON:-.venv/bin/python}
 NAME=${1:-demo}
 PRINT_ONLY=no
 case "$NAME ${*:2}" in
@@ -77,7 +79,7 @@ run() {
   [ "$PRINT_ONLY" = yes ] || "$@"
 }
 
-train() { run .venv/bin/python "train_$1.py" "${@:2}"; }
+train() { run "$RUN_PYTHON" "train_$1.py" "${@:2}"; }
 # of_seed NAME SEED: the name of its run.
 of_seed() { if [ "$2" = 0 ]; then echo "$1"; else echo "$1-seed$2"; fi; }
 # train_once DATASET METHOD NAME FLAGS ...: a new run a seed, or the rest of the one that is there (nothing, when it is
@@ -95,7 +97,7 @@ train_once() {
     fi
   done
 }
-evaluate() { run .venv/bin/python evaluate_model.py "$@"; }
+evaluate() { run "$RUN_PYTHON" evaluate_model.py "$@"; }
 
 # ---- recipes ------------------------------------------------------------------------------------------------------
 
@@ -180,11 +182,12 @@ multi_gpu() {
 }
 
 # Several machines, one torchrun each, with the GPUs that Slurm gives them; prepare .venv before (`SampleRun.sh setup`):
+# srun does not take --cpus-per-task from sbatch since Slurm 22.05.
 #   sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=1 --cpus-per-task=32 --wrap "bash SampleRun.sh slurm"
 slurm() {
   local first=${SLURM_JOB_NODELIST:-localhost}
   [ -z "${SLURM_JOB_NODELIST:-}" ] || first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-  run srun --kill-on-bad-exit=1 .venv/bin/torchrun --nnodes "${SLURM_NNODES:-2}" --nproc_per_node "${SLURM_GPUS_ON_NODE:-4}" --rdzv_backend c10d --rdzv_id "${SLURM_JOB_ID:-0}" --rdzv_endpoint "$first:29500" train_baseline.py --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-slurm --batch_size 120 --num_workers 7 --use_npmem
+  run srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-32}" "$RUN_PYTHON" -m torch.distributed.run --nnodes "${SLURM_NNODES:-2}" --nproc_per_node "${SLURM_GPUS_ON_NODE:-4}" --rdzv_backend c10d --rdzv_id "${SLURM_JOB_ID:-0}" --rdzv_endpoint "$first:29500" train_baseline.py --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-slurm --batch_size 120 --num_workers 7 --use_npmem
 }
 
 wandb_offline() {
@@ -200,7 +203,7 @@ case $NAME in
       *" $NAME "*) ;;
       *) echo "error: unknown recipe '$NAME'; choices: setup list $RECIPES" >&2; exit 2 ;;
     esac
-    [ "$PRINT_ONLY" = yes ] || setup
+    [ "$PRINT_ONLY" = yes ] || [ -n "${USE_PYTHON:-}" ] || setup
     [ "$NAME" = evaluate ] && NAME=evaluate_runs
     "$NAME"
     ;;

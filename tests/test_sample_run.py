@@ -132,3 +132,14 @@ def test_of_two_set_ups_at_once_one_waits(checkout: Path) -> None:
         assert process.returncode == 0, said
     assert len((checkout / "made").read_text().splitlines()) == 1
     assert len((checkout / "installed").read_text().splitlines()) == 1
+
+
+def test_a_python_that_has_everything_is_used_as_it_is(checkout: Path) -> None:
+    own = checkout / "my python"
+    write_python(own, '#!/bin/sh\nprintf "%s\\n" "$0" "$@" "" >> called\n')
+    sample_run(checkout, "demo", USE_PYTHON=str(own))
+    assert {(words[0], words[1].split("_")[0]) for words in called(checkout)} == {
+        (str(own), "train"),
+        (str(own), "evaluate"),
+    }
+    assert not (checkout / ".venv").exists()

@@ -157,6 +157,7 @@ def test_the_slurm_recipe_names_the_first_machine_of_the_job(tmp_path):
     scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostnames gpu[07-08]" ] && printf "gpu07\\ngpu08\\n"\n')
     scontrol.chmod(0o755)
     job = {"SLURM_JOB_NODELIST": "gpu[07-08]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "31"}
+    job["SLURM_CPUS_PER_TASK"] = "48"
     shown = subprocess.run(
         ["bash", ROOT / "SampleRun.sh", "slurm", "--print"],
         env={**os.environ, **job, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -167,5 +168,6 @@ def test_the_slurm_recipe_names_the_first_machine_of_the_job(tmp_path):
     words = shlex.split(shown.stdout)
     options = dict(itertools.pairwise(words))
     assert words[0] == "srun"
+    assert "--cpus-per-task=48" in words, "which srun does not take from sbatch"
     assert options["--rdzv_endpoint"] == "gpu07:29500"
     assert (options["--nnodes"], options["--nproc_per_node"], options["--rdzv_id"]) == ("2", "8", "31")
