@@ -272,7 +272,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "nb_epochs": 130, "batch_size": 256, "sz_embedding": 128,
             "optim": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "scheduler": "step",
             "tau": [30, 60, 90, 120], "gamma": 0.5, "sndl_momentum_epochs": [80, 120],
-            "freeze_batch_norm": False, "color_jitter": 0.4,
+            "freeze_batch_norm": False, "image_size": 256, "resize_to": 256, "color_jitter": 0.4,
         },
     },
 }  # fmt: skip

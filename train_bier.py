@@ -25,6 +25,9 @@ Differences from the paper
     The released recipe (`--bier_preset authors`) is another one than the paper's: additive boosting by small steps, the
     penalty as a mean over input units with lambda_w 1e5, groups weighted by their size. With the paper's sums, 100 is
     as strong. Adam's steps of the regressors do not depend on lambda_div: `--bier_adversarial_lr` sets their pace.
+    As in the released code, the similarity of two groups is a mean over the dimensions of the smaller one; the paper
+    divides its sum by those of the larger.
+    A batch holds two images a class, as the released recipe; the paper, five to ten (`--num_samples_per_class`).
     Plain BIER starts the embedding layer from decorrelated groups (`--bier_prefit_steps`); A-BIER, from Glorot's
     uniform distribution.
 """
@@ -108,7 +111,7 @@ class BIER(Method):
             batch_size=self.args.batch_size,
             generator=seeding.generator("cpu", self.seed, "pre-fit"),
             lambda_weight=self.args.bier_lambda_weight,
-            norm_axis=self.args.bier_norm_axis,
+            norm_axis="output",  # the released code has the other axis in the adversarial loss alone
             norm_reduction=self.args.bier_norm_reduction,
         )
         for weight, values in zip(self.weights(), start, strict=True):

@@ -113,7 +113,7 @@ class DiVA(Method):
 
     def param_groups(self, args: Mapping[str, Any]) -> list[dict[str, Any]]:
         rate = args["diva_adversarial_lr"]
-        return at_own_rate(super().param_groups(args), self.separation, name="regressors", lr=rate)
+        return at_own_rate(super().param_groups(args), self.separation, name="regressors", lr=rate, weight_decay=0.0)
 
 
 @main_guard

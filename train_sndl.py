@@ -23,7 +23,8 @@ Differences from the paper
     are. With C = 60 labels, w lies between .82 and .95 for nine pairs of ten: `jaccard` is the ablation worth running.
     The released recipe (`--sndl_preset authors`) is SGD at rate 0.1 with batch norm trained and colours jittered; by
     default all methods share one recipe. What it has beyond the preset: jitter of the hue, one image of five in gray,
-    and a classifier that starts from Kaiming's distribution as the embedding layer does.
+    no mirroring but the horizontal, and a classifier that starts from Kaiming's distribution as the embedding layer
+    does.
 """
 
 from __future__ import annotations

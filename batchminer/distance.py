@@ -7,12 +7,13 @@ from torch import Tensor
 
 from batchminer.base import MINERS, Miner, draw, draw_weighted, one_per_anchor
 from utilities.batch import Triplets
-from utilities.distances import pairwise_distances
+from utilities.distances import log_inverse_density, pairwise_distances
 from utilities.errors import UserError
 from utilities.labels import PairRule
 
 
 def check_cutoffs(lower_cutoff: float, upper_cutoff: float) -> None:
+    """Raise UserError unless 0 < lower < upper."""
     if not 0 < lower_cutoff < upper_cutoff:
         raise UserError(
             f"distance cut-offs {lower_cutoff} and {upper_cutoff} do not satisfy 0 < lower < upper;"
@@ -21,17 +22,10 @@ def check_cutoffs(lower_cutoff: float, upper_cutoff: float) -> None:
 
 
 def distance_log_weights(distances: Tensor, dim: int, lower_cutoff: float, upper_cutoff: float) -> Tensor:
-    """log 1/q(d), where q is the density of distances between uniform points of the unit sphere in R^dim:
-
-        q(d) ~ d^(dim-2) (1 - d^2/4)^((dim-3)/2)
-
-    with d clamped from below, which bounds the variance of the gradient, and -inf from the upper cut-off on,
-    where the margin loss is zero. distances any shape, float32 -> the same shape, finite or -inf.
+    """log 1/q(d) on the unit sphere in R^dim, with d clamped from below, which bounds the variance of the gradient, and
+    -inf from the upper cut-off on, where the margin loss is zero. Any shape, float32 -> the same shape.
     """
-    # At d = 2 the density is 0 and the logarithm infinite; (1 - d/2)(1 + d/2) does not cancel there.
-    d = distances.clamp(lower_cutoff, 2 - 1e-4)
-    half = d / 2
-    log_weights = (2 - dim) * d.log() - (dim - 3) / 2 * ((1 - half) * (1 + half)).log()
+    log_weights = log_inverse_density(distances.clamp(min=lower_cutoff), dim)
     return log_weights.masked_fill(distances >= upper_cutoff, -torch.inf)
 
 

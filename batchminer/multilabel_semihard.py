@@ -42,7 +42,7 @@ class MultiLabelSemiHard(Miner):
 
         fine    all n with 0 < O_an < O_ap and d_an < d_ap
         coarse  of the n with O_an = 0 and d_an < d_ap, `coarse_draws` drawn with repetition (a repeat
-                counts once)
+                counts once; the authors draw no more than there are, and count it twice)
 
     Each anchor keeps at most `max_triplets`, those of its farthest positives; at the positive where the cap
     is reached, a uniformly drawn part. (The authors test their cap only now and then, and exceed it.) On

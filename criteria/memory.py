@@ -77,7 +77,8 @@ class MemoryBank(nn.Module):
             return
         embeddings = embeddings[_last_occurrence(indices)]
         mixed = self.momentum * self.rows[indices] + (1 - self.momentum) * embeddings
-        self.rows.index_copy_(0, indices, F.normalize(mixed))
+        opposite = mixed.norm(dim=1, keepdim=True) < 1e-6  # to the row before: nothing is left of the two
+        self.rows.index_copy_(0, indices, F.normalize(torch.where(opposite, embeddings, mixed)))
         self.written.index_fill_(0, indices, True)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from criteria.base import CRITERIA
-from utilities.distances import pairwise_distances
+from utilities.distances import log_inverse_density, pairwise_distances
 from utilities.distributed import broadcast, gather_rows, rank
 from utilities.errors import UserError
 from utilities.float32 import at_least_float32
@@ -37,8 +37,8 @@ class FastMoCo(nn.Module):
     lower_cutoff   0.5
     upper_cutoff   1.4
     normalise      w: "row" sums to 1 over the queue, the corrected release; uniform where the whole queue is
-                   beyond the cut-off. "batch" sums to 1 over the queries, the release of 2020. "none": at
-                   most 1 in a row
+                   beyond the cut-off. "batch" sums to 1 over the queries, the release of 2020. "none": 1 at
+                   the rarest distance of a row, 0 where the whole queue is beyond the cut-off
     weight_in      "logit" as above; "none" drops w: plain MoCo
     exclude_own    leave out queue rows of the query's own image
     width          D
@@ -107,19 +107,20 @@ class FastMoCo(nn.Module):
 
     @torch.no_grad()
     def weights(self, queries: Tensor, compared: Tensor) -> Tensor:
-        """w, (B, K) float32; compared (B, K) bool: the pairs that take part."""
-        distances = pairwise_distances(queries, self.queue)
+        """w, (B, K) as the queries; compared (B, K) bool: the pairs that take part."""
+        distances = pairwise_distances(queries, self.queue.to(queries.dtype))
         near = compared & (distances <= self.upper_cutoff)
         log_weights = log_inverse_density(distances.clamp(min=self.lower_cutoff), queries.shape[1])
         log_weights = log_weights.masked_fill(~near, -torch.inf)
         if self.normalise == "batch":
             return _normalised_over_batch(log_weights)
+        if self.normalise == "none":
+            largest = log_weights.amax(1, keepdim=True)
+            return (log_weights - torch.where(largest.isinf(), 0, largest)).exp()
         # where a row has no key within the cut-off: all that are compared alike, or all when there is none
         alike = torch.zeros_like(log_weights).masked_fill(~compared & compared.any(1, keepdim=True), -torch.inf)
         log_weights = torch.where(near.any(1, keepdim=True), log_weights, alike)
-        if self.normalise == "row":
-            return log_weights.softmax(1)
-        return (log_weights - log_weights.amax(1, keepdim=True)).exp()
+        return log_weights.softmax(1)
 
     def stage(self, keys: Tensor, images: Tensor) -> None:
         """Keep this rank's keys (B, D) and their images (B,) int64 for `commit`."""
@@ -155,15 +156,6 @@ def queue_batches(asked: int | None, *, images: int, batch_size: int) -> int:
             f"the training split; give at most {held}"
         )
     return min(QUEUE_BATCHES, held) if asked is None else asked
-
-
-def log_inverse_density(distances: Tensor, width: int) -> Tensor:
-    """-log q(d) up to a constant, q the density of distances between random points of the sphere in R^width.
-
-    (2 - D) log d - (D - 3)/2 log(1 - d^2/4), for d in (0, 2]; kept finite at the antipode.
-    """
-    d = distances.clamp(max=2 - 1e-4)
-    return (2 - width) * d.log() - (width - 3) / 2 * (1 - d.square() / 4).log()
 
 
 def _normalised_over_batch(log_weights: Tensor) -> Tensor:

@@ -161,6 +161,7 @@ def test_weight_decay_spares_boundaries_and_what_has_a_penalty_of_its_own(split)
         return {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
 
     assert decays("baseline") == {"backbone": 0.25, "heads": 0.25, "criterion": 0}
+    assert decays("diva") == {"backbone": 0.25, "heads": 0.25, "regressors": 0}
     assert decays("bier") == {"backbone": 0.25, "heads": 0.25, "regressors": 0}
 
 

@@ -15,8 +15,9 @@ from torch import nn
 
 from criteria import CRITERIA
 from criteria.memory import MemoryBank
-from criteria.moco import NO_IMAGE, FastMoCo, MomentumEncoder, log_inverse_density, shuffle, unshuffle
+from criteria.moco import NO_IMAGE, FastMoCo, MomentumEncoder, shuffle, unshuffle
 from tests.oracles import losses
+from utilities.distances import log_inverse_density
 from utilities.errors import UserError
 
 AUTHORS = {
@@ -115,6 +116,27 @@ def test_weights_fall_with_distance_between_the_cutoffs(width):
     got = log_inverse_density(torch.tensor([0.6, 1.0]), width)
     assert got.tolist() == pytest.approx(expected, rel=1e-4)
     assert torch.isfinite(log_inverse_density(torch.tensor([2.0]), width)).all()
+
+
+def test_unnormalised_weights_are_zero_beyond_the_cutoff_and_one_at_the_rarest_distance():
+    criterion, everything = filled(normalise="none"), torch.ones(1, 16, dtype=torch.bool)
+    query = criterion.queue[3:4].clone()
+    far = criterion.queue @ query[0] < 1 - 1.4**2 / 2
+    weights = criterion.weights(query, everything)[0]
+    assert far.any()
+    assert torch.equal(weights == 0, far)
+    assert weights.max() == 1
+    criterion.queue.copy_(-query.expand(16, -1))
+    assert not criterion.weights(query, everything).any(), "the whole queue is beyond the cut-off"
+
+
+def test_queries_in_float64_are_compared_in_float64():
+    criterion = filled()
+    queries = F.normalize(torch.randn(4, criterion.queue.shape[1], dtype=torch.float64))
+    loss = criterion(queries, queries, torch.arange(4))
+    assert loss.dtype == torch.float64
+    single = criterion(queries.float(), queries.float(), torch.arange(4))
+    assert single.item() == pytest.approx(loss.item(), rel=1e-4)
 
 
 def at_distance(*distances: float) -> torch.Tensor:

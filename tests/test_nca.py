@@ -293,6 +293,15 @@ def test_update_is_the_normalised_mean_and_leaves_other_rows_alone():
     assert memory.coverage().item() == pytest.approx(1 / 6)
 
 
+def test_of_opposite_rows_the_embedding_stays():
+    bank = MemoryBank(size=2, width=3, momenta=[0.5], boundaries=[])
+    before = bank.rows.clone()
+    bank.stage(-before[:1], torch.tensor([0]))
+    bank.commit()
+    assert torch.equal(bank.rows[0], -before[0])
+    assert torch.equal(bank.rows[1], before[1])
+
+
 def test_momentum_one_changes_nothing_and_zero_takes_the_embedding():
     kept, taken = bank(momentum=1.0), bank(momentum=0.0)
     before = kept.rows.clone()

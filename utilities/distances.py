@@ -12,7 +12,7 @@ def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distances between unit rows, (M, D) and (N, D) -> (M, N) float32 in [0, 2].
 
     d = sqrt(2 - 2 <a, b>), computed in float32 whatever autocast says (bf16 loses everything near 0). The
-    floor of 1e-8 inside the root keeps the gradient finite for duplicates, whose distance is 1e-4.
+    floor of 1e-8 inside the root keeps the gradient finite for duplicates, whose distance is 1e-4 to 1e-3, by rounding.
     """
     with torch.autocast(a.device.type, enabled=False):
         a, b = at_least_float32(a), at_least_float32(b)
@@ -24,3 +24,17 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
     """Inner products of unit rows, (M, D) and (N, D) -> (M, N) float32 in [-1, 1], whatever autocast says."""
     with torch.autocast(a.device.type, enabled=False):
         return at_least_float32(a) @ at_least_float32(b).T
+
+
+def log_inverse_density(distances: Tensor, width: int) -> Tensor:
+    """log 1/q(d) up to a constant, q the density of distances between uniform points of the unit sphere in R^width:
+
+        q(d) ~ d^(width-2) (1 - d^2/4)^((width-3)/2)
+
+    distances in (0, 2], any shape -> the same shape, finite also at the antipode, where the density is 0.
+    Source: Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, section 4.1.
+    """
+    d = distances.clamp(max=2 - 1e-4)
+    half = d / 2
+    # (1 - d/2)(1 + d/2), unlike 1 - d^2/4, does not cancel near 2
+    return (2 - width) * d.log() - (width - 3) / 2 * ((1 - half) * (1 + half)).log()

@@ -105,7 +105,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        gradient = gradient.contiguous()
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # which autograd may still use elsewhere
         dist.all_reduce(gradient)
         return gradient[rank() * ctx.count : (rank() + 1) * ctx.count]
 
