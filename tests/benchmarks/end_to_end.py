@@ -34,7 +34,7 @@ from datasets.base import RetrievalDataset
 from datasets.open import open_data, open_loader
 from tests.benchmarks.evaluator import mlrsnet_labels
 from tests.benchmarks.step import fake_split, trainer_of
-from tests.benchmarks.timing import arguments, paired, ratio, show
+from tests.benchmarks.timing import arguments, default_device, paired, ratio, show
 from train_baseline import Baseline
 from utilities import precision
 from utilities.allocator import keep_freed_memory
@@ -42,7 +42,7 @@ from utilities.batch import Batch
 from utilities.engine import Trainer
 from utilities.neighbours import faiss_module
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = default_device()
 ROOT = Path(__file__).resolve().parents[2]
 NEVER = str(10**6)  # epochs or steps
 

@@ -27,7 +27,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tests.benchmarks.step import METHODS, fake_split, trainer_of
-from tests.benchmarks.timing import arguments, ratio, show
+from tests.benchmarks.timing import arguments, default_device, ratio, show
 from utilities import distributed, precision
 from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
@@ -55,6 +55,7 @@ def measure(
     if world > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    default_device()  # in this process as well
     device = distributed.start("auto" if group.together or not torch.cuda.is_available() else f"cuda:{rank}")
     split = fake_split(4_000, 60)
     more = ["--freeze_batch_norm", freeze, "--savename", str(rank - own)]
@@ -66,6 +67,8 @@ def measure(
     labels = torch.from_numpy(split.labels)[rows].to(device)
     batch = Batch(images, labels, rows.to(device), images if trainer.method.second_view else None)
     trainer.train_step(batch, 0.5)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     start.wait()
     began = time.perf_counter()
     for _ in range(args.steps):
@@ -96,7 +99,8 @@ def main() -> None:
     )
     args = SimpleNamespace(**vars(given))  # what child processes get
     os.environ["OMP_NUM_THREADS"] = "1"
-    worlds = [int(word) for word in args.processes.split()]
+    most = torch.cuda.device_count() or os.cpu_count() or 1  # of processes that have a GPU or a core of their own
+    worlds = [number for number in map(int, args.processes.split()) if number <= most]
     groups = [*(Group(world, True) for world in worlds), *(Group(world, False) for world in worlds if world > 1)]
     rows: list[dict[str, Any]] = []
     for name, freeze in BATCH_NORM.items():
@@ -116,7 +120,7 @@ def main() -> None:
                     "target": "at least 1.7" if group == (2, True) else "",
                 }
             )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     title = (
         f"{args.method}, ResNet50, {args.batch_size} images a process, {args.image_size} px, "
         f"{precision.resolve('auto', device)}, one {'GPU' if device.type == 'cuda' else 'thread'} each"

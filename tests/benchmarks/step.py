@@ -27,7 +27,7 @@ from torch import nn
 
 import parameters
 from architectures.embedding import EmbeddingNetwork
-from tests.benchmarks.timing import arguments, paired, ratio, show
+from tests.benchmarks.timing import arguments, default_device, paired, ratio, show
 from train_baseline import Baseline
 from train_bier import BIER
 from train_dac import DivideAndConquer
@@ -56,12 +56,15 @@ def hollow_out(module: nn.Module) -> None:
         if isinstance(network, EmbeddingNetwork):
             backbone = network.backbone
             weights = list(backbone.parameters())
-            mixing = torch.randn(len(network.bands), backbone.features, device=weights[0].device)
+            mixing = torch.randn(len(network.bands), backbone.features)
 
             def forward(
                 images: torch.Tensor, weights: list[nn.Parameter] = weights, mixing: torch.Tensor = mixing
             ) -> torch.Tensor:
-                return images.mean((2, 3)) @ mixing + torch.stack([w.flatten()[0] for w in weights]).sum() * 1e-6
+                return (
+                    images.mean((2, 3)) @ mixing.to(images.device)
+                    + torch.stack([w.flatten()[0] for w in weights]).sum() * 1e-6
+                )
 
             backbone.forward = forward
 
@@ -101,7 +104,7 @@ def trainer_of(
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     settings = parameters.parse(kind.name, [*flags, *more])
     feed = SimpleNamespace(dataset=split, skipped=set())
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     trainer = Trainer(kind(settings, split), SimpleNamespace(train=feed, val=feed, description={}), settings, device)
     if isinstance(trainer.method, DivideAndConquer):
         trainer.method.drawn_from = [0]
@@ -131,7 +134,7 @@ def step_and_bare(
 
 def main() -> None:
     args = arguments(__doc__ or "", methods=" ".join(METHODS), batch_size=120, image_size=128, rounds=7)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     torch.manual_seed(0)
     keep_freed_memory()  # as every script does
     split = fake_split(43_664, 60)

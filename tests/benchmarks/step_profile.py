@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tests.benchmarks.step import METHODS, fake_split, trainer_of
-from tests.benchmarks.timing import arguments, show
+from tests.benchmarks.timing import arguments, default_device, show
 from utilities import precision
 from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
@@ -41,7 +41,7 @@ def kind_of(name: str) -> str:
 
 def main() -> None:
     args = arguments(__doc__ or "", method="baseline", batch_size=120, image_size=128)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     torch.manual_seed(0)
     keep_freed_memory()  # as every script does
     split = fake_split(43_664, 60)

@@ -15,6 +15,12 @@ from typing import Any
 import torch
 
 
+def default_device() -> torch.device:
+    """The GPU where there is one, with convolutions chosen by trial as `engine.session` does."""
+    torch.backends.cudnn.benchmark = torch.cuda.is_available()
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def paired(candidates: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
     """Seconds of every candidate in every round; within a round they run one after the other, the order alternating."""
     for _ in range(warm_up):
