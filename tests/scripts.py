@@ -13,11 +13,19 @@ import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "PYTHONPATH": str(ROOT)}
+# Without GPUs, which `test_gpu.py` is for: runs are compared bit for bit, and two processes may find one GPU.
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "WANDB_SILENT": "true",
+    "PYTHONPATH": str(ROOT),
+    "CUDA_VISIBLE_DEVICES": "",
+}
 
 
 # a run of seconds: small images, a small network, a handful of steps
@@ -99,7 +107,8 @@ def run_inside(script: str, *argv: object, code: int = 0) -> Output:
     torch.set_num_threads(1)
     out, err = io.StringIO(), io.StringIO()
     ended = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    no_gpu = mock.patch.object(torch.cuda, "is_available", return_value=False)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), no_gpu:
         try:
             importlib.import_module(script).main([str(word) for word in argv])
         except SystemExit as stop:

@@ -99,9 +99,9 @@ def test_a_rank_that_fails_ends_the_job_with_its_reason(demo, tmp_path, how, sai
 def gpus(monkeypatch):
     """A machine with four GPUs, and what the program would become."""
     launched = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
     monkeypatch.setattr(os, "execv", lambda program, argv: launched.append(argv))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     monkeypatch.delenv("RANK", raising=False)
     return launched
 
@@ -122,6 +122,12 @@ def test_one_gpu_id_stays_in_this_process(gpus):
     parameters.parse("baseline", ["--gpu_ids", "2"])
     assert not gpus
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
+
+
+def test_one_gpu_id_that_comes_too_late_for_cuda_is_refused(gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)  # whatever is visible by now
+    with pytest.raises(UserError, match="set CUDA_VISIBLE_DEVICES=2 before the command and leave --gpu_ids out"):
+        parameters.parse("baseline", ["--gpu_ids", "2"])
 
 
 def test_gpu_ids_count_among_the_gpus_that_a_job_was_given(gpus, monkeypatch):

@@ -26,6 +26,13 @@ def launch_each(chosen: Sequence[int] | None, argv: Sequence[str]) -> None:
         )
     named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(seen)))  # a job may be given only some
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(named.split(",")[gpu] for gpu in chosen)
+    if (
+        len(chosen) == 1 and torch.cuda.device_count() != 1
+    ):  # CUDA had started, which happens where torch cannot ask NVML
+        raise UserError(
+            f"--gpu_ids {' '.join(map(str, chosen))} comes too late for CUDA on this machine; set "
+            f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} before the command and leave --gpu_ids out"
+        )
     if len(chosen) > 1:
         cores = len(os.sched_getaffinity(0))
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(chosen))))  # torchrun's own is 1
