@@ -143,7 +143,7 @@ ucmerced_baseline() {
   evaluate --load_from_checkpoint "${RUNS[@]}" --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
 }
 
-# The original comparison; the backbone starts from ImageNet weights.
+# The recipes of CV4RS; the backbone starts from ImageNet weights.
 mlrsnet() {
   local method
   for method in "${METHODS[@]}"; do

@@ -38,8 +38,8 @@ SKIP_BROKEN_IMAGES = switch(
     "skip_broken_images", "leave out unreadable images with a warning and a count instead of stopping"
 )
 RELEVANCE = [
-    Flag("relevance", "subset", "which neighbours count in hit@K, precision@K and kin", choices=metrics.RELEVANCE_RULES),
-    Flag("relevance_threshold", 0.5, "Jaccard similarity from which on --relevance jaccard counts", float, low=0, high=1),
+    Flag("relevance", "subset", "which neighbours count as relevant in hit@K, precision@K and the other measures of relevance", choices=metrics.RELEVANCE_RULES),
+    Flag("relevance_threshold", 0.5, "smallest Jaccard similarity that --relevance jaccard counts as relevant", float, low=0, high=1),
 ]  # fmt: skip
 BACKEND = Flag("backend", AUTO, "neighbour search; auto takes faiss where installed", choices=(AUTO, "faiss", "faiss-gpu", "torch"))  # fmt: skip
 
@@ -48,9 +48,9 @@ DATA = [
     Flag("source_path", "demo_data", "folder of the data set, with --use_npmem also its archive (Demo: generated there when absent)"),
     Flag("image_size", AUTO, "side of the network's input in pixels; 224 (BigEarthNet 100, Demo 64)", int, low=1),
     Flag("resize_to", AUTO, "side to which whole images are resized before the crop; image_size * 8/7 (BigEarthNet 6/5)", int),
-    Flag("small_epochs", 0, "progressive resizing: train this many first epochs on smaller images, which are cheaper", int, low=0),
-    Flag("small_image_size", AUTO, "side of the network's input in those epochs; half of --image_size", int, low=1),
-    Flag("crop_area", None, "range of the random crop's share of the image's area, resampled; default: a plain crop", float, nargs="2"),
+    Flag("small_epochs", 0, "progressive resizing: number of initial epochs on smaller, cheaper images", int, low=0),
+    Flag("small_image_size", AUTO, "side of the network's input during --small_epochs; half of --image_size", int, low=1),
+    Flag("crop_area", None, "smallest and largest share of the image's area that a random resized crop takes; default: a crop without resizing", float, nargs="2"),
     Flag("color_jitter", 0.0, "8-bit RGB images: brightness, contrast, saturation times 1 + U(-x, x) in training", float, low=0, high=1),
     switch("no_flips", "no mirroring and no right-angle rotations in training"),
     switch("per_image_normalisation", "standardise each image by its own band statistics instead of the data set's"),
@@ -80,7 +80,7 @@ TRAINING = [
     Flag("momentum", 0.9, "momentum of sgd", float, low=0, high=1),
     Flag("scheduler", AUTO, "learning-rate schedule; step with pretrained weights, onecycle from scratch", choices=(*optim.SCHEDULES, AUTO)),
     Flag("tau", [55], "step: epochs at which the rate is multiplied by --gamma", int, nargs="+", low=0),
-    Flag("gamma", 0.3, "step: factor", float, low=0),
+    Flag("gamma", 0.3, "step: factor of the rate at each --tau", float, low=0),
     Flag("clip_gradient", 0.0, "largest norm of the gradient; 0: no clipping", float, low=0),
     Flag("random_seed", 0, "seed of everything random", int, low=0),
 ]  # fmt: skip
@@ -107,15 +107,15 @@ RUN = [
 WANDB = [
     switch("log_online", "log to Weights & Biases as well (key: WANDB_API_KEY or --wandb_key)"),
     switch("wandb_dryrun", "with --log_online: write an offline run for `wandb sync`", aliases=("wandb_dry_run",)),
-    Flag("wandb_key", None, "Weights & Biases key; written nowhere"),
+    Flag("wandb_key", None, "Weights & Biases key; never stored"),
     Flag("project", "multilabel-rs-retrieval", "Weights & Biases project"),
     Flag("group", AUTO, "Weights & Biases group; the method's name"),
 ]
 
 PAIRS = [
     Flag("label_relation", "jaccard", "positive pairs: jaccard >= --positive_threshold, any shared label (always so for multilabel_semihard), identical sets", choices=labels.RELATIONS),
-    Flag("positive_threshold", 0.5, "jaccard: similarity from which on a pair is positive", float),
-    Flag("negative_threshold", 0.0, "jaccard: similarity up to which a pair is negative (0: nothing shared)", float),
+    Flag("positive_threshold", 0.5, "smallest Jaccard similarity of a positive pair", float),
+    Flag("negative_threshold", 0.0, "largest Jaccard similarity of a negative pair (0: nothing shared)", float),
 ]  # fmt: skip
 
 MARGIN = [
@@ -201,7 +201,7 @@ DAC = [
     Flag("dac_cluster_order", "shuffled", "batches of all clusters in random order, each once; or clusters in turn, small ones repeated", choices=ORDERS),
     Flag("dac_kmeans_iterations", 25, "iterations of k-means", int, low=1),
     Flag("dac_kmeans_redo", 3, "starts of k-means, of which the best counts", int, low=1),
-    Flag("dac_batch_miner", "distance", "miner", choices=related_miners()),
+    Flag("dac_batch_miner", "distance", "miner of slices and of the whole embedding", choices=related_miners()),
 ]  # fmt: skip
 
 BIER = [
@@ -222,7 +222,7 @@ BIER = [
     Flag("bier_adversarial_lr", AUTO, "learning rate of the adversarial regressors; as --backbone_lr", float, low=0),
     Flag("bier_test_weights", "alpha", "learners in the embedding that is searched: by alpha, so that cosines are the ensemble's, or by size", choices=("alpha", "size")),
     Flag("bier_prefit_steps", 0, "steps of activation loss on the embedding layer before training (BIER); 0: Glorot's start alone (A-BIER)", int, low=0),
-    Flag("bier_prefit_lr", 1e-3, "learning rate of these steps", float, low=0),
+    Flag("bier_prefit_lr", 1e-3, "learning rate of the --bier_prefit_steps", float, low=0),
 ]  # fmt: skip
 
 SNDL = [

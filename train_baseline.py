@@ -17,7 +17,7 @@ Differences from the paper
     (`--label_relation`, `--positive_threshold`, `--negative_threshold`); c is drawn from the labels that anchor and
     positive share. On single labels this is the paper's definition.
     The paper samples negatives by distance (`--baseline_batch_miner distance`); the default here is the soft-hard
-    miner of CV4RS, the comparison before this one (README). `--baseline_batches shuffled` takes batches as they come
+    miner of CV4RS (README). `--baseline_batches shuffled` takes batches as they come
     instead of class-balanced ones.
 """
 

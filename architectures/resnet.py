@@ -93,8 +93,8 @@ def pretrained_state(arch: str, weights: str) -> dict[str, Tensor]:
         except (OSError, RuntimeError) as error:
             cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
             raise UserError(
-                f"--weights {weights} could not be had ({error}). Put the file of {entry.url} at {cache}, or give its "
-                "path with --weights PATH, or train from scratch with --weights none"
+                f"--weights {weights} could not be downloaded ({error}). Put the file of {entry.url} at {cache}, or "
+                "give its path with --weights PATH, or train from scratch with --weights none"
             ) from error
         return state
     return read_state(Path(weights))

@@ -20,7 +20,7 @@ class MarginLoss(nn.Module):
                                       number of non-zero terms
 
     Both terms of a triplet are counted. With no non-zero term, or no triplet, L is 0 with a graph; the
-    regulariser is skipped then, as in the peers' code.
+    regulariser is skipped then, as in the authors' code and in pytorch-metric-learning.
 
     gamma        half the width of the band between positives and negatives (Wu et al.: 0.2)
     beta         initial boundary, a Euclidean distance between unit vectors (1.2)

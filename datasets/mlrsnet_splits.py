@@ -28,7 +28,7 @@ from datasets.split_files import balanced_split, hashed_split, names_fingerprint
 from utilities.errors import DatasetError
 
 STORED = Path(__file__).parent / "splits" / "mlrsnet"
-PROPORTIONS = ("40/10/50", "20/10/70", "30/10/60", "40/30/30")  # the paper's three, and the original system's
+PROPORTIONS = ("40/10/50", "20/10/70", "30/10/60", "40/30/30")  # the paper's three, and that of CV4RS
 SEED = 0
 ZERO = ord("0")
 

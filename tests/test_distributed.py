@@ -315,7 +315,7 @@ def test_helpers_are_valid_without_a_process_group():
 
 @pytest.mark.parametrize("gather", [distributed.gather_rows, distributed.gather_uneven])
 def test_ranks_exchange_rows_in_one_memory_order(gather, monkeypatch):
-    """NCCL copies bytes from the memory of one rank to that of another; gloo would hide a difference of strides."""
+    """A backend may copy bytes from rank to rank; gloo would hide a difference of strides."""
     sent = []
 
     def all_gather(parts, own):

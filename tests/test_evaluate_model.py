@@ -116,7 +116,7 @@ def test_where_results_are_saved_and_what_they_replace_is_said(saved):
 
 
 def test_the_python_of_the_readme_embeds(saved):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert '"RUN/best.pt"' in code
     names: dict = {}
     exec(code.replace("RUN/best.pt", str(saved / "best.pt")), names)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -602,3 +604,22 @@ def test_a_call_without_images_is_empty_triplets() -> None:
     triplets = build("distance")(torch.empty(0, 8), torch.empty(0, 3, dtype=torch.bool))
     assert isinstance(triplets, Triplets)
     assert triplets.count == 0
+
+
+def test_the_miner_of_the_readme_mines(monkeypatch):
+    monkeypatch.setattr(MINERS, "_classes", dict(MINERS._classes))
+    monkeypatch.setattr(MINERS, "_prefixes", dict(MINERS._prefixes))
+    _, code = re.findall(r"```python\n(.*?)```", (Path(__file__).parent.parent / "README.md").read_text(), re.S)
+    exec(code, {})
+    assert MINERS.flags("hardest", {"relation"}) == ["hardest_floor"]
+    miner = MINERS.build("hardest", {"hardest_floor": 0.5}, relation=RULE)
+    generator = torch.Generator().manual_seed(0)
+    embeddings = normalize(torch.randn(24, 3, generator=generator))
+    labels = one_hot(torch.arange(24) % 6).bool()
+    triplets = miner(embeddings, labels, None, generator)
+    assert len(triplets.anchor) > 12
+    distances = torch.cdist(embeddings, embeddings)
+    for anchor, positive, negative in zip(*triplets[:3], strict=True):
+        assert torch.equal(labels[anchor], labels[positive])
+        allowed = [j for j in range(24) if j % 6 != anchor % 6 and distances[anchor, j] >= 0.5]
+        assert negative == min(allowed, key=lambda j: distances[anchor, j])

@@ -16,8 +16,9 @@ def synchronise(module: nn.Module, device: torch.device) -> None:
     """Let every `nn.BatchNorm2d` inside `module` take its statistics over all ranks; in place.
 
     Parameters and buffers stay the same tensors under the same names, so that a checkpoint fits any number of ranks.
-    On a GPU this is torch's `SyncBatchNorm`, which knows no CPU, waits for the GPU once a layer and forward pass, and
-    interrupts the graph of `torch.compile`; on CPUs, `SynchronisedBatchNorm2d`. Nothing is changed in a single process.
+    On a GPU this is torch's `SyncBatchNorm`, which knows no CPU, waits for the GPU in every layer of a forward pass,
+    and interrupts the graph of `torch.compile`; on CPUs, `SynchronisedBatchNorm2d`. Nothing is changed in a single
+    process.
     """
     if world_size() == 1:
         return

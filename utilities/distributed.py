@@ -98,7 +98,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.count = len(rows)
-        rows = rows.contiguous()  # before `empty_like`, which keeps strides: NCCL moves bytes, whatever they mean
+        rows = rows.contiguous()  # before `empty_like`, which keeps strides: a backend may move bytes as they lie
         parts = [torch.empty_like(rows) for _ in range(world_size())]
         dist.all_gather(parts, rows)
         return torch.cat(parts)

@@ -22,7 +22,7 @@ RELEVANCE_RULES = ("subset", "superset", "share", "jaccard", "identical")
 class Relevance(NamedTuple):
     """Which retrieved images count as relevant to a query; an image without labels never does.
 
-    rule  "subset": no label the query lacks (the original system's rule; asymmetric)
+    rule  "subset": no label the query lacks (CV4RS's rule; asymmetric)
           "superset": every label of the query, whatever else
           "share": at least one label in common
           "jaccard": Jaccard similarity of the label sets of at least `threshold`
@@ -54,7 +54,7 @@ SUBSET = Relevance("subset")
 SHARE = Relevance("share")
 
 
-# --- the original system's three measures, under its names --------------------------------------------------
+# --- the three measures of CV4RS, under its names -----------------------------------------------------------
 
 
 def recall(found: Tensor, of_query: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def precision(relevant: Tensor) -> Tensor:
     """precision@K: share of the K that are relevant. (Q, K) bool -> (Q,). Best 1; chance R / (N - 1).
 
     0 for a query without relevant image (R = 0), as in hit and ap_found; the measures that divide by R leave it out.
-    Under subset relevance this is what the original system calls r_precision@K (R plays no part in it).
+    Under subset relevance this is what CV4RS calls r_precision@K (R plays no part in it).
 
     >>> precision(torch.tensor([[True, False, False]])).item()
     0.3333333333333333
@@ -92,7 +92,7 @@ def precision_sum(relevant: Tensor) -> Tensor:
 def average_precision_over_k(relevant: Tensor) -> Tensor:
     """(1 / K) sum over j <= K of rel_j * precision@j. (Q, K) -> (Q,). Best 1, only if all K are relevant.
 
-    Under subset relevance the original system's map@K. It divides by K, not by the number of relevant images.
+    Under subset relevance the map@K of CV4RS. It divides by K, not by the number of relevant images.
 
     >>> average_precision_over_k(torch.tensor([[True, False, True]])).item()
     0.5555555555555555
