@@ -79,7 +79,7 @@ def load_network(folder: Path, run: Settings, args: Settings) -> tuple[Embedding
     payload = checkpoint.load(folder, checkpoint_name(args))
     assert payload is not None  # `check_runs` has looked
     if args.is_evaluate_initial:
-        seeding.seed_everything(run.random_seed, "initialisation")
+        seeding.seed_initialisation(run.random_seed)
         return EmbeddingNetwork(**payload["network_description"], weights=run.weights), payload["data"]
     network = EmbeddingNetwork(**payload["network_description"])
     state = payload.get("network")

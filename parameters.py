@@ -26,7 +26,7 @@ from datasets import DATASETS
 from datasets.cluster_batches import ORDERS
 from utilities import checkpoint, combinations, embedding_map, labels, logger, metrics, optim, precision, run_folder
 from utilities.errors import UserError, main_guard
-from utilities.flags import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, underscored, yes_no
+from utilities.flags import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, yes_no
 from utilities.idle_flags import idle_flags
 from utilities.launch import launch_each
 from utilities.settings import Settings
@@ -379,8 +379,7 @@ def parser_of(script: str) -> Parser:
 
 def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
     """Settings of `evaluate_model.py`."""
-    argv = underscored(sys.argv[1:] if argv is None else argv)
-    given = vars(parser_of("evaluate").parse_args(argv))
+    given = parser_of("evaluate").given(argv)
     values = {flag.name: flag.default for flag in EVALUATION} | given
     if not values["load_from_checkpoint"]:
         raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
@@ -429,8 +428,7 @@ def of_run(folder: Path, evaluation: Settings) -> Settings:
 def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
     """Settings of `train_<method>.py`. Raises UserError or exits with code 2 on anything wrong."""
     groups = groups_of(method)
-    argv = underscored(sys.argv[1:] if argv is None else argv)
-    typed = given = vars(parser_of(method).parse_args(argv))
+    typed = given = parser_of(method).given(argv)
     values = {flag.name: flag.default for flags in groups.values() for flag in flags}
     values |= {"method": method, "savename": method, "group": method}
     if "load_from_checkpoint" in given:
@@ -445,7 +443,7 @@ def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
     if settings["wandb_key"]:
         os.environ["WANDB_API_KEY"] = settings["wandb_key"]
     logger.check_wandb(settings["wandb_mode"], settings["project"])
-    launch_each(settings["gpu_ids"], argv)
+    launch_each(settings["gpu_ids"], sys.argv[1:] if argv is None else argv)
     _note_idle(typed, idle_flags(settings, miners=MINERS, criteria=CRITERIA, unmined=of_batches()))
     return Settings(settings)
 

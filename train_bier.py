@@ -19,17 +19,14 @@ sqrt(alpha_m), alpha_m = 2m / (M (M + 1)), so that an inner product is the boost
 Differences from the paper
     Labels are sets: pairs are positive, negative or ignored by `--label_relation`; #positive leaves out the pairs of an
     image with itself, which the released code counts (`--bier_include_diagonal`).
-    l' is taken by the activation b1 (s - b2) c_y, as in the released code, so that weights lie in (0, 1); by s, they
-    would carry the factor b1 c_y.
+    l' is by the activation b1 (s - b2) c_y, as in the released code; by s, weights would carry the factor b1 c_y.
     The paper weights groups by alpha at test time; it is the square roots that give the ensemble's score.
-    The released recipe (`--bier_preset authors`) is another one than the paper's: additive boosting by small steps, the
-    penalty as a mean over input units with lambda_w 1e5, groups weighted by their size. With the paper's sums, 100 is
-    as strong. Adam's steps of the regressors do not depend on lambda_div: `--bier_adversarial_lr` sets their pace.
-    As in the released code, the similarity of two groups is a mean over the dimensions of the smaller one; the paper
-    divides its sum by those of the larger.
-    A batch holds two images a class, as the released recipe; the paper, five to ten (`--num_samples_per_class`).
-    Plain BIER starts the embedding layer from decorrelated groups (`--bier_prefit_steps`); A-BIER, from Glorot's
-    uniform distribution.
+    The released recipe (`--bier_preset authors`) is another one: additive boosting by small steps, the penalty as a
+    mean over input units with lambda_w 1e5 (with the paper's sums, 100 is as strong), groups weighted by their size.
+    Adam's steps of the regressors do not depend on lambda_div: `--bier_adversarial_lr` sets their pace.
+    As in it, a similarity is a mean over the smaller group (the paper divides by the size of the larger), and a batch
+    holds two images a class (the paper: five to ten). Plain BIER starts the embedding layer from decorrelated groups
+    (`--bier_prefit_steps`); A-BIER, from Glorot's uniform distribution.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def parse(argv: Sequence[str] | None) -> Settings:
     ways, about = ["NAME --source_path DIR [flags]"], "Check a data set, and prepare its pixels."
     parser = parameters.build_parser("-m datasets", ways, groups, about)
     parser.add_argument("dataset", choices=DATASETS.names(), help="data set")
-    given = vars(parser.parse_args(parameters.underscored(sys.argv[1:] if argv is None else argv)))
+    given = parser.given(argv)
     settings = Settings({flag.name: flag.default for flags in groups.values() for flag in flags} | given)
     if settings.source_path is None:
         raise UserError("--source_path DIR is needed: the folder of the data set")

@@ -22,7 +22,6 @@ LITERAL = {
     "jaccard": lambda a, b, size: len(a & b) / len(a | b) if a | b else 0.0,
     "cosine": lambda a, b, size: len(a & b) / (len(a) * len(b)) ** 0.5 if a and b else 0.0,
     "hamming": lambda a, b, size: 1 - len(a ^ b) / size,
-    "subset": lambda a, b, size: float(bool(b) and b <= a),
 }
 
 

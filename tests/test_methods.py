@@ -197,7 +197,7 @@ def test_a_method_restored_from_its_file_goes_on_as_if_nothing_had_happened(name
 
 def test_the_initial_network_can_be_rebuilt_from_seed_and_description(name, split):
     network = build(name, split).network
-    seeding.seed_everything(0, "initialisation")
+    seeding.seed_initialisation(0)
     rebuilt = EmbeddingNetwork(**network.description())
     for key, tensor in network.state_dict().items():
         assert torch.equal(tensor, rebuilt.state_dict()[key]), key

@@ -83,6 +83,13 @@ def data_parallel(module: nn.Module, device: torch.device, *, find_unused: bool)
         )
 
 
+def communication_device() -> torch.device:
+    """Where tensors have to lie that ranks exchange: NCCL knows GPUs only, gloo CPUs."""
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def barrier() -> None:
     if is_active():
         dist.barrier()

@@ -25,6 +25,8 @@ from utilities.method import Method
 from utilities.metrics import Relevance
 from utilities.settings import Settings
 
+SELECTED_BY = "recall@1"  # of the val split: the best network so far becomes best.pt
+
 
 class Feed(Protocol):
     """One split as the engine sees it (`datasets.loaders.Loader`)."""
@@ -184,7 +186,7 @@ class Trainer:
     # -- validation ----------------------------------------------------------------------------------------------
 
     def validate(self) -> None:
-        """Score the val split; keep the network when its recall@1 is the best so far."""
+        """Score the val split; keep the network when its SELECTED_BY is the best so far."""
         start = time.perf_counter()
         self.model.eval()
         feed = self.data.val
@@ -207,17 +209,17 @@ class Trainer:
             assert self.logger is not None
             self.logger.log(record)
             _say(f"epoch {self.epoch}  val  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-            if scores["recall@1"] > self.best:
+            if scores[SELECTED_BY] > self.best:
                 checkpoint.save(self.folder, checkpoint.BEST, self._network_payload(scores))
             from utilities import figures  # matplotlib, which the first step need not wait for
 
             figures.curves(self.folder / "figures", read_metrics(self.folder))
-        self.best = max(self.best, scores["recall@1"])
+        self.best = max(self.best, scores[SELECTED_BY])
         distributed.barrier()
 
     def _scores(self, embeddings: Tensor, labels: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-        """What --eval_metric asks for, and recall@1, by which best.pt is chosen; the chance levels of these."""
-        names = list(dict.fromkeys(["recall@1", *self.args["eval_metric"]]))
+        """What --eval_metric asks for, and SELECTED_BY; the chance levels of these."""
+        names = list(dict.fromkeys([SELECTED_BY, *self.args["eval_metric"]]))
         relevance = Relevance(self.args["relevance"], self.args["relevance_threshold"])
         result = evaluation.evaluate(
             embeddings,

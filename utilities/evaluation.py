@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from utilities.batch import Batch
-from utilities.distributed import gather_uneven, is_active, rank, world_size
+from utilities.distributed import communication_device, gather_uneven, is_active, rank, world_size
 from utilities.errors import UserError
 from utilities.label_sets import GalleryFacts
 from utilities.metrics import Metric, Relevance, expand_metrics
@@ -53,8 +53,7 @@ def _gather(parts: list[Tensor], rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     own_rows = torch.cat(rows).cpu() if rows else torch.empty(0, dtype=torch.int64)
     if world_size() == 1:
         return own, own_rows
-    on_gpu = dist.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    device = communication_device()
     largest = torch.tensor([own.shape[1], len(own)], device=device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     width, longest = largest.tolist()
@@ -161,8 +160,7 @@ def _search_shares(
     )
     if not is_active():
         return Neighbours(found.indices.cpu(), found.distances.cpu())
-    on_gpu = dist.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    device = communication_device()
     return Neighbours(gather_uneven(found.indices.to(device)).cpu(), gather_uneven(found.distances.to(device)).cpu())
 
 

@@ -63,6 +63,10 @@ class Parser(argparse.ArgumentParser):
         print(f"error: {message}\n(python {self.prog} --help lists every flag)", file=sys.stderr)
         sys.exit(2)
 
+    def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
+        """The flags that were given, of `argv` or of the command line."""
+        return vars(self.parse_args(underscored(sys.argv[1:] if argv is None else argv)))
+
 
 def underscored(argv: Iterable[str]) -> list[str]:
     """`--nb-epochs=3` -> `--nb_epochs=3`; values stay as they are."""

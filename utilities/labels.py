@@ -4,7 +4,6 @@ Every function takes multi-hot rows and returns a (M, N) float32 matrix on their
 number of labels of image i, O = Y Y^T the shared counts and L the number of labels in all:
 
     overlap O | jaccard O / (n_i + n_j - O) | cosine O / sqrt(n_i n_j) | hamming 1 - (n_i + n_j - 2 O) / L
-    subset [0 < n_j = O]
 
 An image without labels is related to nothing: its similarities are 0 (hamming excepted, where two empty
 sets agree in every label). On one-hot labels all but hamming reduce to [y_i == y_j].
@@ -43,12 +42,6 @@ def hamming(a: Tensor, b: Tensor) -> Tensor:
     """Share of the L labels on which both agree, in [0, 1]. (M, L), (N, L) -> (M, N)."""
     differing = a.sum(1, dtype=torch.float32)[:, None] + b.sum(1, dtype=torch.float32) - 2 * overlap(a, b)
     return 1 - differing / a.shape[1]
-
-
-def subset(a: Tensor, b: Tensor) -> Tensor:
-    """1 where the labels of b are a non-empty subset of those of a. (M, L), (N, L) -> (M, N)."""
-    size = b.sum(1, dtype=torch.float32)
-    return ((overlap(a, b) == size) & (size > 0)).float()
 
 
 class Pairs(NamedTuple):

@@ -43,8 +43,7 @@ class Method(nn.Module):
 
     def __init__(self, *, seed: int) -> None:
         super().__init__()
-        # Networks are built next: the same seed gives the same initial weights, whatever ran before.
-        seeding.seed_everything(seed, "initialisation")
+        seeding.seed_initialisation(seed)
         self.seed = seed
         self.step = 0  # these are set by the engine before each forward: steps done, epoch, batch of the epoch
         self.epoch = 0

@@ -31,3 +31,8 @@ def seed_everything(*parts: object) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the legacy generator
     torch.manual_seed(seed)
+
+
+def seed_initialisation(seed: int) -> None:
+    """Before the networks of a run are built: equal seeds give equal initial weights, whatever ran before."""
+    seed_everything(seed, "initialisation")
