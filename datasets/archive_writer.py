@@ -36,6 +36,7 @@ from datasets.cache import (
     names_sha256,
     read_manifest,
     read_names,
+    refuse_mismatch,
     row_bytes,
 )
 from datasets.cache_stage import DONE, begin, finish, preparing, refuse_broken, require_space, say, size_text, write_at
@@ -64,10 +65,16 @@ def prepare_archive(
 
 
 def open_packed(folder: Path, archive: Path | None) -> Packed | None:
-    """The data set in a prepared folder; None where the folder was not prepared from an archive."""
+    """The data set in a prepared folder; None where the folder was not prepared from an archive.
+
+    archive  None where it is not there any more. Another one than the array was made from is a `DatasetError`: by name
+             and size, since copies have times of their own
+    """
     manifest = read_manifest(folder)
     if "archive" not in manifest:
         return None
+    if archive is not None:
+        refuse_mismatch(folder, manifest, {"archive": archive.name, "archive_bytes": archive.stat().st_size})
     names = np.char.decode(read_names(folder), "utf-8")
     return Packed(archive or Path(manifest["archive"]), folder / KEPT, names)
 

@@ -68,6 +68,8 @@ class TarStream:
             while self._file.read(READ_AHEAD):  # what follows tar's end mark; with it the compression's check sum
                 pass
         except (EOFError, zlib.error, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk or the network, not of the archive
+                raise
             where = f", in {self._inside}" if self._inside else ""
             raise DatasetError(
                 f"the archive {self.path} is cut off or damaged after {self.consumed:,} of {self.bytes:,} bytes"

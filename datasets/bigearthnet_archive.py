@@ -23,7 +23,7 @@ from datasets.bigearthnet_index import (
     write_table,
 )
 from datasets.bigearthnet_lmdb import find_lmdb
-from datasets.bigearthnet_splits import EXCLUDED, find_lists, list_file
+from datasets.bigearthnet_splits import EXCLUDED, list_file, lists_folder
 from datasets.bigearthnet_tables import BAND_SIDES, LABELS_43
 from datasets.cache import encoded
 from datasets.rasters import decode_band
@@ -34,17 +34,19 @@ LABELS = "labels_metadata"
 
 @ARCHIVES.register("BigEarthNet", prefix="ben")
 class BigEarthNetArchive(ArchiveLayout):
-    """bands and version as `BigEarthNet` takes them. Patches that no split may hold are passed over."""
+    """bands, version and splits as `BigEarthNet` takes them. Patches that no split may hold are passed over."""
 
     kind = BigEarthNet.__name__
     dtype, decoder = BigEarthNet.dtype, BigEarthNet.decoder
 
-    def __init__(self, *, source_path: Path, bands: str, version: int) -> None:
+    def __init__(self, *, source_path: Path, bands: str, version: int, splits: str) -> None:
         self.source_path, self.version, self.variant = source_path, version, f"v{version}"
         self.bands = parse_bands(bands)
         self.band_sides = tuple(BAND_SIDES[band] for band in self.bands)
         self.files = frozenset({*self.bands, LABELS} if version == 1 else self.bands)
+        self.splits = splits
         self._left_out: frozenset[str] | None = None
+        self._listed: frozenset[str] | None = None
         self._names: list[str] = []
         self._labels: list[list[int]] = []
         self._problems: list[str] = []
@@ -58,7 +60,10 @@ class BigEarthNetArchive(ArchiveLayout):
         folder, _, name = path.rpartition("/")
         patch = folder.rpartition("/")[2]
         file = name.rpartition(".")[0].removeprefix(f"{patch}_")
-        return Part(patch, file) if file in self.files and name.startswith(f"{patch}_") else None
+        if file not in self.files or not name.startswith(f"{patch}_"):
+            return None
+        # version 2 has patches with snow, cloud or shadow in a table of their own, which nothing here reads
+        return Part(patch, file) if self.version == 1 or patch in self.listed() else None
 
     def decode(self, image: str, files: Mapping[str, bytes]) -> np.ndarray:
         bands = [decode_band(files[band], BAND_SIDES[band], f"{image}_{band}.tif") for band in self.bands]
@@ -105,11 +110,17 @@ class BigEarthNetArchive(ArchiveLayout):
             self._left_out = frozenset(self._listed_out())
         return self._left_out
 
+    def listed(self) -> Collection[str]:
+        """All patches of version 2's table."""
+        if self._listed is None:
+            self._listed = frozenset(map(os.fsdecode, read_version_2(self.source_path / "metadata.parquet").names))
+        return self._listed
+
     def _listed_out(self) -> list[str]:
         if self.version == 2:
             table = read_version_2(self.source_path / "metadata.parquet")
             assert table.splits is not None
             return [os.fsdecode(name) for name in table.names[table.splits == ""]]
-        folder = find_lists(self.source_path)
+        folder = lists_folder(self.source_path, self.splits)
         files = [file for stem in EXCLUDED if folder and (file := list_file(folder, stem))]
         return [name for file in files for name in read_name_list(file).tolist()]

@@ -145,6 +145,9 @@ def read_version_1(root: Path, index_folder: Path | None) -> PatchTable:
     labels[~known] = read_label_files(root, names[~known])
     table = PatchTable(names, labels, LABELS_43)
     if len(names) >= SMALL:
+        if folder.parent == root and not folder.exists() and root.stat().st_mtime_ns == changed:
+            folder.mkdir()  # which changes the time of root, and nothing that was listed
+            changed = root.stat().st_mtime_ns
         keep_table(path, table, changed)
     return table
 

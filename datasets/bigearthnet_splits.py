@@ -26,8 +26,14 @@ def list_file(folder: Path, stem: str) -> Path | None:
 
 def find_lists(source: Path) -> Path | None:
     """The folder with the three lists: in the archive's folder, its `splits`, or beside it."""
+    source = source.absolute()  # "." has a name and a parent
     places = (source / "splits", source, source.parent / f"{source.name}-splits", source.parent / "splits")
     return next((place for place in places if all(list_file(place, split) for split in SPLITS)), None)
+
+
+def lists_folder(source: Path, choice: str) -> Path | None:
+    """Where the lists of --ben_splits are; None where they are looked for beside the data and not there."""
+    return find_lists(source) if choice in ("auto", "hashed") else Path(choice)
 
 
 def split_rows(names: np.ndarray, split: str, source: Path, choice: str) -> np.ndarray:
@@ -35,11 +41,18 @@ def split_rows(names: np.ndarray, split: str, source: Path, choice: str) -> np.n
 
     choice  "auto"    the official lists. A small folder that does not hold all that they list (a sample, a
                       demo) is split by "hashed", which is said
-            "hashed"  60/20/20, drawn by hashing names, without the patches that are to be left out
+            "hashed"  60/20/20, drawn by hashing names, without the patches that the official lists leave out, where
+                      these are at hand
             else      a folder with lists of the same format
     """
-    folder = find_lists(source) if choice in ("auto", "hashed") else Path(choice)
+    folder = lists_folder(source, choice)
     if choice == "hashed":
+        if folder is None and len(names) >= SMALL:
+            warnings.warn(
+                f"--ben_splits hashed without the official lists beside {source}: patches with snow, cloud or shadow "
+                "and those without a label of the 19 are not left out",
+                stacklevel=3,
+            )
         return _hashed_rows(names, split, folder)
     if choice == "auto" and len(names) < SMALL:
         reason = "no lists train.csv, val.csv, test.csv found" if folder is None else _incomplete(names, folder)

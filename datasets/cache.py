@@ -32,6 +32,8 @@ from utilities.errors import DatasetError
 
 FORMAT = 1
 PIXELS, NAMES, MANIFEST = "pixels.npy", "names.npy", "manifest.json"
+PROBES = 8  # images of a split that are compared with their files
+LIKE_DECODERS = 2  # mean difference of two JPEG decoders at most, in levels of a pixel
 # Raised where files are damaged; numpy reads the header of an array as a line of Python.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, tokenize.TokenError)
 
@@ -202,7 +204,25 @@ def open_cache(dataset: RetrievalDataset, folder: Path) -> PixelCache:
         )
     rows = _locate(names, dataset, folder)
     broken = np.isin(dataset.names, manifest["broken"]) if manifest["broken"] else np.zeros(len(dataset), bool)
-    return PixelCache(folder, rows=rows, broken=broken, item_shape=dataset.item_shape, dtype=dataset.dtype)
+    cache = PixelCache(folder, rows=rows, broken=broken, item_shape=dataset.item_shape, dtype=dataset.dtype)
+    _refuse_other_pixels(dataset, cache)
+    return cache
+
+
+def _refuse_other_pixels(dataset: RetrievalDataset, cache: PixelCache) -> None:
+    """Compare some images of the array with their files: data sets may agree in everything but their pixels."""
+    decoded = np.flatnonzero(~cache.broken)
+    for place in np.unique(np.linspace(0, max(0, len(decoded) - 1), PROBES).astype(int))[: len(decoded)].tolist():
+        row = int(decoded[place])
+        try:
+            pixels = dataset.read(row).astype(np.int64)
+        except DatasetError:  # the files need not be there any more: an array stands for them
+            continue
+        if np.abs(pixels - cache.gather([row])[0].numpy()).mean() > LIKE_DECODERS:
+            raise DatasetError(
+                f"{cache.folder} was prepared from other images: {dataset.names[row]} of "
+                f"{dataset.source_path} is another; delete it to prepare it again, or give another --cache_path"
+            )
 
 
 def row_bytes(dataset: PixelFormat) -> int:

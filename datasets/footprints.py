@@ -18,10 +18,10 @@ def patch_footprint(folder: Path) -> Footprint:
 
     Raises DatasetError naming the file where neither says.
     """
-    metadata = next(iter(sorted(folder.glob("*_labels_metadata.json"))), None)
+    metadata = next(iter(sorted(folder.glob("[!.]*_labels_metadata.json"))), None)
     if metadata is not None:
         return _from_json(metadata)
-    raster = next(iter(sorted(folder.glob("*_B*.tif"))), None)
+    raster = next(iter(sorted(folder.glob("[!.]*_B*.tif"))), None)
     if raster is None:
         raise DatasetError(f"{folder} holds neither *_labels_metadata.json nor *_B*.tif: nothing says where it lies")
     return raster_footprint(raster)

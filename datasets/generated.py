@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from utilities.errors import DatasetError, UserError
+from utilities.errors import UserError, WrongFolderError
 
 MANIFEST = "manifest.json"
 
@@ -22,7 +22,7 @@ def generated_folder(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Path
 
     The manifest is written last and the whole is renamed into place, so a killed process leaves only a hidden
     folder that nobody takes for data. When another process was faster, its folder, equal to this one, stays.
-    A `folder` that was generated from another manifest, or not generated at all, is a `DatasetError`.
+    A `folder` that was generated from another manifest, or not generated at all, is a `WrongFolderError`.
     """
     if folder.exists():
         _check_manifest(folder, manifest)
@@ -49,13 +49,13 @@ def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     try:
         found = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise DatasetError(
+        raise WrongFolderError(
             f"{folder} exists and was not generated here (no readable {MANIFEST}); move it away or give another folder"
         ) from error
     if found == dict(manifest):
         return
     different = [key for key in {**found, **manifest} if found.get(key) != manifest.get(key)]
     listed = "; ".join(f"{key}: {found.get(key)} there, {manifest.get(key)} asked for" for key in different)
-    raise DatasetError(
+    raise WrongFolderError(
         f"{folder} was generated from other settings ({listed}); ask for those, delete it, or give another"
     )

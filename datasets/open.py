@@ -10,7 +10,7 @@ import torch
 
 from datasets.archive_layout import ARCHIVES
 from datasets.archive_writer import open_packed, prepare_archive
-from datasets.archives import find_archive
+from datasets.archives import SUFFIXES, find_archive
 from datasets.base import DATASETS, SPLITS, Packed, RetrievalDataset
 from datasets.cache import cache_folder, open_cache
 from datasets.cache_stage import refuse_broken, usable_cores
@@ -59,7 +59,7 @@ def open_archive(args: Settings) -> Packed | None:
     if args.dataset not in ARCHIVES.names():
         return None
     layout = ARCHIVES.build(args.dataset, args, source_path=_folder(args))
-    if not source.exists() or (source.is_dir() and layout.is_unpacked()):
+    if not layout.source_path.exists() or (source.is_dir() and layout.is_unpacked()):
         return None
     archive = find_archive(source, layout.pattern)
     folder = cache_folder(layout, args.cache_path)
@@ -81,9 +81,10 @@ def open_archive(args: Settings) -> Packed | None:
 
 
 def _folder(args: Settings) -> Path:
-    """--source_path, or the folder in which the archive lies that it names."""
+    """--source_path, or the folder in which the archive lies, or lay, that it names."""
     source = Path(args.source_path)
-    return source.parent if source.is_file() and args.dataset in ARCHIVES.names() else source
+    named = source.name.lower().endswith(SUFFIXES) and not source.is_dir()
+    return source.parent if (named or source.is_file()) and args.dataset in ARCHIVES.names() else source
 
 
 def attach_cache(args: Settings, *opened: RetrievalDataset) -> None:

@@ -133,7 +133,8 @@ class PatchFolder(RetrievalDataset):
         return np.concatenate([band.ravel() for band in self._read_bands(self.bands)]).reshape(self.item_shape)
 
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
-        return stretched(self._read_bands(BAND_SETS["rgb"]), side)
+        visible = all(Path(f"{self._stem}_{band}.tif").is_file() for band in BAND_SETS["rgb"])
+        return stretched(self._read_bands(BAND_SETS["rgb"] if visible else self.bands[:1] * 3), side)
 
     def _read_bands(self, bands: Sequence[str]) -> list[np.ndarray]:
         return [read_band(f"{self._stem}_{band}.tif", BAND_SIDES[band]) for band in bands]
@@ -154,7 +155,7 @@ def _take_over(queries: RetrievalDataset, like: RetrievalDataset, names: Sequenc
 
 def _patch_name(folder: Path, bands: Sequence[str]) -> str:
     """What stands before `_<band>.tif`; DatasetError unless the folder holds one patch."""
-    names = sorted(file.name.removesuffix(f"_{bands[0]}.tif") for file in folder.glob(f"*_{bands[0]}.tif"))
+    names = sorted(file.name.removesuffix(f"_{bands[0]}.tif") for file in folder.glob(f"[!.]*_{bands[0]}.tif"))
     if len(names) != 1:
         found = f"{len(names)} patches ({', '.join(names[:3])}, ...)" if names else f"no *_{bands[0]}.tif"
         raise DatasetError(

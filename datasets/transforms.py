@@ -130,7 +130,7 @@ class DeviceTransform:
     def _normalised(self, pixels: Tensor) -> Tensor:
         if self.per_image:
             mean = pixels.mean((2, 3), keepdim=True)
-            std = pixels.std((2, 3), keepdim=True).clamp(min=1e-6)
+            std = pixels.std((2, 3), keepdim=True).clamp(min=1)  # a level: rounding is no contrast of a flat band
         else:
             mean, std = self.mean, self.std
         return ((pixels - mean) / std).contiguous(memory_format=self.memory_format)

@@ -1,6 +1,6 @@
 """UC Merced Land Use (Yang and Newsam 2010) with the multi-labels of Chaudhuri et al. (2018).
 
-    <source_path>/Images/<scene>/<scene>00.tif          or .jpg, .png; nominally 256 x 256, 48 of them are not
+    <source_path>/Images/<scene>/<scene>00.tif          or .jpg, .png; nominally 256 x 256, 44 of them are not
     <source_path>/LandUse_Multilabeled.txt              tab separated: image, one 0/1 column a label
 
 2,100 aerial photographs (USGS National Map, 0.3 m), 21 scenes of 100, 17 labels, 1 to 7 an image.

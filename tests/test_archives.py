@@ -1,5 +1,6 @@
 """Preparing the array straight from an archive: pixels and labels of the folder route, resumed, nothing half taken."""
 
+import errno
 import gzip
 import io
 import json
@@ -14,6 +15,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pyarrow
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -109,6 +111,19 @@ def test_frames_of_zstd_may_follow_skippable_ones(tmp_path):
     path.write_bytes(b"".join(struct.pack("<III", 0x184D2A50, 4, len(frame)) + frame for frame in frames))
     with TarStream(path) as stream:
         assert {member.path: member.data for member in stream} == files
+
+
+def test_a_fault_of_the_disk_is_none_of_the_archive(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar"
+    path.write_bytes(random_tar(tarfile.GNU_FORMAT)[0])
+
+    def fails(self):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with TarStream(path) as stream:
+        monkeypatch.setattr(TarStream, "_next_header", fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            list(stream)
 
 
 def test_an_archive_cut_between_two_files_lacks_its_end_mark(tmp_path):
@@ -285,7 +300,7 @@ def test_the_check_program_prepares_and_checks_an_archive(tmp_path, monkeypatch)
 
 
 def ben(archive, bands="all"):
-    return BigEarthNetArchive(source_path=archive.parent, bands=bands, version=1)
+    return BigEarthNetArchive(source_path=archive.parent, bands=bands, version=1, splits="auto")
 
 
 @pytest.fixture
@@ -492,6 +507,46 @@ def test_broken_patches_of_a_prepared_archive_are_refused_before_the_first_batch
             refused.append(str(error))
     (said,) = refused  # one split holds it
     assert f"1 images cannot be decoded ({patch_names(9)[0]}). Mend them and delete" in said
+
+
+@pytest.mark.parametrize("other", ["name", "size"])
+def test_an_array_of_another_archive_is_refused(tmp_path, archive, other):
+    folder = prepare(archive)
+    another = archive.with_name("BigEarthNet-v1.1.tar.gz") if other == "name" else archive
+    another.write_bytes(archive.read_bytes() + b"\0" * (other == "size"))
+    with pytest.raises(DatasetError, match=r"was prepared from something else .* another\s+--cache_path"):
+        archive_writer.open_packed(folder, another)
+    assert archive_writer.open_packed(folder, None) is not None, "the archive may be gone"
+
+
+def test_a_named_archive_may_be_gone(archive):
+    flags = ("--use_npmem", "--ben_splits", "hashed")
+    before = open_split(settings("BigEarthNet", archive, *flags), "train")
+    archive.unlink()
+    after = open_split(settings("BigEarthNet", archive, *flags), "train")
+    assert before.names.tolist() == after.names.tolist()
+    assert np.array_equal(before.prepared(0), after.prepared(0))
+
+
+def test_patches_outside_the_table_of_version_2_are_passed_over(tmp_path):
+    """As published: patches with snow, cloud or shadow stand in a table of their own."""
+    root = write_reben(tmp_path / "plain")
+    table = pq.read_table(root / "metadata.parquet")
+    kept = table.slice(0, len(table) - 2)
+    packed = pack(root / "BigEarthNet-S2", tmp_path / "packed" / "BigEarthNet-S2.tar.zst")
+    pq.write_table(kept, packed.parent / "metadata.parquet")
+    layout = BigEarthNetArchive(source_path=packed.parent, bands="all", version=2, splits="auto")
+    folder = archive_writer.prepare_archive(layout, packed, None, processes=1, skip_broken=False)
+    names = archive_writer.open_packed(folder, packed).names.tolist()
+    assert set(names) == set(kept["patch_id"].to_pylist())
+
+
+def test_what_lists_elsewhere_leave_out_is_passed_over(tmp_path, archive):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "patches_with_seasonal_snow.csv").write_text("".join(f"{name}\n" for name in patch_names(9)[:4]))
+    layout = BigEarthNetArchive(source_path=archive.parent, bands="all", version=1, splits=str(lists))
+    assert set(layout.left_out()) == set(patch_names(9)[:4])
 
 
 def test_a_damaged_list_of_names_is_refused(tmp_path):

@@ -277,6 +277,27 @@ def test_a_read_only_source_asks_for_a_cache_path(tmp_path):
     assert_holds_noise(folder, source)
 
 
+@pytest.mark.parametrize("replaced", ["another source", "in place"])
+def test_an_array_of_other_pixels_under_the_same_names_is_refused(tmp_path, monkeypatch, replaced):
+    folder = prepare(tmp_path)
+    monkeypatch.setattr(Noise, "read", lambda self, row: noise(self.numbers[row]) ^ 0xFF)
+    (tmp_path / "elsewhere").mkdir()
+    for split in splits(tmp_path if replaced == "in place" else tmp_path / "elsewhere"):
+        with pytest.raises(DatasetError, match=r"was prepared from other images: .* another --cache_path"):
+            cache.open_cache(split, folder)
+
+
+def test_an_array_outlives_the_files(tmp_path, monkeypatch):
+    folder = prepare(tmp_path)
+
+    def gone(self, row):
+        raise DatasetError("cannot read the image: no such file")
+
+    monkeypatch.setattr(Noise, "read", gone)
+    for split in splits(tmp_path):
+        assert len(cache.open_cache(split, folder).gather([0])) == 1
+
+
 # --- broken images --------------------------------------------------------------------------------------------
 
 
@@ -287,7 +308,8 @@ def test_broken_images_are_all_named_and_mended_ones_alone_are_read_again(tmp_pa
     read = []
     monkeypatch.setattr(Noise, "read", lambda self, row: read.append(1) or noise(self.numbers[row]))
     assert_holds_noise(prepare(tmp_path), tmp_path)
-    assert len(read) == cache_writer.PROBES + 8, "two blocks of four"
+    of_opening = sum(min(cache.PROBES, len(split)) for split in splits(tmp_path))  # compared with the array
+    assert len(read) == cache_writer.PROBES + 8 + of_opening, "two blocks of four"
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
