@@ -16,6 +16,7 @@ NAME=${1:-demo}
 PRINT_ONLY=no
 case "$NAME ${*:2}" in
   "setup dev" | *" ") ;;
+  "setup --print" | "list --print") echo "error: $NAME has no commands to print" >&2; exit 2 ;;
   *" --print") PRINT_ONLY=yes ;;
   *) echo "error: unknown option '${*:2}'; usage: bash SampleRun.sh [NAME [--print]]" >&2; exit 2 ;;
 esac

@@ -46,10 +46,10 @@ BACKEND = Flag("backend", AUTO, "neighbour search; auto takes faiss where instal
 DATA = [
     Flag("dataset", "Demo", "data set", choices=DATASETS.names(), aliases=("dataset_name",)),
     Flag("source_path", "demo_data", "folder of the data set, with --use_npmem also its archive (Demo: generated there when absent)"),
-    Flag("image_size", AUTO, "side of the network's input in pixels; 224 (BigEarthNet 100, Demo 64)", int, low=1),
+    Flag("image_size", AUTO, "side of the network's input in pixels; 224 (BigEarthNet 100, Demo 64)", int, low=2),
     Flag("resize_to", AUTO, "side to which whole images are resized before the crop; image_size * 8/7 (BigEarthNet 6/5)", int),
     Flag("small_epochs", 0, "progressive resizing: number of initial epochs on smaller, cheaper images", int, low=0),
-    Flag("small_image_size", AUTO, "side of the network's input during --small_epochs; half of --image_size", int, low=1),
+    Flag("small_image_size", AUTO, "side of the network's input during --small_epochs; half of --image_size", int, low=2),
     Flag("crop_area", None, "smallest and largest share of the image's area that a random resized crop takes; default: a crop without resizing", float, nargs="2"),
     Flag("color_jitter", 0.0, "8-bit RGB images: brightness, contrast, saturation times 1 + U(-x, x) in training", float, low=0, high=1),
     switch("no_flips", "no mirroring and no right-angle rotations in training"),
@@ -291,7 +291,7 @@ EVALUATION = [
     Flag("eval_metric", ["recall@K", "r_precision@K", "map@K", "label_jaccard@K"],
          "measures; name@K stands for K = 1 2 4 8, a name alone for the whole ranking: " + " ".join(metrics.metric_names()), nargs="+"),
     *RELEVANCE,
-    Flag("retrieval_queries", 6, "queries shown in retrievals.png", int, low=0),
+    Flag("retrieval_queries", 6, "queries shown in retrievals.png; 0: no picture", int, low=0, high=100),
     Flag("map_method", "pca", "layout of the map of embeddings; tsne takes minutes beyond some thousand images", choices=embedding_map.METHODS),
     Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> beside them, in the current folder where they lie in several"),
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),
@@ -307,7 +307,7 @@ EVALUATION = [
 DATASET = [
     Flag("demo_images_per_category", 75, "Demo: pictures of each of the 22 scene types", int),
     Flag("demo_side", 96, "Demo: side of the pictures in pixels", int),
-    Flag("demo_seed", 0, "Demo: seed from which they are drawn", int),
+    Flag("demo_seed", 0, "Demo: seed from which they are drawn", int, low=0),
     Flag("mlrsnet_labels", "repair", "MLRSNet: undo the corruption of the label files published since 2021, or not", choices=("repair", "as_is")),
     Flag("mlrsnet_proportions", "40/10/50", "MLRSNet: percent of train/val/test; 40/10/50, 20/10/70 and 30/10/60 are the paper's"),
     Flag("ben_version", 1, "BigEarthNet: 1, or 2 for reBEN", int, choices=(1, 2)),
@@ -494,7 +494,7 @@ def derive(values: Mapping[str, Any]) -> dict[str, Any]:
     scratch = settings["weights"] == "none"
     default("image_size", {"BigEarthNet": 100, "Demo": 64}.get(dataset, 224))
     default("resize_to", round(settings["image_size"] * (6 / 5 if sentinel else 8 / 7)))
-    default("small_image_size", max(1, settings["image_size"] // 2))
+    default("small_image_size", max(2, settings["image_size"] // 2))
     default("freeze_batch_norm", not scratch)
     default("optim", "adamw" if scratch else "adam")
     default("lr", 1e-3 if scratch else 1e-5)

@@ -7,7 +7,7 @@ through which it was formed, the paper minimises
 
 where #active counts the terms that are positive: both terms of one triplet where both are. beta is learned per class.
 
-`--baseline_loss batch_nca` asks no miner: every pair of the batch counts by the Jaccard similarity w of its labels
+`--baseline_loss batch_nca` needs no miner: every pair of the batch counts by the Jaccard similarity w of its labels
 (Goldberger et al. 2004, Neighbourhood Components Analysis),
 
     L = -1/B sum_i log ( sum_{j != i} w_ij exp(<e_i, e_j> / T) / sum_{j != i} exp(<e_i, e_j> / T) )

@@ -122,6 +122,9 @@ def test_the_python_of_the_readme_embeds(saved):
     exec(code.replace("RUN/best.pt", str(saved / "best.pt")), names)
     assert names["embeddings"].shape == (2, 16)
     torch.testing.assert_close(names["embeddings"].norm(dim=1), torch.ones(2))
+    black = -(torch.tensor([123.675, 116.28, 103.53]) / torch.tensor([58.395, 57.12, 57.375]))  # ImageNet's
+    pixels = black.view(1, 3, 1, 1).expand(2, 3, names["side"], names["side"])
+    torch.testing.assert_close(names["embeddings"], names["network"].embed(pixels), rtol=1e-4, atol=1e-5)
 
 
 def test_scores_that_cannot_be_read_are_replaced(saved):

@@ -65,6 +65,12 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
                 ("num_workers", "-1", "least 0"),
             )
         ),
+        (["--image_size", "1"], "--image_size 1 must be at least 2"),
+        (
+            ["--image_size", "32", "--small_image_size", "64", "--small_epochs", "1"],
+            "64 is larger than --image_size 32",
+        ),
+        (["--demo_seed", "-1"], "--demo_seed -1 must be at least 0"),
         (["--nb_epochs", "3", "--small_epochs", "4"], "--small_epochs 4 is more than --nb_epochs 3"),
         (["--batch_size", "121"], "no multiple of --num_samples_per_class"),
         (["--image_size", "64", "--resize_to", "32"], "--resize_to 32 is smaller"),
@@ -163,6 +169,11 @@ def test_training_flags_without_effect_are_noted(method, argv, said, capsys):
 def test_flags_that_have_an_effect_are_not(method, argv, capsys):
     parameters.parse(method, argv.split())
     assert "without effect" not in capsys.readouterr().out
+
+
+def test_a_search_by_no_head_is_refused():
+    with pytest.raises(UserError, match="--diva_head_weights are all 0"):
+        parameters.parse("diva", ["--diva_head_weights", "0", "0", "0", "0"])
 
 
 def test_a_name_that_wandb_refuses_is_refused_before_the_run():

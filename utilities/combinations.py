@@ -16,6 +16,10 @@ def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]])
     """Raise UserError for what cannot work. presets: name -> what it sets, of the method."""
     if settings["small_epochs"] > settings["nb_epochs"]:
         raise UserError(f"--small_epochs {settings['small_epochs']} is more than --nb_epochs {settings['nb_epochs']}")
+    if settings["small_epochs"] and settings["small_image_size"] > settings["image_size"]:
+        raise UserError(
+            f"--small_image_size {settings['small_image_size']} is larger than --image_size {settings['image_size']}"
+        )
     if settings["resize_to"] < settings["image_size"]:
         raise UserError(f"--resize_to {settings['resize_to']} is smaller than --image_size {settings['image_size']}")
     balanced = settings["method"] != "sndl" and settings.get("baseline_batches") != "shuffled"
@@ -67,6 +71,8 @@ def _check_parts(settings: Mapping[str, Any]) -> None:
     if width % parts:
         what = "the four heads of DiVA" if method == "diva" else f"--dac_nb_clusters {parts} slices"
         raise UserError(f"--sz_embedding {width} cannot be divided equally among {what}; give a multiple")
+    if not any(settings.get("diva_head_weights", [1])):
+        raise UserError("--diva_head_weights are all 0: no head is left to search by; give one at least a weight")
     sizes = settings.get("bier_sizes")
     if sizes and (sum(sizes) != width or min(sizes) < 1):
         raise UserError(

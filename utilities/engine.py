@@ -81,6 +81,8 @@ def train(method: Method, data: Data, args: Settings, device: torch.device) -> P
     trainer = Trainer(method, data, args, device)
     try:
         trainer.fit()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"training goes on with --load_from_checkpoint {trainer.folder}") from None
     finally:
         trainer.close()
     return trainer.folder

@@ -37,7 +37,7 @@ class WrongFolderError(DatasetError):
 
 
 class RunFailure(Exception):  # noqa: N818 - named for what the user reads
-    """The run cannot go on although it was asked for rightly (full disk, non-finite loss): exit code 1."""
+    """The run cannot go on although its settings are valid (full disk, non-finite loss): exit code 1."""
 
 
 def main_guard(main: Callable[..., None]) -> Callable[..., None]:
@@ -59,8 +59,8 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
         except RunFailure as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
-        except KeyboardInterrupt:
-            print("interrupted; training goes on with --load_from_checkpoint RUN_FOLDER", file=sys.stderr)
+        except KeyboardInterrupt as interruption:
+            print(f"interrupted{f'; {interruption}' if interruption.args else ''}", file=sys.stderr)
             sys.exit(130)
         except BrokenPipeError:
             if not _output_closed():

@@ -65,8 +65,14 @@ class Registry(Generic[T]):
 
     def build(self, name: str, settings: Mapping[str, Any], **wiring: Any) -> T:
         """An instance; wiring that the class does not take is left out, a missing flag is a KeyError."""
-        wanted = self.parameters(name)
-        given = {p: wiring[p] if p in wiring else settings[f"{self._prefixes[name]}_{p}"] for p in wanted}
+        given = {}
+        for p in self.parameters(name):
+            flag = f"{self._prefixes[name]}_{p}"
+            if p not in wiring and flag not in settings:
+                raise KeyError(
+                    f"{self.kind} {name!r} takes {p!r}: add Flag({flag!r}, ...) to parameters.py, or wire it"
+                )
+            given[p] = wiring[p] if p in wiring else settings[flag]
         return self[name](**given)
 
 

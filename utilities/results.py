@@ -159,7 +159,10 @@ def _draw_retrievals(
     title: str,
     queries: int,
 ) -> None:
-    """Queries at even steps from the best to the worst by the mean Jaccard similarity of their neighbours."""
+    """Queries at even steps from the best to the worst by the mean Jaccard similarity of their neighbours; 0: none."""
+    if not queries:
+        path.unlink(missing_ok=True)  # of an evaluation before
+        return
     values = evaluation.scores.per_query[SHOWN_BY].nan_to_num(-1.0)
     ranked = values.argsort(descending=True, stable=True)
     last = len(ranked) - 1
