@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,6 +23,21 @@ class Part(NamedTuple):
 
     image: str
     file: str
+
+
+class Selection(NamedTuple):
+    """Which images of an archive are taken: all or the listed ones, without those left out."""
+
+    listed: frozenset[str] | None
+    left_out: frozenset[str]
+
+    def holds(self, image: str) -> bool:
+        return image not in self.left_out and (self.listed is None or image in self.listed)
+
+    def sha256(self) -> str:
+        """Of both lists: rows of a pass that is continued are those of one that was not stopped."""
+        lists = [sorted(self.listed) if self.listed is not None else None, sorted(self.left_out)]
+        return hashlib.sha256(json.dumps(lists).encode()).hexdigest()
 
 
 class ArchiveLayout(PixelFormat):
@@ -56,9 +73,9 @@ class ArchiveLayout(PixelFormat):
         """Whether the data set lies in `source_path` as files of its own."""
         raise NotImplementedError
 
-    def left_out(self) -> Collection[str]:
-        """Images that no split can hold: they are not decoded."""
-        return ()
+    def selection(self) -> Selection:
+        """Which images a split can hold: others are not decoded. Not cheap; asked for twice a pass."""
+        return Selection(None, frozenset())
 
 
 class Image(NamedTuple):
@@ -77,13 +94,13 @@ def images(members: Iterator[Member], layout: ArchiveLayout, archive: Path) -> I
     """
     begun: dict[str, dict[str, bytes]] = {}
     seen: set[str] = set()
-    left_out = frozenset(layout.left_out())
+    selection = layout.selection()
     for member in members:
         part = layout.part(member.path)
         if part is None:
             layout.keep(member)
             continue
-        if part.image in left_out:
+        if not selection.holds(part.image):
             continue
         files = begun.setdefault(part.image, {})
         if not files:

@@ -9,7 +9,6 @@ to start from, but decodes and writes only the blocks that are not there yet.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import time
@@ -127,12 +126,11 @@ def _stream(layout: ArchiveLayout, archive: Path, blocks: _Blocks, threads: int)
 def _identity(layout: ArchiveLayout, archive: Path) -> dict[str, Any]:
     """What an unfinished pass must agree with to be continued."""
     status = archive.stat()
-    left_out = "\n".join(sorted(layout.left_out()))
     return {
         "archive": archive.name,
         "archive_bytes": status.st_size,
         "archive_time": status.st_mtime_ns,
-        "left_out_sha256": hashlib.sha256(left_out.encode()).hexdigest(),
+        "selection_sha256": layout.selection().sha256(),
     }
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datasets.archive_layout import ARCHIVES, ArchiveLayout, Part
+from datasets.archive_layout import ARCHIVES, ArchiveLayout, Part, Selection
 from datasets.base import label_fingerprint
 from datasets.bigearthnet import BigEarthNet, archive_folder, parse_bands
 from datasets.bigearthnet_index import (
@@ -45,8 +45,7 @@ class BigEarthNetArchive(ArchiveLayout):
         self.band_sides = tuple(BAND_SIDES[band] for band in self.bands)
         self.files = frozenset({*self.bands, LABELS} if version == 1 else self.bands)
         self.splits = splits
-        self._left_out: frozenset[str] | None = None
-        self._listed: frozenset[str] | None = None
+        self._selection: Selection | None = None
         self._names: list[str] = []
         self._labels: list[list[int]] = []
         self._problems: list[str] = []
@@ -60,10 +59,7 @@ class BigEarthNetArchive(ArchiveLayout):
         folder, _, name = path.rpartition("/")
         patch = folder.rpartition("/")[2]
         file = name.rpartition(".")[0].removeprefix(f"{patch}_")
-        if file not in self.files or not name.startswith(f"{patch}_"):
-            return None
-        # version 2 has patches with snow, cloud or shadow in a table of their own, which nothing here reads
-        return Part(patch, file) if self.version == 1 or patch in self.listed() else None
+        return Part(patch, file) if file in self.files and name.startswith(f"{patch}_") else None
 
     def decode(self, image: str, files: Mapping[str, bytes]) -> np.ndarray:
         bands = [decode_band(files[band], BAND_SIDES[band], f"{image}_{band}.tif") for band in self.bands]
@@ -104,23 +100,21 @@ class BigEarthNetArchive(ArchiveLayout):
             return (self.source_path / "BigEarthNet-S2").is_dir() or find_lmdb(self.source_path) is not None
         return archive_folder(self.source_path) != self.source_path or len(patch_folders(self.source_path)) > 0
 
-    def left_out(self) -> Collection[str]:
-        """Snow, cloud or shadow, or no label of the 19: by the lists beside the archive, or the parquet table."""
-        if self._left_out is None:
-            self._left_out = frozenset(self._listed_out())
-        return self._left_out
+    def selection(self) -> Selection:
+        """Without snow, cloud or shadow, or no label of the 19: by the lists of --ben_splits, or the parquet table.
 
-    def listed(self) -> Collection[str]:
-        """All patches of version 2's table."""
-        if self._listed is None:
-            self._listed = frozenset(map(os.fsdecode, read_version_2(self.source_path / "metadata.parquet").names))
-        return self._listed
+        Version 2 as published has most such patches in a table of their own: what its table does not list is not taken.
+        """
+        if self._selection is None:
+            self._selection = self._of_table() if self.version == 2 else Selection(None, frozenset(self._listed_out()))
+        return self._selection
+
+    def _of_table(self) -> Selection:
+        table = read_version_2(self.source_path / "metadata.parquet")
+        assert table.splits is not None
+        return Selection(frozenset(map(os.fsdecode, table.names[table.splits != ""])), frozenset())
 
     def _listed_out(self) -> list[str]:
-        if self.version == 2:
-            table = read_version_2(self.source_path / "metadata.parquet")
-            assert table.splits is not None
-            return [os.fsdecode(name) for name in table.names[table.splits == ""]]
         folder = lists_folder(self.source_path, self.splits)
         files = [file for stem in EXCLUDED if folder and (file := list_file(folder, stem))]
         return [name for file in files for name in read_name_list(file).tolist()]

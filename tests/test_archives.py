@@ -392,6 +392,18 @@ def test_an_unfinished_pass_over_another_archive_is_refused(archive, monkeypatch
         prepare(archive)
 
 
+def test_an_unfinished_pass_with_other_lists_is_refused(archive, monkeypatch):
+    """Its images would come to lie in other rows."""
+    monkeypatch.setattr(archive_writer, "_stream", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(archive)
+    monkeypatch.undo()
+    for stem in (*SPLITS, "patches_with_seasonal_snow"):
+        (archive.parent / f"{stem}.csv").write_text(f"{patch_names(9)[3]}\n")
+    with pytest.raises(DatasetError, match=r"selection_sha256: .* expected\); delete it"):
+        prepare(archive)
+
+
 def test_a_full_disk_is_a_failure_and_resumable(archive, tmp_path, monkeypatch):
     write, calls = os.pwrite, []
 
@@ -546,7 +558,7 @@ def test_what_lists_elsewhere_leave_out_is_passed_over(tmp_path, archive):
     lists.mkdir()
     (lists / "patches_with_seasonal_snow.csv").write_text("".join(f"{name}\n" for name in patch_names(9)[:4]))
     layout = BigEarthNetArchive(source_path=archive.parent, bands="all", version=1, splits=str(lists))
-    assert set(layout.left_out()) == set(patch_names(9)[:4])
+    assert layout.selection() == (None, set(patch_names(9)[:4]))
 
 
 def test_a_damaged_list_of_names_is_refused(tmp_path):
