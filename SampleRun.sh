@@ -183,12 +183,13 @@ multi_gpu() {
 }
 
 # Several machines, one torchrun each, with the GPUs that Slurm gives them; prepare .venv before (`SampleRun.sh setup`):
-# srun does not take --cpus-per-task from sbatch since Slurm 22.05.
 #   sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=1 --cpus-per-task=32 --wrap "bash SampleRun.sh slurm"
 slurm() {
-  local first=${SLURM_JOB_NODELIST:-localhost}
+  local first=${SLURM_JOB_NODELIST:-localhost} cores=()
   [ -z "${SLURM_JOB_NODELIST:-}" ] || first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-  run srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-32}" "$RUN_PYTHON" -m torch.distributed.run --nnodes "${SLURM_NNODES:-2}" --nproc_per_node "${SLURM_GPUS_ON_NODE:-4}" --rdzv_backend c10d --rdzv_id "${SLURM_JOB_ID:-0}" --rdzv_endpoint "$first:29500" train_baseline.py --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-slurm --batch_size 120 --num_workers 7 --use_npmem
+  # srun does not take it from sbatch since Slurm 22.05
+  [ -z "${SLURM_CPUS_PER_TASK:-}" ] || cores=(--cpus-per-task="$SLURM_CPUS_PER_TASK")
+  run srun --kill-on-bad-exit=1 "${cores[@]}" "$RUN_PYTHON" -m torch.distributed.run --nnodes "${SLURM_NNODES:-2}" --nproc_per_node "${SLURM_GPUS_ON_NODE:-4}" --rdzv_backend c10d --rdzv_id "${SLURM_JOB_ID:-0}" --rdzv_endpoint "$first:29500" train_baseline.py --dataset MLRSNet --source_path "$DATA/MLRSNet" --save_path "$RESULTS" --savename baseline-slurm --batch_size 120 --num_workers 7 --use_npmem
 }
 
 wandb_offline() {

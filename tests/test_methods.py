@@ -255,6 +255,7 @@ def test_scripts_share_no_scaffolding():
         text = script.read_text()
         body = text[text.index("\nclass ") : text.index("@main_guard")]
         bodies[script.name] = [line for line in body.splitlines() if line.strip()]
+        assert len(text.splitlines()) <= 132, script.name
     for one, other in itertools.combinations(bodies, 2):
         blocks = SequenceMatcher(None, bodies[one], bodies[other], autojunk=False).get_matching_blocks()
         longest = max(blocks, key=lambda block: block.size)
@@ -573,6 +574,15 @@ def test_bier_prefit_decorrelates_once(split):
     restored.embed_training_set = None
     restored.epoch_batches(0)
     assert all(torch.equal(a, b) for a, b in zip(fitted, restored.weights(), strict=True))
+
+
+def test_bier_prefit_keeps_output_units_at_unit_length_under_the_released_preset(split):
+    """The released code's other axis is that of the adversarial loss alone."""
+    flags = ("--bier_preset", "authors", "--batch_size", 30, "--sz_embedding", 16, "--bier_sizes", 4, 12)
+    method = build("bier", split, *flags, "--bier_prefit_steps", 300, "--bier_prefit_lr", 0.01)
+    method.epoch_batches(0)
+    for weight in method.weights():
+        torch.testing.assert_close(weight.detach().norm(dim=1), torch.ones(len(weight)), atol=0.02, rtol=0)
 
 
 def test_bier_shows_its_boosting_weights(split):

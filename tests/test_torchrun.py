@@ -99,9 +99,11 @@ def test_a_rank_that_fails_ends_the_job_with_its_reason(demo, tmp_path, how, sai
 def gpus(monkeypatch):
     """A machine with four GPUs, and what the program would become."""
     launched = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+    monkeypatch.setattr(
+        torch.cuda, "device_count", lambda: len((os.environ["CUDA_VISIBLE_DEVICES"] or "0,1,2,3").split(","))
+    )
     monkeypatch.setattr(os, "execv", lambda program, argv: launched.append(argv))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("RANK", raising=False)
     return launched
 
@@ -157,13 +159,14 @@ def test_an_option_that_sample_run_does_not_know_runs_nothing(words):
     assert not done.stdout
 
 
-def test_the_slurm_recipe_names_the_first_machine_of_the_job(tmp_path):
+@pytest.mark.parametrize("cores", ["48", ""])
+def test_the_slurm_recipe_names_the_first_machine_of_the_job(tmp_path, cores):
     subprocess.run(["bash", "-n", ROOT / "SampleRun.sh"], check=True)
     scontrol = tmp_path / "scontrol"
     scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostnames gpu[07-08]" ] && printf "gpu07\\ngpu08\\n"\n')
     scontrol.chmod(0o755)
     job = {"SLURM_JOB_NODELIST": "gpu[07-08]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "31"}
-    job["SLURM_CPUS_PER_TASK"] = "48"
+    job["SLURM_CPUS_PER_TASK"] = cores
     shown = subprocess.run(
         ["bash", ROOT / "SampleRun.sh", "slurm", "--print"],
         env={**os.environ, **job, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -174,6 +177,7 @@ def test_the_slurm_recipe_names_the_first_machine_of_the_job(tmp_path):
     words = shlex.split(shown.stdout)
     options = dict(itertools.pairwise(words))
     assert words[0] == "srun"
-    assert "--cpus-per-task=48" in words, "which srun does not take from sbatch"
+    asked = [word for word in words if word.startswith("--cpus-per-task")]
+    assert asked == ([f"--cpus-per-task={cores}"] if cores else []), "which srun does not take from sbatch"
     assert options["--rdzv_endpoint"] == "gpu07:29500"
     assert (options["--nnodes"], options["--nproc_per_node"], options["--rdzv_id"]) == ("2", "8", "31")
