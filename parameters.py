@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,20 @@ from criteria.moco import BUFFER_RULES, NORMALISATIONS, WEIGHTED
 from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
 from datasets.cluster_batches import ORDERS
-from utilities import checkpoint, combinations, embedding_map, labels, logger, metrics, optim, precision, run_folder
+from utilities import (
+    checkpoint,
+    combinations,
+    embedding_map,
+    idle_flags,
+    labels,
+    logger,
+    metrics,
+    optim,
+    precision,
+    run_folder,
+)
 from utilities.errors import UserError, main_guard
 from utilities.flags import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, yes_no
-from utilities.idle_flags import idle_flags
 from utilities.launch import launch_each
 from utilities.settings import Settings
 
@@ -387,33 +397,8 @@ def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
     check_bounds(EVALUATION, values)
     if values["gallery_split"] == values["dataset_type"]:
         values["gallery_split"] = None
-    _note_idle(given, _idle_in_evaluation(values))
+    idle_flags.note(given, idle_flags.in_evaluation(values))
     return Settings(values)
-
-
-def _idle_in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if values["query"]:
-        yield from ((name, "with --query") for name in ("is_plot_dist", "map_method", "eval_metric", "comparison_path"))
-    else:
-        yield "top", "without --query"
-        if len(values["load_from_checkpoint"]) == 1:
-            yield "comparison_path", "with one run"
-    if values["is_evaluate_initial"]:
-        yield "checkpoint", "with --is_evaluate_initial"
-    if values["relevance"] != "jaccard":
-        yield "relevance_threshold", f"with --relevance {values['relevance']}"
-
-
-def _note_idle(given: Container[str], idle: Iterable[tuple[str, str]]) -> None:
-    """Say once which of the flags that were given do nothing. idle: (flag, where)."""
-    if int(os.environ.get("RANK", 0)) > 0:
-        return
-    named: dict[str, list[str]] = {}
-    for flag, where in dict(idle).items():
-        if flag in given:
-            named.setdefault(where, []).append(f"--{flag}")
-    for where, flags in named.items():
-        print(f"note: {', '.join(flags)} without effect {where}", flush=True)
 
 
 def of_run(folder: Path, evaluation: Settings) -> Settings:
@@ -444,7 +429,7 @@ def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
         os.environ["WANDB_API_KEY"] = settings["wandb_key"]
     logger.check_wandb(settings["wandb_mode"], settings["project"])
     launch_each(settings["gpu_ids"], sys.argv[1:] if argv is None else argv)
-    _note_idle(typed, idle_flags(settings, miners=MINERS, criteria=CRITERIA, unmined=of_batches()))
+    idle_flags.note(typed, idle_flags.in_training(settings, miners=MINERS, criteria=CRITERIA, unmined=of_batches()))
     return Settings(settings)
 
 

@@ -171,6 +171,13 @@ def test_flags_that_have_an_effect_are_not(method, argv, capsys):
     assert "without effect" not in capsys.readouterr().out
 
 
+def test_of_several_processes_one_notes_flags_without_effect(capsys, monkeypatch):
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        parse("--momentum", "0.5")
+        assert len(capsys.readouterr().out.splitlines()) == lines
+
+
 def test_a_search_by_no_head_is_refused():
     with pytest.raises(UserError, match="--diva_head_weights are all 0"):
         parameters.parse("diva", ["--diva_head_weights", "0", "0", "0", "0"])

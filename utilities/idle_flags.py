@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from utilities.flags import spelled
@@ -11,7 +12,7 @@ from utilities.registry import Registry
 OF_DATASET = {"demo_": "Demo", "mlrsnet_": "MLRSNet", "ben_": "BigEarthNet"}
 
 
-def idle_flags(
+def in_training(
     settings: Mapping[str, Any], *, miners: Registry[Any], criteria: Registry[Any], unmined: Collection[str]
 ) -> Iterator[tuple[str, str]]:
     """(flag, where): flags that reach nothing in a run with these settings, and what makes them so.
@@ -43,6 +44,32 @@ def idle_flags(
     used = [settings[name] for name in choosers] + ["intra_random"] * (settings["method"] == "diva")
     for flag in _of_others(miners, used):
         yield from _each([flag], settings, *choosers)
+
+
+def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """As `in_training`, of evaluate_model.py."""
+    if values["query"]:
+        yield from ((name, "with --query") for name in ("is_plot_dist", "map_method", "eval_metric", "comparison_path"))
+    else:
+        yield "top", "without --query"
+        if len(values["load_from_checkpoint"]) == 1:
+            yield "comparison_path", "with one run"
+    if values["is_evaluate_initial"]:
+        yield "checkpoint", "with --is_evaluate_initial"
+    if values["relevance"] != "jaccard":
+        yield "relevance_threshold", f"with --relevance {values['relevance']}"
+
+
+def note(given: Container[str], idle: Iterable[tuple[str, str]]) -> None:
+    """Say once which of the flags that were given do nothing. idle: (flag, where)."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        return
+    named: dict[str, list[str]] = {}
+    for flag, where in dict(idle).items():
+        if flag in given:
+            named.setdefault(where, []).append(f"--{flag}")
+    for where, flags in named.items():
+        print(f"note: {', '.join(flags)} without effect {where}", flush=True)
 
 
 def _of_baseline(
