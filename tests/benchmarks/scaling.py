@@ -99,8 +99,9 @@ def main() -> None:
     )
     args = SimpleNamespace(**vars(given))  # what child processes get
     os.environ["OMP_NUM_THREADS"] = "1"
-    most = torch.cuda.device_count() or os.cpu_count() or 1  # of processes that have a GPU or a core of their own
-    worlds = [number for number in map(int, args.processes.split()) if number <= most]
+    worlds = [int(word) for word in args.processes.split()]
+    if gpus := torch.cuda.device_count():  # a process needs one of its own
+        worlds = [world for world in worlds if world <= gpus]
     groups = [*(Group(world, True) for world in worlds), *(Group(world, False) for world in worlds if world > 1)]
     rows: list[dict[str, Any]] = []
     for name, freeze in BATCH_NORM.items():
