@@ -32,7 +32,7 @@ from utilities.errors import DatasetError
 
 FORMAT = 1
 PIXELS, NAMES, MANIFEST = "pixels.npy", "names.npy", "manifest.json"
-PROBES = 8  # images of a split that are compared with their files
+COMPARED = 8  # images of a split that are compared with their files
 LIKE_DECODERS = 2  # mean difference of two JPEG decoders at most, in levels of a pixel
 # Raised where files are damaged; numpy reads the header of an array as a line of Python.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, tokenize.TokenError)
@@ -212,7 +212,7 @@ def open_cache(dataset: RetrievalDataset, folder: Path) -> PixelCache:
 def _refuse_other_pixels(dataset: RetrievalDataset, cache: PixelCache) -> None:
     """Compare some images of the array with their files: data sets may agree in everything but their pixels."""
     decoded = np.flatnonzero(~cache.broken)
-    for place in np.unique(np.linspace(0, max(0, len(decoded) - 1), PROBES).astype(int))[: len(decoded)].tolist():
+    for place in np.unique(np.linspace(0, max(0, len(decoded) - 1), COMPARED).astype(int))[: len(decoded)].tolist():
         row = int(decoded[place])
         try:
             pixels = dataset.read(row).astype(np.int64)

@@ -308,7 +308,7 @@ def test_broken_images_are_all_named_and_mended_ones_alone_are_read_again(tmp_pa
     read = []
     monkeypatch.setattr(Noise, "read", lambda self, row: read.append(1) or noise(self.numbers[row]))
     assert_holds_noise(prepare(tmp_path), tmp_path)
-    of_opening = sum(min(cache.PROBES, len(split)) for split in splits(tmp_path))  # compared with the array
+    of_opening = sum(min(cache.COMPARED, len(split)) for split in splits(tmp_path))  # compared with the array
     assert len(read) == cache_writer.PROBES + 8 + of_opening, "two blocks of four"
 
 

@@ -134,6 +134,15 @@ def test_misuse_ends_with_exit_code_2(argv, said, capsys, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir()), "nothing is written"
 
 
+def test_a_mistyped_flag_leaves_an_earlier_report_alone(tmp_path, capsys):
+    made = ("--demo_images_per_category", 4, "--demo_side", 32)
+    run("Demo", "--source_path", tmp_path / "demo", "--out", tmp_path / "out", *made)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    run("Demo", "--source_path", tmp_path / "demo", "--out", tmp_path / "out", code=2)
+    assert "was generated from other settings" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
 @pytest.mark.parametrize("place", ["file", "file/below", "x" * 300, "new/" + "x" * 300, "/proc/nowhere"])
 def test_a_place_that_cannot_be_written_is_refused_before_the_images_are_read(place, capsys, tmp_path, monkeypatch):
     root = write_mlrsnet(tmp_path / "M")

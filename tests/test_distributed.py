@@ -330,6 +330,18 @@ def test_ranks_exchange_rows_in_one_memory_order(gather, monkeypatch):
     assert all(tensor.is_contiguous() for tensor in sent)
 
 
+def test_the_gradient_that_is_summed_over_ranks_is_a_copy(monkeypatch):
+    """Autograd may hand the same tensor to another branch."""
+    monkeypatch.setattr(distributed.dist, "all_gather", lambda parts, own: [part.copy_(own) for part in parts])
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda tensor: tensor.mul_(2))
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    rows = torch.rand(3, 4, requires_grad=True)
+    gradient = torch.ones(6, 4)
+    distributed.gather_rows(rows).backward(gradient)
+    assert torch.equal(gradient, torch.ones(6, 4))
+    assert torch.equal(rows.grad, torch.full((3, 4), 2.0))
+
+
 def test_a_rank_that_lacks_images_of_its_batch_stops_before_the_others_wait(monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     distributed.check_share(6, 12)

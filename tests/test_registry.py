@@ -27,3 +27,8 @@ def test_unknown_and_duplicate_names():
         things["square"]
     with pytest.raises(ValueError, match="registered twice"):
         things.register("round")(int)
+
+
+def test_a_flag_that_nobody_added_is_named():
+    with pytest.raises(KeyError, match=r"thing 'round' takes 'radius': add Flag\('circle_radius', ...\)"):
+        registry().build("round", {}, wired=5)

@@ -31,18 +31,21 @@ def images(labels: Tensor, name: str = "image") -> Collection:
     )
 
 
-def write(folder: Path, rows: Tensor, labels: Tensor, gallery: tuple[Tensor, Tensor] | None = None) -> dict[str, Any]:
+def write(
+    folder: Path, rows: Tensor, labels: Tensor, gallery: tuple[Tensor, Tensor] | None = None, *, pictured: int = 3
+) -> dict[str, Any]:
     result = evaluate(rows, labels, metrics=METRICS, ks=(), relevance=Relevance(), backend="torch", gallery=gallery)
     content = result.report()
     content["protocol"] |= {"skipped_images": 0, "gallery_split": "train"}
     text = write_results(
         folder, result, content, images(labels), rows,
         gallery=None if gallery is None else images(gallery[1], "other"),
-        label_names=[f"label {number}" for number in range(labels.shape[1])], title="A run", pictured_queries=3,
+        label_names=[f"label {number}" for number in range(labels.shape[1])], title="A run", pictured_queries=pictured,
         map_method="pca",
         densities=distance_densities(rows, labels, gallery=gallery),
     )  # fmt: skip
     expected = FILES if len(rows) > 2 else FILES - {"embedding_map.png"}
+    expected = expected if pictured else expected - {"retrievals.png"}
     assert {path.name for path in folder.iterdir()} - {"neighbours.parquet", "neighbours.npz"} == expected
     assert all(path.stat().st_size for path in folder.iterdir())
     assert (folder / "evaluate_model.txt").read_text() == text
@@ -119,3 +122,4 @@ def test_two_images(tmp_path: Path) -> None:
 def test_pictures_of_an_earlier_evaluation_do_not_stay(tmp_path: Path) -> None:
     write(tmp_path, embeddings(6), some_labels(6))
     write(tmp_path, embeddings(2), torch.tensor([[True, True], [True, False]]))  # without a map of its embeddings
+    write(tmp_path, embeddings(6), some_labels(6), pictured=0)

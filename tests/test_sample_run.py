@@ -143,3 +143,12 @@ def test_a_python_that_has_everything_is_used_as_it_is(checkout: Path) -> None:
         (str(own), "evaluate"),
     }
     assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("recipe", ["setup", "list"])
+def test_what_has_no_commands_installs_nothing_to_show_them(checkout: Path, recipe: str) -> None:
+    process = start(checkout, recipe, "--print")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"{recipe} has no commands to print" in said
+    assert not (checkout / ".venv").exists()

@@ -136,6 +136,7 @@ def test_an_extended_run_that_is_stopped_resumes_to_its_new_end(finished, tmp_pa
     with monkeypatch.context() as patched:
         patched.setattr(engine.Trainer, "train_epoch", stop)
         done = run_inside("train_baseline", "--load_from_checkpoint", folder, "--nb_epochs", 4, code=130)
+    assert done.stderr.splitlines()[-1] == f"interrupted; training goes on with --load_from_checkpoint {folder}"
     assert "note: --nb_epochs 3 -> 4 stretches the onecycle schedule: learning rate 0.0e+00 -> 2.5e-04" in done.stdout
     done = run_inside("train_baseline", "--load_from_checkpoint", folder)
     assert "stretches" not in done.stdout

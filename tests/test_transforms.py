@@ -95,6 +95,13 @@ def test_per_image_normalisation():
     assert torch.isfinite(transform(side=8, per_image=True).evaluation(torch.zeros(1, 3, 8, 8))).all()
 
 
+@pytest.mark.parametrize("resize_to", [60, 50])
+def test_a_flat_band_stays_flat_under_per_image_normalisation(resize_to):
+    """As saturated or filled bands of Sentinel-2 are: what rounding makes of them is no contrast."""
+    flat = transform(side=60, image_size=50, resize_to=resize_to, per_image=True)
+    assert flat.evaluation(torch.full((1, 3, 60, 60), 28_001.0)).abs().max() < 0.1
+
+
 def test_resampled_crop_of_the_whole_image_is_a_resize():
     images = torch.rand(4, 3, 16, 16)
     draws = draw(4, torch.Generator().manual_seed(0))

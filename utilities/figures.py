@@ -91,9 +91,8 @@ def distance_density(path: Path, densities: Densities, *, title: str) -> None:
         if np.isfinite(overlap):
             said = f"overlap {overlap:.3f}, {_pairs(counts)} in bins of {edges[1] - edges[0]:.2g}"
         upper.fill_between(middles, both, facecolor="none", edgecolor=MUTED, hatch="////", linewidth=0, label=said)
-        upper.set(
-            title=title, ylabel="density", ylim=(0, 1.4 * max(intra.max(), inter.max(), 1e-9))
-        )  # room for the legend
+        highest = max(intra.max(), inter.max(), 1e-9)
+        upper.set(title=title, ylabel="density", ylim=(0, 1.4 * highest))  # the legend has the upper part to itself
         upper.legend(loc="upper left")
         _by_shared_labels(lower, counts, edges, densities.means.numpy())
         save(figure, path)

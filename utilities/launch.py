@@ -26,9 +26,8 @@ def launch_each(chosen: Sequence[int] | None, argv: Sequence[str]) -> None:
         )
     named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(seen)))  # a job may be given only some
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(named.split(",")[gpu] for gpu in chosen)
-    if (
-        len(chosen) == 1 and torch.cuda.device_count() != 1
-    ):  # CUDA had started, which happens where torch cannot ask NVML
+    # CUDA starts by being asked for its GPUs where torch cannot ask NVML, and reads the variable no more
+    if len(chosen) == 1 and torch.cuda.device_count() != 1:
         raise UserError(
             f"--gpu_ids {' '.join(map(str, chosen))} comes too late for CUDA on this machine; set "
             f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} before the command and leave --gpu_ids out"
