@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import DATASETS, Packed, RetrievalDataset
-from datasets.bigearthnet_index import TABLE, PatchTable, decoded, load_table, read_version_1, read_version_2
+from datasets.bigearthnet_index import TABLE, PatchTable, decoded, load_table, read_version_1
 from datasets.bigearthnet_lmdb import LmdbPatches, find_lmdb
+from datasets.bigearthnet_parquet import read_version_2
 from datasets.bigearthnet_splits import split_rows
 from datasets.bigearthnet_tables import BAND_SETS, BAND_SIDES, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
 from datasets.rasters import read_band, stretched

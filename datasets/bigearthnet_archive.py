@@ -18,11 +18,11 @@ from datasets.bigearthnet_index import (
     decoded,
     label_columns,
     patch_folders,
-    read_version_2,
     refuse_unusable,
     write_table,
 )
 from datasets.bigearthnet_lmdb import find_lmdb
+from datasets.bigearthnet_parquet import read_version_2
 from datasets.bigearthnet_splits import EXCLUDED, list_file, lists_folder
 from datasets.bigearthnet_tables import BAND_SIDES, LABELS_43
 from datasets.cache import encoded

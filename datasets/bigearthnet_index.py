@@ -2,7 +2,8 @@
 
 Version 1 keeps the labels of a patch in a JSON file beside its bands: 590,326 files that take minutes to read
 from a cold disk. They are read once, in parallel, into one `.npz`; a later start reads that file and lists
-the folder only when its modification time changed. Version 2 brings one parquet table.
+the folder only when its modification time changed. Version 2 brings one parquet table
+(`datasets.bigearthnet_parquet`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import json
 import os
 import warnings
 import zipfile
-from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from datasets.bigearthnet_tables import LABELS_19, LABELS_43
-from utilities.errors import DatasetError, UserError, WrongFolderError
+from datasets.bigearthnet_tables import LABELS_43
+from utilities.errors import DatasetError, WrongFolderError
 from utilities.replacing import replacing
 
 SMALL = 10_000  # patches; below, reading the labels takes less than a second and nothing is kept
@@ -60,9 +59,6 @@ def decoded(names: np.ndarray) -> np.ndarray:
     except UnicodeDecodeError as error:
         named = error.object.decode("utf-8", "backslashreplace")
         raise DatasetError(f"the name of the patch {named} is not UTF-8; rename it") from error
-
-
-# Version 1: one JSON file a patch -------------------------------------------------------------------------
 
 
 def read_label_files(root: Path, names: np.ndarray) -> np.ndarray:
@@ -191,64 +187,3 @@ def load_table(path: Path) -> tuple[PatchTable | None, int]:
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         warnings.warn(f"the label table {path} cannot be used ({error}); reading all labels again", stacklevel=2)
         return None, 0
-
-
-# Version 2: one parquet table -----------------------------------------------------------------------------
-
-
-def read_version_2(path: Path) -> PatchTable:
-    """Names, 19 labels and official split of `metadata.parquet`.
-
-    Patches with seasonal snow, cloud or shadow get no split where the table says so in columns of its own, nor do
-    those whose split is null.
-    """
-    try:
-        from pyarrow import ArrowException, parquet, types
-    except ImportError as error:
-        raise UserError(f"reading {path} needs pyarrow: pip install pyarrow") from error
-    flags = ("contains_seasonal_snow", "contains_cloud_or_shadow")
-    if not path.is_file():
-        raise WrongFolderError(f"{path.parent} holds no {path.name}; --ben_version 2 reads the labels from it")
-    try:
-        columns = parquet.read_schema(path).names
-        wanted = [c for c in columns if c in ("patch_id", "labels", "split", *flags)]
-        table = parquet.read_table(path, columns=wanted)
-        lists = table["labels"].combine_chunks()
-        ids, named = table["patch_id"].to_pylist(), table["split"].to_pylist()
-        left_out = [np.asarray(table[flag].to_pylist(), bool) for flag in flags if flag in columns]
-    except (OSError, KeyError, UnicodeError, ArrowException) as error:
-        raise DatasetError(f"cannot read the table of patches {path}: {error}") from error
-    splits = np.asarray([split or "" for split in named])
-    wrong = ""
-    if not ids:
-        wrong = "it holds no row"
-    elif None in ids or not isinstance(ids[0], str):
-        wrong = f"patch_id is {next(name for name in ids if not isinstance(name, str))} where a name is expected"
-    elif not (types.is_list(lists.type) or types.is_large_list(lists.type)):
-        wrong = f"labels is {lists[0]} for {ids[0]} where a list of names is expected"
-    elif lists.null_count:
-        wrong = f"labels is null for {ids[lists.is_null().to_pylist().index(True)]} where a list of names is expected"
-    elif splits.dtype.kind != "U":
-        wrong = f"split is {splits[0]} for {ids[0]} where a name is expected"
-    elif len(set(ids)) < len(ids):
-        wrong = f"the patch_id {Counter(ids).most_common(1)[0][0]} stands in several rows"
-    if wrong:
-        raise DatasetError(f"the table of patches {path} cannot be used: {wrong}; download it again")
-    splits[splits == "validation"] = "val"
-    for flag in left_out:
-        splits[flag] = ""
-    names = np.char.encode(np.asarray(ids), "utf-8")
-    labels = _multi_hot(lists.value_lengths().to_numpy(), lists.flatten().to_pylist(), path)
-    order = np.argsort(names)
-    return PatchTable(names[order], labels[order], LABELS_19, splits[order])
-
-
-def _multi_hot(lengths: np.ndarray, values: Iterable[str], path: Path) -> np.ndarray:
-    """Labels of all images one behind the other, and how many each has, -> (N, 19) bool."""
-    column = {label: i for i, label in enumerate(LABELS_19)}
-    labels = np.zeros((len(lengths), len(LABELS_19)), bool)
-    try:
-        labels[np.repeat(np.arange(len(lengths)), lengths), [column[value] for value in values]] = True
-    except KeyError as error:
-        raise DatasetError(f"{path} has the unknown label {error}; allowed: {'; '.join(LABELS_19)}") from error
-    return labels

@@ -13,7 +13,8 @@ import pytest
 
 from datasets import DATASETS, bigearthnet_index, bigearthnet_splits
 from datasets.bigearthnet import BigEarthNet, parse_bands
-from datasets.bigearthnet_index import decoded, default_index_folder, read_version_1, read_version_2
+from datasets.bigearthnet_index import decoded, default_index_folder, read_version_1
+from datasets.bigearthnet_parquet import read_version_2
 from datasets.bigearthnet_splits import locate, split_rows
 from datasets.bigearthnet_tables import BAND_SIDES, CLC_TO_19, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
 from datasets.queries import PatchFolder
@@ -476,6 +477,25 @@ def test_a_patch_without_split_is_in_none(tmp_path: Path) -> None:
     table = read_version_2(write_table(tmp_path / "metadata.parquet", split=[None, "validation"]))
     assert table.splits is not None
     assert table.splits.tolist() == ["", "val"]
+    table = read_version_2(write_table(tmp_path / "none.parquet", split=[None, None]))
+    assert table.splits is not None
+    assert table.splits.tolist() == ["", ""]
+
+
+def test_the_table_is_read_once_and_anew_when_it_changes(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "metadata.parquet")
+    table = read_version_2(path)
+    assert read_version_2(path) is table
+    assert table.labels.any(1).tolist() == [True, False]
+    write_table(path, labels=[["Pastures"], ["Pastures", "Marine waters"]])
+    assert read_version_2(path).labels.sum(1).tolist() == [1, 2]
+
+
+def test_snow_and_clouds_of_the_table_leave_patches_out(tmp_path: Path) -> None:
+    flags = {"contains_seasonal_snow": [None, False], "contains_cloud_or_shadow": [False, True]}
+    table = read_version_2(write_table(tmp_path / "metadata.parquet", **flags))
+    assert table.splits is not None
+    assert table.splits.tolist() == ["train", ""]
 
 
 def test_names_of_patches_may_be_any_utf_8(tmp_path: Path) -> None:
