@@ -1,6 +1,6 @@
 """Every flag and every default of the project.
 
-`python parameters.py` prints the table that README shows. `parse(method, argv)` gives the settings of a run:
+`python parameters.py` prints docs/flags.md. `parse(method, argv)` gives the settings of a run:
 defaults, then what follows from the data set and from `--weights`, then (on resume) what the run folder recorded,
 then the command line.
 """
@@ -440,8 +440,9 @@ def _resume(method: str, folder: Path, given: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{folder} is a run of train_{recorded['method']}.py; resume it with that script")
     changed = [n for n, v in given.items() if n not in RESUMABLE and n in recorded and recorded[n] != v]
     if changed:
+        differing = ", ".join(f"--{n} {spelled(given[n])} (it has {spelled(recorded[n])})" for n in changed)
         raise UserError(
-            f"a resumed run keeps its flags, but --{', --'.join(changed)} differ from those of {folder}; "
+            f"a resumed run keeps its flags, but those of {folder} are not {differing}; "
             f"leave them out (only {', '.join(sorted(RESUMABLE))} may differ) or start a new run"
         )
     _note_kept_epochs(recorded, given.get("nb_epochs", recorded["nb_epochs"]))
@@ -514,9 +515,17 @@ def _momentum_epochs(stages: int, epochs: int) -> list[int]:
     return starts
 
 
-def table() -> str:
-    """Markdown table of every flag."""
-    lines = ["| flag | default | what |", "| --- | --- | --- |"]
+def page() -> str:
+    """docs/flags.md: every flag and what presets make of it, in Markdown."""
+    lines = [
+        "# Flags",
+        "",
+        "Of the training scripts and of `evaluate_model.py`, as `python parameters.py` prints them; `--help` of a script",
+        "shows its own, with its defaults. Both `_` and `-` spellings are taken, abbreviations are not.",
+        "",
+        "| flag | default | what |",
+        "| --- | --- | --- |",
+    ]
     for title, flags in {**GROUPS, "evaluate_model.py": EVALUATION}.items():
         lines.append(f"| **{title}** | | |")
         for flag in flags:
@@ -532,4 +541,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    main_guard(print)(table())
+    main_guard(print)(page())

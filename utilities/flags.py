@@ -115,7 +115,7 @@ def _or_auto(kind: Any) -> Any:
 
 
 def shown(default: Any) -> str:
-    """A default as help and README show it."""
+    """A default as help and docs show it."""
     if isinstance(default, bool):
         return "yes" if default else "no"
     return " ".join(map(str, default)) if isinstance(default, list) else "-" if default is None else str(default)
