@@ -103,7 +103,8 @@ def pretrained_state(arch: str, weights: str) -> dict[str, Tensor]:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a .pth / .pt / .pth.tar (torch.save) or .safetensors file. Raises UserError naming the file."""
     if not path.is_file():
-        raise UserError(f"--weights {path}: no such file; choices: none, imagenet, imagenet_v2 or an existing file")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise UserError(f"--weights {path}: {what}; choices: none, imagenet, imagenet_v2 or an existing file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -111,7 +112,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own exceptions; the file's name is what helps
-        raise UserError(f"--weights {path} cannot be read: {error}") from error
+        reason = str(error).partition("\n")[0]  # torch goes on with advice that does not apply here
+        raise UserError(f"--weights {path} cannot be read as .pth or .safetensors: {reason}") from error
     for key in ("state_dict", "model", "network"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

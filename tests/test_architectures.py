@@ -58,8 +58,11 @@ def test_missing_file_wrong_architecture_and_garbage_are_errors(torchvision_stat
     with pytest.raises(UserError, match="tensors missing"):
         build("resnet50", weights=tmp_path / "r18.pth")
     (tmp_path / "text.pth").write_text("not weights")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"text\.pth cannot be read as \.pth or \.safetensors: .+") as error:
         build(weights=tmp_path / "text.pth")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="is a folder; choices"):
+        build(weights=tmp_path)
     torch.save({"a": 1}, tmp_path / "empty.pth")
     with pytest.raises(UserError, match="no state dict"):
         build(weights=tmp_path / "empty.pth")

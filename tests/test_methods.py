@@ -477,11 +477,16 @@ def test_dac_phases_of_the_paper_and_of_the_released_recipe(split):
 
 
 def test_dac_without_an_epoch_on_all_data_is_warned_of(recwarn):
-    assert parameters.parse("dac", ["--nb_epochs", "1"]).dac_finetune_epoch == 0
+    assert parameters.parse("dac", ["--nb_epochs", "2"]).dac_finetune_epoch == 1
     parameters.parse("dac", ["--nb_epochs", "20", "--dac_finetune_epoch", "19"])
     assert not recwarn
     with pytest.warns(UserWarning, match="--dac_finetune_epoch 20 is not below --nb_epochs 20"):
         parameters.parse("dac", ["--nb_epochs", "20", "--dac_finetune_epoch", "20"])
+
+
+def test_dac_that_divides_nothing_is_warned_of():
+    with pytest.warns(UserWarning, match=r"--dac_merge_epoch 0 \(of --nb_epochs 1\).*nothing is divided"):
+        assert parameters.parse("dac", ["--nb_epochs", "1"]).dac_finetune_epoch == 0
 
 
 def test_dac_whole_embedding_has_its_own_criterion(split):
@@ -718,6 +723,7 @@ def test_help_shows_the_methods_own_defaults():
         ("sndl", "--sndl_momenta 0.5 0.9 --sndl_momentum_epochs 3 5", "one fewer than there are --sndl_momenta"),
         ("sndl", "--sndl_temperature 0", "--sndl_temperature 0"),
         ("diva", "--diva_moco_momentum 1.5", "--diva_moco_momentum 1.5"),
+        ("diva", "--diva_moco_upper_cutoff 0.5", "--diva_moco_lower_cutoff 0.5 and --diva_moco_upper_cutoff 0.5 must"),
     ],
 )
 def test_misuse_names_the_flags(split, name, argv, said):

@@ -77,6 +77,11 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
         (["--crop_area", "0.5", "0.2"], "0 < LOW <= HIGH <= 1"),
         (["--wandb_dryrun"], "give both"),
         (["--negative_threshold", "0.6"], "negative < positive"),
+        (
+            ["--distance_lower_cutoff", "1.4"],
+            "--distance_lower_cutoff 1.4 and --distance_upper_cutoff 1.4 must satisfy",
+        ),
+        (["--distance_lower_cutoff", "-0.1"], "0 <= lower < upper"),
         (["--margin_gamma", "inf"], "--margin_gamma inf must be a finite number"),
         *((["--savename", name], "names one folder") for name in ("a/b", "", ".a", "a\0b", "é" * 101)),
         (["--save_path", str(ROOT / "README.md")], "README.md is a file; give a folder"),
@@ -321,8 +326,9 @@ def test_registered_classes_have_keyword_only_parameters_without_defaults():
                 assert p.default is p.empty, f"{registry.kind} {name}: {p.name}; numbers live in parameters.py"
 
 
-def test_the_readme_shows_the_table():
-    assert parameters.table() in (ROOT / "README.md").read_text(), "run `python parameters.py` and paste it"
+def test_the_list_of_flags_is_what_the_program_knows():
+    written = (ROOT / "docs" / "flags.md").read_text()
+    assert written == parameters.page() + "\n", "run `python parameters.py > docs/flags.md`"
 
 
 def test_resume_reads_every_flag_from_the_run_folder(tmp_path):
@@ -332,8 +338,8 @@ def test_resume_reads_every_flag_from_the_run_folder(tmp_path):
     assert (again.nb_epochs, again.lr, again.dataset) == (7, 0.25, "UCMerced")
     assert parse("--load_from_checkpoint", str(tmp_path), "--nb_epochs", "9").nb_epochs == 9
     assert parse("--load_from_checkpoint", str(tmp_path), "--lr", "0.25").lr == 0.25, "saying the same is no change"
-    with pytest.raises(UserError, match="--lr differ"):
-        parse("--load_from_checkpoint", str(tmp_path), "--lr", "0.5")
+    with pytest.raises(UserError, match=r"--lr 0\.5 \(it has 0\.25\), --momentum 0\.1 \(it has 0\.9\); leave them out"):
+        parse("--load_from_checkpoint", str(tmp_path), "--lr", "0.5", "--momentum", "0.1")
 
 
 def test_a_resumed_run_finds_its_data_elsewhere(tmp_path):

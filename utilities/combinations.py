@@ -35,8 +35,19 @@ def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]])
             f"--negative_threshold {settings['negative_threshold']} and --positive_threshold "
             f"{settings['positive_threshold']} must satisfy 0 <= negative < positive <= 1"
         )
+    _check_cutoffs(settings)
     _check_parts(settings)
     _check_folder(settings)
+
+
+def _check_cutoffs(settings: Mapping[str, Any]) -> None:
+    """Distances between the two cut-offs are those that are drawn by."""
+    for name in ("distance", "diva_moco"):
+        lower, upper = settings.get(f"{name}_lower_cutoff", 0), settings.get(f"{name}_upper_cutoff", 2)
+        if not 0 <= lower < upper:
+            raise UserError(
+                f"--{name}_lower_cutoff {lower} and --{name}_upper_cutoff {upper} must satisfy 0 <= lower < upper"
+            )
 
 
 def _check_folder(settings: Mapping[str, Any]) -> None:
@@ -86,6 +97,12 @@ def _check_parts(settings: Mapping[str, Any]) -> None:
 def _check_phases(merge: int, finetune: int, epochs: int) -> None:
     if not 0 <= merge <= finetune:
         raise UserError(f"--dac_merge_epoch {merge} must lie between 0 and --dac_finetune_epoch {finetune}")
+    if merge == 0:
+        warnings.warn(
+            f"--dac_merge_epoch 0 (of --nb_epochs {epochs}): the whole embedding is trained from the first epoch on, "
+            "and nothing is divided",
+            stacklevel=2,
+        )
     if finetune >= epochs:
         warnings.warn(
             f"--dac_finetune_epoch {finetune} is not below --nb_epochs {epochs}: no epoch trains the whole embedding "
