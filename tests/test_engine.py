@@ -157,12 +157,66 @@ def test_training_is_the_literal_loop(tmp_path):
         assert line["losses"]["total"] == pytest.approx(line["losses"]["square"] + line["losses"]["sum"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("every", "at"), [(0, [3, 6, 9]), (2, [2, 3, 4, 6, 8, 9])])
-def test_last_is_saved_after_every_epoch_and_every_so_many_steps(tmp_path, saves, every, at):
+@pytest.mark.parametrize(("every", "at"), [(0, [3, 6, 6, 9, 9]), (2, [2, 3, 4, 6, 6, 8, 9, 9])])
+def test_last_is_saved_after_every_epoch_and_validation_and_every_so_many_steps(tmp_path, saves, every, at):
     trainer = trainer_of(tmp_path, "--save_every_steps", every)
     trainer.fit()
     trainer.close()
     assert [step for name, step in saves if name == checkpoint.LAST] == at
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+@pytest.mark.parametrize("when", ["validate", "record_scored"])
+def test_a_kill_in_a_validation_costs_no_epoch(tmp_path, monkeypatch, epoch, when):
+    whole = trainer_of(tmp_path / "whole")
+    whole.fit()
+    whole.close()
+    trainer = trainer_of(tmp_path)
+    validate = Trainer.validate
+
+    def killed(self):
+        if self.epoch == epoch:
+            if when == "record_scored":  # metrics.jsonl and best.pt are of the validation, last.pt is not yet
+                validate(self)
+            raise KeyboardInterrupt
+        validate(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "validate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit()
+    trainer.close()
+    resumed = trainer_of(tmp_path, load_from_checkpoint=str(trainer.folder))
+    assert (resumed.epoch, resumed.unvalidated) == (epoch, True)
+    epochs = []
+    train_epoch = resumed.train_epoch
+    resumed.train_epoch = lambda: epochs.append(resumed.epoch) or train_epoch()
+    resumed.fit()
+    resumed.close()
+    assert epochs == list(range(epoch, EPOCHS)), "trained anew"
+    kept = [[(r["step"], r.get("scores"), r.get("losses")) for r in engine.read_metrics(f)]
+            for f in (whole.folder, trainer.folder)]  # fmt: skip
+    assert kept[0] == kept[1]
+    ours, straight = (checkpoint.load(folder) for folder in (trainer.folder, whole.folder))
+    assert (ours["best"], ours["unvalidated"]) == (straight["best"], False)
+    for name, value in straight["method"].items():
+        assert torch.equal(ours["method"][name], value), name
+
+
+@pytest.mark.parametrize(("processes", "batch", "goes_on_at"), [(1, 2, 2), (2, 1, 2), (3, 0, 0)])
+def test_a_run_goes_on_in_mid_epoch_with_another_number_of_processes(tmp_path, capsys, processes, batch, goes_on_at):
+    """A batch of N processes holds N times the images."""
+    trainer = trainer_of(tmp_path, "--save_every_steps", 2)
+    trainer.fit()
+    trainer.close()
+    payload = checkpoint.load(trainer.folder) | {"epoch": 1, "batch": batch, "step": 3, "world_size": processes}
+    checkpoint.save(trainer.folder, checkpoint.LAST, payload)
+    resumed = trainer_of(tmp_path, load_from_checkpoint=str(trainer.folder))
+    assert (resumed.epoch, resumed.batch) == (1, goes_on_at)
+    assert ("batches, and so the numbers from here on, differ" in capsys.readouterr().out) == (processes != 1)
+    resumed.fit()
+    resumed.close()
+    assert resumed.step == 3 + 6 - goes_on_at
 
 
 def test_best_is_the_network_of_the_best_validation_across_resumptions(tmp_path, saves, monkeypatch):

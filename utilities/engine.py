@@ -19,7 +19,7 @@ from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch, IndexBatches
 from utilities.batch_norm import synchronise
 from utilities.errors import UserError
-from utilities.logger import Logger, read_metrics
+from utilities.logger import Logger, drop_later, read_metrics
 from utilities.loss_window import GRADIENT_NORM, LossWindow
 from utilities.method import Method
 from utilities.metrics import Relevance
@@ -89,7 +89,9 @@ def train(method: Method, data: Data, args: Settings, device: torch.device) -> P
 
 
 class Trainer:
-    """The state of a run. `epoch` and `batch` say where the next step is, `step` how many were done."""
+    """The state of a run. `epoch` and `batch` say where the next step is, `step` how many were done, `unvalidated`
+    that a validation comes before it.
+    """
 
     def __init__(self, method: Method, data: Data, args: Settings, device: torch.device) -> None:
         self.method = method.to(device)
@@ -109,6 +111,7 @@ class Trainer:
         method.embed_training_set = self.embed_training_set
         self.epoch = self.batch = self.step = 0
         self.best = -1.0
+        self.unvalidated = False
         self.window = LossWindow()
         self.folder, payload = self._open_folder()
         if payload is not None:
@@ -119,16 +122,20 @@ class Trainer:
 
     def fit(self) -> None:
         epochs = self.args["nb_epochs"]
-        if self.epoch >= epochs:
+        if self.epoch >= epochs and not self.unvalidated:
             _say(f"{self.folder} has its {self.epoch} epochs; give a larger --nb_epochs to go on")
             return
         if self.args["load_from_checkpoint"]:
             self.record_changes()
-        while self.epoch < epochs:
-            self.train_epoch()
-            if self.epoch % self.args["eval_epoch"] == 0 or self.epoch == epochs:
+        while self.epoch < epochs or self.unvalidated:
+            if not self.unvalidated:
+                self.train_epoch()
+                self.unvalidated = self.epoch % self.args["eval_epoch"] == 0 or self.epoch == epochs
+                self.save()  # a kill in the validation of a whole archive costs no epoch
+            if self.unvalidated:
                 self.validate()
-            self.save()
+                self.unvalidated = False
+                self.save()
 
     def train_epoch(self) -> None:
         """From `self.batch` to the end of the epoch."""
@@ -281,6 +288,7 @@ class Trainer:
                 "batch": self.batch,
                 "step": self.step,
                 "best": self.best,
+                "unvalidated": self.unvalidated,
                 "window": self.window.state(),
                 "world_size": distributed.world_size(),
                 **self._identity(),
@@ -320,7 +328,7 @@ class Trainer:
         self.method.load_state_dict(payload["method"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.epoch, self.batch, self.step = payload["epoch"], payload["batch"], payload["step"]
-        self.best = payload["best"]
+        self.best, self.unvalidated = payload["best"], payload.get("unvalidated", False)
         self.window.load(payload["window"], self.device)
         world = distributed.world_size()
         if payload["world_size"] != world:
@@ -356,8 +364,9 @@ class Trainer:
             "wandb_run_id": environment["wandb_run_id"],
             "config": self.args.recorded,
         }
-        step = self.step if resumed or self.args["load_from_checkpoint"] else None
-        return Logger(self.folder, wandb_mode=self.args["wandb_mode"], run=run, resume_step=step)
+        if resumed or self.args["load_from_checkpoint"]:
+            drop_later(self.folder, self.step, validated=not self.unvalidated)
+        return Logger(self.folder, wandb_mode=self.args["wandb_mode"], run=run)
 
     def close(self) -> None:
         if self.logger is not None:

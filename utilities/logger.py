@@ -68,21 +68,27 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def drop_later(folder: Path, step: int, *, validated: bool) -> None:
+    """Drop the records that a checkpoint of this step has not seen: later ones and, if not validated, its scores."""
+    kept = [
+        record
+        for record in read_metrics(folder)
+        if record["step"] < step or (record["step"] == step and (validated or "scores" not in record))
+    ]
+    path = folder / METRICS
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    temporary.replace(path)
+
+
 class Logger:
-    """Appends records of one run; on resume drops those that the checkpoint has not seen.
+    """Appends records of one run.
 
     wandb_mode  None, "online" or "offline"
     """
 
-    def __init__(
-        self, folder: Path, *, wandb_mode: str | None, run: Mapping[str, Any], resume_step: int | None
-    ) -> None:
+    def __init__(self, folder: Path, *, wandb_mode: str | None, run: Mapping[str, Any]) -> None:
         self.path = folder / METRICS
-        if resume_step is not None:
-            kept = [record for record in read_metrics(folder) if record["step"] <= resume_step]
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-            temporary.replace(self.path)
         self.file = self.path.open("a")
         self.wandb_run = _start_wandb(folder, wandb_mode, run) if wandb_mode else None
 
