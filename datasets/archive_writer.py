@@ -43,6 +43,7 @@ from utilities.errors import DatasetError
 
 KEPT = "source"  # folder inside the prepared one: small files of the archive
 PROBED = 200  # images read beforehand for the estimate of size and time
+CERTAIN = 0.5  # share of an estimated number of images that there are at least
 
 
 def prepare_archive(
@@ -83,7 +84,7 @@ def _fill(layout: ArchiveLayout, archive: Path, folder: Path, partial: Path, thr
     estimate = _probe(layout, archive, threads)
 
     def lay_out() -> None:
-        require_space(partial, estimate.images * row_bytes(layout))
+        require_space(partial, estimate.least * row_bytes(layout))
         cache_stage.write_header(partial / PIXELS, plan["dtype"], (0, *plan["item_shape"]))
         (partial / DONE).write_bytes(b"")
 
@@ -190,8 +191,15 @@ class _Blocks:
 
 
 class _Estimate(NamedTuple):
+    """images: those of an archive read to its end, or as many as its first ones let expect; seconds of a pass."""
+
     images: int
+    exact: bool
     seconds: float
+
+    @property
+    def least(self) -> int:
+        return self.images if self.exact else round(CERTAIN * self.images)
 
 
 def _probe(layout: ArchiveLayout, archive: Path, threads: int) -> _Estimate:
@@ -211,7 +219,7 @@ def _probe(layout: ArchiveLayout, archive: Path, threads: int) -> _Estimate:
                 break
         whole = stream.bytes / max(1, min(stream.consumed, stream.bytes)) if read == PROBED else 1.0
     reading = time.perf_counter() - start - decoding
-    return _Estimate(round(read * whole), max(reading, decoding / threads) * whole)
+    return _Estimate(round(read * whole), read < PROBED, max(reading, decoding / threads) * whole)
 
 
 def _announce(
@@ -220,7 +228,10 @@ def _announce(
     """Check the space that is still needed, and say what the pass will take."""
     needed = estimate.images * row_bytes(layout)
     written = min(needed, (partial / PIXELS).stat().st_blocks * 512)
-    require_space(folder.parent, needed - written)
+    require_space(folder.parent, max(0, estimate.least * row_bytes(layout) - written))
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed - written + cache_stage.RESERVE:
+        say(f"note: {size_text(free)} are free, which may not be enough; a pass that fills the disk can be continued")
     resumed = f" ({size_text(written)} are there from an earlier start)" if any((partial / DONE).read_bytes()) else ""
     say(
         f"preparing {layout.kind} from {archive.name} ({size_text(archive.stat().st_size)}) in {folder}: about "

@@ -16,8 +16,8 @@ from datasets.bigearthnet_index import (
     TABLE,
     PatchTable,
     decoded,
+    holds_patches,
     label_columns,
-    patch_folders,
     refuse_unusable,
     write_table,
 )
@@ -98,7 +98,7 @@ class BigEarthNetArchive(ArchiveLayout):
     def is_unpacked(self) -> bool:
         if self.version == 2:
             return (self.source_path / "BigEarthNet-S2").is_dir() or find_lmdb(self.source_path) is not None
-        return archive_folder(self.source_path) != self.source_path or len(patch_folders(self.source_path)) > 0
+        return archive_folder(self.source_path) != self.source_path or holds_patches(self.source_path)
 
     def selection(self) -> Selection:
         """Without snow, cloud or shadow, or no label of the 19: by the lists of --ben_splits, or the parquet table.

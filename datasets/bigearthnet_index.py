@@ -48,8 +48,17 @@ class PatchTable(NamedTuple):
 def patch_folders(root: Path) -> np.ndarray:
     """Names of the patch folders under `root`, sorted, as bytes (a third of the memory of unicode)."""
     with os.scandir(root) as entries:
-        names = [os.fsencode(entry.name) for entry in entries if entry.name[:2] == "S2" and entry.is_dir()]
+        names = [os.fsencode(entry.name) for entry in entries if _is_patch(entry)]
     return np.sort(np.asarray(names, dtype=np.bytes_))
+
+
+def holds_patches(root: Path) -> bool:
+    with os.scandir(root) as entries:
+        return any(map(_is_patch, entries))
+
+
+def _is_patch(entry: os.DirEntry[str]) -> bool:
+    return entry.name[:2] == "S2" and entry.is_dir()
 
 
 def decoded(names: np.ndarray) -> np.ndarray:

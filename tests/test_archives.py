@@ -429,6 +429,18 @@ def test_a_disk_that_is_too_small_is_refused_before_the_pass(archive, monkeypatc
         prepare(archive)
 
 
+def test_a_disk_that_may_be_too_small_is_noted(archive, tmp_path, monkeypatch, capsys):
+    """An archive may hold half of the images that its first ones let expect."""
+    monkeypatch.setattr(archive_writer, "_probe", lambda *_: archive_writer._Estimate(18, False, 1.0))
+    free = cache_stage.RESERVE + 9 * 160_000
+    monkeypatch.setattr(cache_stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free - 1}))
+    with pytest.raises(UserError, match=r"takes 1.4 MB .* free.*--cache_path"):
+        prepare(archive)
+    monkeypatch.setattr(cache_stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    assert_whole(prepare(archive), tmp_path)
+    assert "68.5 MB are free, which may not be enough" in capsys.readouterr().err
+
+
 def test_of_two_processes_one_prepares_and_the_other_waits(archive, tmp_path):
     processes = [FORK.Process(target=slow_prepare, args=(archive,)) for _ in range(2)]
     for process in processes:
