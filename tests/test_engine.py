@@ -235,6 +235,13 @@ def test_best_is_the_network_of_the_best_validation_across_resumptions(tmp_path,
     assert torch.equal(best["network"]["head.weight"], second.method.network.head.weight)
 
 
+def test_what_there_is_to_note_about_scores_is_said_once(tmp_path, capsys):
+    trainer = trainer_of(tmp_path, "--eval_epoch", 1, "--eval_metric", "recall@99")
+    trainer.fit()
+    trainer.close()
+    assert capsys.readouterr().out.count("note: K = 99 is cut to 11: a query finds no more images") == 1
+
+
 def test_validation_comes_every_so_many_epochs_and_last_and_by_the_network_at_rest(tmp_path, monkeypatch):
     trainer = trainer_of(tmp_path)
     modes = []

@@ -112,6 +112,7 @@ class Trainer:
         self.epoch = self.batch = self.step = 0
         self.best = -1.0
         self.unvalidated = False
+        self.said: set[str] = set()  # notes on the scores, each once
         self.window = LossWindow()
         self.folder, payload = self._open_folder()
         if payload is not None:
@@ -239,6 +240,9 @@ class Trainer:
             backend=self.args["backend"],
             device=self.device,
         )
+        for note in set(result.scores.protocol["notes"]) - self.said:
+            _say(f"note: {note}")
+            self.said.add(note)
         scores = dict(result.scores.scores)
         if self.args["is_log_intra_inter_overlap"]:
             scores["intra_inter_overlap"] = density.intra_inter_overlap(embeddings, labels, device=self.device)
