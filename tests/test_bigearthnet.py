@@ -55,6 +55,8 @@ def test_the_19_labels_merge_and_drop_the_43() -> None:
     assert (at["Continuous urban fabric"], at["Agro-forestry areas"], at["Sea and ocean"]) == (0, 21, 42)
     assert LABELS_19[7] == "Agro-forestry areas"
     assert [len(statistics) for statistics in STATISTICS.values()] == [12, 12]
+    for band, published in STATISTICS[1].items():  # two sources, who counted nearly the same patches
+        assert STATISTICS[2][band] == pytest.approx(published, rel=0.08), band
 
 
 @pytest.mark.parametrize("labels", [43, 19])
