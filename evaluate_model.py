@@ -286,8 +286,9 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
         numbered = (f"{example.stem}-{count}" for count in itertools.count(2))
         name = next(name for name in itertools.chain([example.stem], numbered) if name not in used)
         used.add(name)
+        replaced = ", in place of an earlier search" if (target / name).exists() else ""
         print(search_results.write_search(target / name, search))
-        print(f"saved in {target / name}\n")
+        print(f"saved in {target / name}{replaced}\n")
 
 
 def nearest(

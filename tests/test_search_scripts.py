@@ -99,8 +99,9 @@ def test_any_photograph(demo_run: tuple[Path, Path], tmp_path: Path, mode: str) 
     path = tmp_path / f"{mode}.png"
     pixels = np.random.default_rng(0).integers(0, 256, (70, 130, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
-    evaluate(demo_run[1], "--query", path, "--top", 2, "--dataset_type", "val")
     folder = demo_run[1] / "search_results" / "best_val" / mode
+    for said in (f"saved in {folder}\n", f"saved in {folder}, in place of an earlier search\n"):
+        assert said in evaluate(demo_run[1], "--query", path, "--top", 2, "--dataset_type", "val").stdout
     assert [row["rank"] for row in hits(folder)] == ["1", "2"]
     assert (folder / "retrievals.png").stat().st_size > 10_000
     assert not (folder / "hits.geojson").exists()
