@@ -440,10 +440,10 @@ def _resume(method: str, folder: Path, given: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{folder} is a run of train_{recorded['method']}.py; resume it with that script")
     changed = [n for n, v in given.items() if n not in RESUMABLE and n in recorded and recorded[n] != v]
     if changed:
-        differing = ", ".join(f"--{n} {spelled(given[n])} (it has {spelled(recorded[n])})" for n in changed)
+        differing = "; ".join(f"--{n} {spelled(recorded[n])}, not {spelled(given[n])}" for n in changed)
         raise UserError(
-            f"a resumed run keeps its flags, but those of {folder} are not {differing}; "
-            f"leave them out (only {', '.join(sorted(RESUMABLE))} may differ) or start a new run"
+            f"a resumed run keeps its flags, and {folder} has {differing}: leave them out "
+            f"(only {', '.join(sorted(RESUMABLE))} may differ) or start a new run"
         )
     _note_kept_epochs(recorded, given.get("nb_epochs", recorded["nb_epochs"]))
     transient = ("log_online", "wandb_dryrun", "gpu_ids")

@@ -338,7 +338,7 @@ def test_resume_reads_every_flag_from_the_run_folder(tmp_path):
     assert (again.nb_epochs, again.lr, again.dataset) == (7, 0.25, "UCMerced")
     assert parse("--load_from_checkpoint", str(tmp_path), "--nb_epochs", "9").nb_epochs == 9
     assert parse("--load_from_checkpoint", str(tmp_path), "--lr", "0.25").lr == 0.25, "saying the same is no change"
-    with pytest.raises(UserError, match=r"--lr 0\.5 \(it has 0\.25\), --momentum 0\.1 \(it has 0\.9\); leave them out"):
+    with pytest.raises(UserError, match=r"has --lr 0\.25, not 0\.5; --momentum 0\.9, not 0\.1: leave them out"):
         parse("--load_from_checkpoint", str(tmp_path), "--lr", "0.5", "--momentum", "0.1")
 
 
