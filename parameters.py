@@ -181,7 +181,7 @@ DIVA = [
     Flag("diva_preset", "paper", "paper: as published; authors: their released recipe with its quirks", choices=PRESET_NAMES),
     Flag("diva_batch_miner", "distance", "miner of the discriminative head", choices=related_miners()),
     Flag("diva_shared_miner", "shared_distance", "miner of the class-shared head; random_distance permutes labels, as the released code", choices=("shared_distance", "random_distance")),
-    Flag("distance_positive", "distance", "shared_distance: positives by distance weights as well, or random", choices=POSITIVES),
+    Flag("distance_positive", "random", "shared_distance: positives uniformly, or by distance weights as well", choices=POSITIVES),
     Flag("intra_random_with_replacement", False, "miner of the intra-class head: images of a triplet may coincide, as in the released code", yes_no),
     Flag("diva_alpha_shared", 0.3, "weight of the class-shared loss (alpha_1)", float, low=0),
     Flag("diva_alpha_intra", 0.3, "weight of the intra-class loss (alpha_2)", float, low=0),

@@ -144,7 +144,7 @@ def test_numbers_of_a_method_have_bounds(method, flag, value):
         ("diva", "--nearest_beyond_lower_cutoff 0.3", "without effect with --diva_batch_miner distance --diva_shared"),
         (
             "diva",
-            "--distance_positive random --diva_shared_miner random_distance",
+            "--distance_positive distance --diva_shared_miner random_distance",
             "--distance_positive without effect",
         ),
     ],
@@ -166,7 +166,7 @@ def test_training_flags_without_effect_are_noted(method, argv, said, capsys):
             "baseline",
             "--baseline_loss batch_nca --batch_nca_temperature 0.2 --relevance jaccard --relevance_threshold 0.3",
         ),
-        ("diva", "--distance_upper_cutoff 1 --distance_positive random --intra_random_with_replacement yes"),
+        ("diva", "--distance_upper_cutoff 1 --distance_positive distance --intra_random_with_replacement yes"),
         ("dac", "--distance_lower_cutoff 0.3 --dac_batch_miner distance --momentum 0.5 --optim sgd"),
         ("sndl", "--sndl_temperature 0.1 --dataset MLRSNet --mlrsnet_labels as_is --weights none"),
     ],
