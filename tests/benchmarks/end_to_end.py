@@ -7,7 +7,8 @@ epoch       an epoch of `train_baseline` on generated images, read from the prep
 precision   a training step in the default precision and layout beside plain float32 and contiguous, 224 px
 validation  `Trainer.validate`, from stored pixels to a saved checkpoint and curves, with the labels of MLRSNet
             (`../shared/data`), beside the network's forward pass and one bare search (faiss; torch on a GPU) over as
-            many images
+            many images. An untrained network embeds all of them alike, so that many nearest ones are too close to
+            call in float32 and searched for again: its head is set to spread them, unless --validation_spread no
 start       seconds from starting `train_baseline.py` on the demo data to its first step, in a process of its own
 
 Both sides of a row take turns; ratios are formed turn by turn. Sizes are flags, and stand in the table.
@@ -30,7 +31,9 @@ import numpy as np
 import torch
 
 import parameters
+from architectures.embedding import EmbeddingNetwork
 from datasets.base import RetrievalDataset
+from datasets.loaders import Loader
 from datasets.open import open_data, open_loader
 from tests.benchmarks.evaluator import mlrsnet_labels
 from tests.benchmarks.step import fake_split, trainer_of
@@ -113,6 +116,9 @@ def default_precision(args: Namespace, folder: Path) -> dict[str, Any]:
     return row(what, seconds, count, "at most 0.33 (3 times the images/s)")
 
 
+SPREAD_BY = 1000  # images by whose features the head of the validated network is set
+
+
 class InMemory(RetrievalDataset):
     """As many different images as wanted (up to 65,536), stored as uint8, made from a small pool of random ones.
 
@@ -147,6 +153,8 @@ def validation(args: Namespace, folder: Path) -> dict[str, Any]:
     loader = open_loader(settings, dataset, DEVICE)
     method = Baseline(settings, dataset)
     trainer = Trainer(method, SimpleNamespace(train=loader, val=loader, description={}), settings, DEVICE)
+    if args.validation_spread == "yes":
+        spread(method.network, loader, min(images, SPREAD_BY))
     resident = torch.randn(count, 3, side, side).to(DEVICE, memory_format=torch.channels_last)
 
     def bare() -> None:
@@ -163,6 +171,20 @@ def validation(args: Namespace, folder: Path) -> dict[str, Any]:
     seconds = paired({"ours": trainer.validate, "forward and search": bare}, args.rounds, warm_up)
     trainer.close()
     return row(f"validation of {images:,} images of {side} px", seconds, images, "at most 1.05")
+
+
+def spread(network: EmbeddingNetwork, loader: Loader, images: int) -> None:
+    """Give the head the whitened principal components of the features: embeddings in all directions, as trained."""
+    network.eval()
+    with torch.inference_mode(), precision.autocast("auto", DEVICE):
+        features = torch.cat([network.features(b.images) for b in loader.evaluation(np.arange(images), 250)])
+    (head,) = network.heads.values()
+    mean = features.mean(0)
+    _, deviations, components = torch.linalg.svd(features - mean, full_matrices=False)
+    found = min(head.out_features, images - 1)
+    with torch.no_grad():
+        head.weight.zero_()[:found] = components[:found] / deviations[:found, None]
+        head.bias.copy_(-head.weight @ mean)
 
 
 def start(args: Namespace, folder: Path) -> dict[str, Any]:
@@ -201,7 +223,7 @@ PARTS = {"epoch": epoch, "precision": default_precision, "validation": validatio
 def main() -> None:
     args = arguments(
         __doc__ or "", parts=" ".join(PARTS), rounds=3, image_size=128, batch_size=60, demo_images=25, num_workers=1,
-        precision_batch=8, validation_images=2000, validation_size=64,
+        precision_batch=8, validation_images=2000, validation_size=64, validation_spread="yes",
     )  # fmt: skip
     torch.manual_seed(0)
     keep_freed_memory()  # as every script does
