@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
-from utilities.errors import DatasetError
+from utilities.errors import DatasetError, unreadable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
@@ -24,7 +24,8 @@ def read_rgb(path: Path | BinaryIO, side: int, name: str = "") -> np.ndarray:
     """(side, side, 3) uint8, resized with an antialiased bilinear filter where the size differs.
 
     Grayscale is repeated, CMYK and palettes converted, an alpha channel dropped. A file that cannot be
-    decoded, is cut off, or holds more than 8 bits a channel is a `DatasetError` that names it (an open file: `name`).
+    decoded, is cut off, or holds more than 8 bits a channel is a `DatasetError` that names it (an open file: `name`); a
+    disk or network that fails meanwhile, a `RunFailure`.
     """
     try:
         with Image.open(path) as image:
@@ -32,7 +33,7 @@ def read_rgb(path: Path | BinaryIO, side: int, name: str = "") -> np.ndarray:
                 raise ValueError("it has more than 8 bits a channel")
             rgb = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot read the image {name or path}: {error}") from error
+        raise unreadable(f"cannot read the image {name or path}", error) from error
     return np.asarray(_resized(rgb, side))
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from utilities.errors import DatasetError, UserError
+from utilities.errors import DatasetError, UserError, unreadable
 
 WIDTH, HEIGHT, BITS, COMPRESSION, OFFSETS, SAMPLES, COUNTS, FORMAT = 256, 257, 258, 259, 273, 277, 279, 339
 SUBFILE_TAGS = frozenset({322, 324, 330})  # tiles and sub-directories: left to tifffile
@@ -56,7 +56,7 @@ def read_band(path: str, side: int) -> np.ndarray:
         with open(path, "rb", buffering=0) as file:
             data = file.read()
     except OSError as error:
-        raise DatasetError(f"cannot read the band {path}: {error.strerror}") from error
+        raise unreadable(f"cannot read the band {path}", error) from error
     return decode_band(data, side, path)
 
 

@@ -1,7 +1,7 @@
 """Errors on their way out of the workers of a DataLoader.
 
-A DataLoader raises a worker's exception with the traceback as its message. What a user can mend says all that is to
-be said: it leaves the worker as a value and is raised, as it was, where it arrives.
+A DataLoader raises a worker's exception with the traceback as its message. One with a message for users says all that
+is to be said: it leaves the worker as a value and is raised, as it was, where it arrives.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from utilities.errors import UserError
+from utilities.errors import RunFailure, UserError
 
 
 class Carrying(Dataset[Any]):
-    """A data set with a `UserError` as an item or batch where reading it raises one; `arriving` raises it."""
+    """A data set with a `UserError` or `RunFailure` as an item or batch where reading it raises one; `arriving` raises
+    it.
+    """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -26,20 +28,20 @@ class Carrying(Dataset[Any]):
     def __getitem__(self, item: int) -> Any:
         try:
             return self.dataset[item]
-        except UserError as error:
+        except (UserError, RunFailure) as error:
             return error
 
     def __getitems__(self, items: Sequence[int]) -> Any:
         try:
             return self.dataset.__getitems__(items)
-        except UserError as error:
+        except (UserError, RunFailure) as error:
             return error
 
 
 def arriving(items: Iterable[Any]) -> Iterator[Any]:
     """What a DataLoader over `Carrying` gives."""
     for item in items:
-        if isinstance(item, UserError):
+        if isinstance(item, (UserError, RunFailure)):
             raise item
         yield item
 

@@ -1,14 +1,22 @@
 """The loader: every row once, augmentation that depends on seed, epoch and place alone, ranks that share a batch."""
 
+import builtins
+import contextlib
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from datasets.base import RetrievalDataset
+from datasets.images import read_rgb
 from datasets.loaders import Loader
+from datasets.rasters import read_band
 from datasets.transforms import Augmentation, DeviceTransform
 from utilities import distributed
-from utilities.errors import DatasetError
+from utilities.errors import DatasetError, RunFailure
 
 
 class Numbers(RetrievalDataset):
@@ -128,6 +136,41 @@ def test_skipped_images_are_left_out_and_counted(tmp_path, workers):
     reference = run(loader(Numbers(tmp_path)))[0]
     kept = [i for i in range(8) if i != 3]
     assert torch.equal(got[0].images, reference.images[kept]), "the others keep their augmentation"
+
+
+class Photographs(Numbers):
+    def read(self, row):
+        return read_rgb(self.source_path / f"{row}.png", 12).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("number", "left_out"), [(errno.ENOENT, True), (errno.EMFILE, False), (errno.EIO, False)])
+def test_a_disk_or_a_machine_that_fails_breaks_no_image(tmp_path, monkeypatch, workers, number, left_out):
+    """Too many open files, or a network disk that is away: the file is what it was, and is not left out."""
+    for row in range(40):
+        Image.new("RGB", (12, 12)).save(tmp_path / f"{row}.png")
+    dataset = Photographs(tmp_path)
+    dataset.skip_broken = True
+    feed, ours = loader(dataset, workers), builtins.open
+
+    def fails(file, *given, **options):
+        if str(file) == str(tmp_path / "9.png"):
+            raise OSError(number, os.strerror(number), str(file))
+        return ours(file, *given, **options)
+
+    monkeypatch.setattr(builtins, "open", fails)
+    if left_out:
+        with pytest.warns(UserWarning, match="skipped") if not workers else contextlib.nullcontext():
+            run(feed)
+        assert feed.skipped == {9}
+        with pytest.raises(DatasetError, match="cannot read the band"):
+            read_band(str(tmp_path / "9.png"), 12)
+        return
+    with pytest.raises(RunFailure) as error:
+        run(feed)
+    assert str(error.value).startswith(f"cannot read the image {tmp_path / '9.png'}: {os.strerror(number)}; the disk")
+    with pytest.raises(RunFailure, match="cannot read the band"):
+        read_band(str(tmp_path / "9.png"), 12)
 
 
 def test_the_fingerprint_follows_names_and_labels_not_their_order(tmp_path):

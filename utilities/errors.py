@@ -11,6 +11,11 @@ import warnings
 from collections.abc import Callable, Iterable
 
 STANDARD_OUTPUT = 1  # file descriptor
+# A file that was fine may be read when these are over: no reason to leave it out as broken
+PASSING = (
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.EREMOTEIO,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+)  # fmt: skip
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -38,6 +43,14 @@ class WrongFolderError(DatasetError):
 
 class RunFailure(Exception):  # noqa: N818 - named for what the user reads
     """The run cannot go on although its settings are valid (full disk, non-finite loss): exit code 1."""
+
+
+def unreadable(what: str, error: Exception) -> DatasetError | RunFailure:
+    """To be raised for a file that could not be read. what: "cannot read the image PATH"."""
+    if isinstance(error, OSError) and error.errno in PASSING:
+        return RunFailure(f"{what}: {error.strerror}; the disk, the network or this machine fails, not the file")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return DatasetError(f"{what}: {reason}")
 
 
 def main_guard(main: Callable[..., None]) -> Callable[..., None]:
