@@ -25,9 +25,9 @@ class SharedDistance(Miner):
     The negative is drawn first, with distance weights among the images disjoint from the anchor; then the
     positive among those disjoint from both. An anchor left without either is left out.
 
-    lower_cutoff, upper_cutoff  as in `distance`, the upper one of negatives only: it is where their term of the margin
-                                loss is zero, while a far positive has the largest
-    positive                    "random": uniform; "distance": with distance weights as well
+    lower_cutoff, upper_cutoff  as in `distance`, of whatever is drawn by distance weights
+    positive                    "random": uniform; "distance": with distance weights as well. Without the upper cut-off,
+                                they would favour the farthest images, which have the least in common
 
     cls is -1, since no class is shared.
 
@@ -50,9 +50,8 @@ class SharedDistance(Miner):
     ) -> Triplets:
         disjoint = PairRule("any_share").pairs(labels, indices).negative
         distances = pairwise_distances(embeddings, embeddings)
-        weights = distance_log_weights(distances, embeddings.shape[1], self.lower_cutoff, torch.inf)
-        near = disjoint & (distances < self.upper_cutoff)
-        negative, has_negative = draw_weighted(weights.where(near, -torch.inf), generator)
+        weights = distance_log_weights(distances, embeddings.shape[1], self.lower_cutoff, self.upper_cutoff)
+        negative, has_negative = draw_weighted(weights.where(disjoint, -torch.inf), generator)
         candidates = disjoint & disjoint[negative]
         if self.positive == "distance":
             positive, has_positive = draw_weighted(weights.where(candidates, -torch.inf), generator)

@@ -564,14 +564,16 @@ def test_shared_positive_follows_its_option() -> None:
     assert p_value([by_distance[p] for p in weights], list(weights.values())) > 1e-4
 
 
-def test_shared_positives_may_lie_beyond_the_cut_off_of_negatives() -> None:
+def test_the_cut_off_is_of_what_is_drawn_by_distance_weights() -> None:
     """An anchor with one image at 60 and one at 100 degrees, which is 1.53 away: the near one is the negative."""
     angles = torch.tensor([0.0, 60.0, -100.0]).deg2rad()
     batch = (torch.stack([angles.cos(), angles.sin()], 1), torch.eye(3).bool(), torch.arange(3))
-    for option in ("random", "distance"):
+    for option, of_the_first in (("random", {(0, 2, 1): 50}), ("distance", {})):
         found = drawn(build("shared_distance", positive=option), batch, 50)
-        assert {t: c for t, c in found.items() if t[0] == 0} == {(0, 2, 1): 50}
+        assert {t: c for t, c in found.items() if t[0] == 0} == of_the_first
         assert all(anchor == 0 or other == 2 for anchor, other, _ in found), "no negative is beyond 1.4"
+    found = drawn(build("shared_distance", positive="distance", upper_cutoff=3.0), batch, 50)
+    assert sum(count for t, count in found.items() if t[0] == 0) == 50
 
 
 def test_intra_with_replacement_draws_any_member() -> None:
