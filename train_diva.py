@@ -23,8 +23,8 @@ Differences from the paper
     The query's own key stands in the denominator of the contrast, unlike in Eq. 6 as typeset, and the logits of keys
     beyond `--diva_moco_upper_cutoff` are weighted 0, where Eq. 6 only caps weights; both as in the released code.
     Anchors whose negatives all lie beyond `--distance_upper_cutoff` are left out: their negative term would be zero.
-    Shared positives are drawn uniformly, as the released default draws positives; `--distance_positive distance` draws
-    them by distance weights too, within the same `--distance_upper_cutoff` as negatives.
+    Shared positives are drawn uniformly, as the released default draws positives. The released exact variant of Eq. 3
+    weights them by distance: `--distance_positive distance`, here within `--distance_upper_cutoff`, as negatives.
     c is a mean over dimensions with both sides normalised, as rho = 1500 presupposes in the released code.
     The queue is not filled before training: rows that no key has reached yet take no part.
     The released recipe (`--diva_preset authors`) permutes labels for shared triplets, draws intra triplets with

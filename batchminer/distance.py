@@ -7,18 +7,8 @@ from torch import Tensor
 
 from batchminer.base import MINERS, Miner, draw, draw_weighted, one_per_anchor
 from utilities.batch import Triplets
-from utilities.distances import log_inverse_density, pairwise_distances
-from utilities.errors import UserError
+from utilities.distances import check_cutoffs, log_inverse_density, pairwise_distances
 from utilities.labels import PairRule
-
-
-def check_cutoffs(lower_cutoff: float, upper_cutoff: float) -> None:
-    """Raise UserError unless 0 < lower < upper."""
-    if not 0 < lower_cutoff < upper_cutoff:
-        raise UserError(
-            f"distance cut-offs {lower_cutoff} and {upper_cutoff} do not satisfy 0 < lower < upper;"
-            " Wu et al. use 0.5 and 1.4, and an upper cut-off above 2 cuts nothing off"
-        )
 
 
 def distance_log_weights(distances: Tensor, dim: int, lower_cutoff: float, upper_cutoff: float) -> Tensor:
@@ -45,7 +35,7 @@ class DistanceWeighted(Miner):
     """
 
     def __init__(self, *, relation: PairRule, lower_cutoff: float, upper_cutoff: float) -> None:
-        check_cutoffs(lower_cutoff, upper_cutoff)
+        check_cutoffs("distance", lower_cutoff, upper_cutoff)
         self.relation = relation
         self.lower_cutoff = lower_cutoff
         self.upper_cutoff = upper_cutoff

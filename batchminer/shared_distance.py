@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from batchminer.base import MINERS, Miner, draw, draw_weighted, one_per_anchor_classless
-from batchminer.distance import check_cutoffs, distance_log_weights
+from batchminer.distance import distance_log_weights
 from utilities.batch import Triplets
-from utilities.distances import pairwise_distances
+from utilities.distances import check_cutoffs, pairwise_distances
 from utilities.errors import UserError
 from utilities.labels import PairRule
 
@@ -38,7 +38,7 @@ class SharedDistance(Miner):
     related: ClassVar[bool] = False
 
     def __init__(self, *, lower_cutoff: float, upper_cutoff: float, positive: str) -> None:
-        check_cutoffs(lower_cutoff, upper_cutoff)
+        check_cutoffs("distance", lower_cutoff, upper_cutoff)
         if positive not in POSITIVES:
             raise UserError(f"unknown choice of shared positives {positive!r}; choices: {', '.join(POSITIVES)}")
         self.lower_cutoff = lower_cutoff

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from criteria.base import CRITERIA
-from utilities.distances import log_inverse_density, pairwise_distances
+from utilities.distances import check_cutoffs, log_inverse_density, pairwise_distances
 from utilities.distributed import broadcast, gather_rows, rank
 from utilities.errors import UserError
 from utilities.float32 import at_least_float32
@@ -74,6 +74,7 @@ class FastMoCo(nn.Module):
                 f"--diva_moco_temperature {temperature} must be positive and --diva_moco_n_key_batches "
                 f"{n_key_batches} at least 1"
             )
+        check_cutoffs("diva_moco", lower_cutoff, upper_cutoff)
         self.temperature = temperature
         self.lower_cutoff = lower_cutoff
         self.upper_cutoff = upper_cutoff

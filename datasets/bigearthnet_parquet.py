@@ -40,12 +40,11 @@ def _read(path: Path, changed: int, size: int) -> PatchTable:
     twice = np.flatnonzero(names[order[1:]] == names[order[:-1]])
     if len(twice):
         raise _unusable(path, f"the patch_id {names[order[twice[0]]].decode()} stands in several rows")
-    labels = _multi_hot(columns["labels"], path)
-    splits = _splits(columns)
-    table = PatchTable(names[order], labels[order], LABELS_19, splits[order])
-    for array in (table.names, table.labels, splits):
+    arrays = [array[order] for array in (names, _multi_hot(columns["labels"], path), _splits(columns))]
+    for array in arrays:
         array.flags.writeable = False  # all who ask share them
-    return table
+    names, labels, splits = arrays
+    return PatchTable(names, labels, LABELS_19, splits)
 
 
 def _columns(path: Path) -> dict[str, Any]:
@@ -58,9 +57,18 @@ def _columns(path: Path) -> dict[str, Any]:
     try:
         wanted = [name for name in parquet.read_schema(path).names if name in (*needed, *LEFT_OUT)]
         table = parquet.read_table(path, columns=wanted)
-        return {name: table[name].combine_chunks() for name in dict.fromkeys((*needed, *wanted))}
+        return {name: _plain(table[name].combine_chunks()) for name in dict.fromkeys((*needed, *wanted))}
     except (OSError, KeyError, UnicodeError, ArrowException) as error:
         raise DatasetError(f"cannot read the table of patches {path}: {error}") from error
+
+
+def _plain(column: Any) -> Any:
+    """Text that was stored as codes or views (pandas' categories, polars' strings) as text; the rest as it is."""
+    from pyarrow import string, types
+
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(string()) if types.is_string_view(column.type) else column
 
 
 def _wrong(columns: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import DATASETS, bigearthnet_index, bigearthnet_splits
+from datasets import DATASETS, bigearthnet_index, bigearthnet_parquet, bigearthnet_splits
 from datasets.bigearthnet import BigEarthNet, parse_bands
 from datasets.bigearthnet_index import decoded, default_index_folder, read_version_1
 from datasets.bigearthnet_parquet import read_version_2
@@ -488,9 +488,23 @@ def test_the_table_is_read_once_and_anew_when_it_changes(tmp_path: Path) -> None
     path = write_table(tmp_path / "metadata.parquet")
     table = read_version_2(path)
     assert read_version_2(path) is table
+    assert table.splits is not None
+    assert not any(array.flags.writeable for array in (table.names, table.labels, table.splits))
     assert table.labels.any(1).tolist() == [True, False]
     write_table(path, labels=[["Pastures"], ["Pastures", "Marine waters"]])
     assert read_version_2(path).labels.sum(1).tolist() == [1, 2]
+
+
+def test_text_of_the_table_may_be_stored_as_categories_or_views(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    plain = read_version_2(write_table(tmp_path / "plain.parquet"))
+    for number, kind in enumerate((pyarrow.dictionary(pyarrow.int8(), pyarrow.string()), pyarrow.large_string())):
+        columns = {name: pyarrow.array(REBEN[name], kind) for name in ("patch_id", "split")}
+        columns["labels"] = pyarrow.array(REBEN["labels"], pyarrow.list_(kind))
+        stored = read_version_2(write_table(tmp_path / f"{number}.parquet", **columns))
+        assert all(map(np.array_equal, stored, plain))
+    view = pyarrow.array(["a", None], pyarrow.string_view())
+    assert bigearthnet_parquet._plain(view).type == pyarrow.string()
 
 
 def test_snow_and_clouds_of_the_table_leave_patches_out(tmp_path: Path) -> None:

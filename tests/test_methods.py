@@ -485,8 +485,9 @@ def test_dac_without_an_epoch_on_all_data_is_warned_of(recwarn):
 
 
 def test_dac_that_divides_nothing_is_warned_of():
-    with pytest.warns(UserWarning, match=r"--dac_merge_epoch 0 \(of --nb_epochs 1\).*nothing is divided"):
+    with pytest.warns(UserWarning, match=r"--dac_merge_epoch 0 \(of --nb_epochs 1\).*nothing is divided") as warned:
         assert parameters.parse("dac", ["--nb_epochs", "1"]).dac_finetune_epoch == 0
+    assert len(warned) == 1, "its one epoch is on all data"
 
 
 def test_dac_whole_embedding_has_its_own_criterion(split):
@@ -723,7 +724,9 @@ def test_help_shows_the_methods_own_defaults():
         ("sndl", "--sndl_momenta 0.5 0.9 --sndl_momentum_epochs 3 5", "one fewer than there are --sndl_momenta"),
         ("sndl", "--sndl_temperature 0", "--sndl_temperature 0"),
         ("diva", "--diva_moco_momentum 1.5", "--diva_moco_momentum 1.5"),
-        ("diva", "--diva_moco_upper_cutoff 0.5", "--diva_moco_lower_cutoff 0.5 and --diva_moco_upper_cutoff 0.5 must"),
+        ("diva", "--diva_moco_upper_cutoff 0.5", "--diva_moco_lower_cutoff 0.5 and --diva_moco_upper_cutoff 0.5 do"),
+        ("diva", "--diva_moco_lower_cutoff 0", "do not satisfy 0 < lower < upper"),
+        ("diva", "--distance_lower_cutoff 1.4", "--distance_lower_cutoff 1.4 and --distance_upper_cutoff 1.4 do"),
     ],
 )
 def test_misuse_names_the_flags(split, name, argv, said):

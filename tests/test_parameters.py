@@ -77,11 +77,6 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
         (["--crop_area", "0.5", "0.2"], "0 < LOW <= HIGH <= 1"),
         (["--wandb_dryrun"], "give both"),
         (["--negative_threshold", "0.6"], "negative < positive"),
-        (
-            ["--distance_lower_cutoff", "1.4"],
-            "--distance_lower_cutoff 1.4 and --distance_upper_cutoff 1.4 must satisfy",
-        ),
-        (["--distance_lower_cutoff", "-0.1"], "0 <= lower < upper"),
         (["--margin_gamma", "inf"], "--margin_gamma inf must be a finite number"),
         *((["--savename", name], "names one folder") for name in ("a/b", "", ".a", "a\0b", "é" * 101)),
         (["--save_path", str(ROOT / "README.md")], "README.md is a file; give a folder"),

@@ -35,19 +35,8 @@ def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]])
             f"--negative_threshold {settings['negative_threshold']} and --positive_threshold "
             f"{settings['positive_threshold']} must satisfy 0 <= negative < positive <= 1"
         )
-    _check_cutoffs(settings)
     _check_parts(settings)
     _check_folder(settings)
-
-
-def _check_cutoffs(settings: Mapping[str, Any]) -> None:
-    """Distances between the two cut-offs are those that are drawn by."""
-    for name in ("distance", "diva_moco"):
-        lower, upper = settings.get(f"{name}_lower_cutoff", 0), settings.get(f"{name}_upper_cutoff", 2)
-        if not 0 <= lower < upper:
-            raise UserError(
-                f"--{name}_lower_cutoff {lower} and --{name}_upper_cutoff {upper} must satisfy 0 <= lower < upper"
-            )
 
 
 def _check_folder(settings: Mapping[str, Any]) -> None:

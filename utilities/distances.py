@@ -1,10 +1,11 @@
-"""The one pairwise distance of the project, and the cosine it comes from."""
+"""The one pairwise distance of the project, the cosine it comes from, and the density of it on the sphere."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from utilities.errors import UserError
 from utilities.float32 import at_least_float32
 
 
@@ -38,3 +39,15 @@ def log_inverse_density(distances: Tensor, width: int) -> Tensor:
     half = d / 2
     # (1 - d/2)(1 + d/2), unlike 1 - d^2/4, does not cancel near 2
     return (2 - width) * d.log() - (width - 3) / 2 * ((1 - half) * (1 + half)).log()
+
+
+def check_cutoffs(prefix: str, lower: float, upper: float) -> None:
+    """Raise UserError unless 0 < lower < upper: distances from which and up to which `log_inverse_density` weighs.
+
+    prefix  of the two flags: "distance", "diva_moco"
+    """
+    if not 0 < lower < upper:
+        raise UserError(
+            f"--{prefix}_lower_cutoff {lower} and --{prefix}_upper_cutoff {upper} do not satisfy 0 < lower < upper;"
+            " Wu et al. use 0.5 and 1.4, and an upper cut-off above 2 cuts nothing off"
+        )

@@ -240,9 +240,10 @@ class Trainer:
             backend=self.args["backend"],
             device=self.device,
         )
-        for note in set(result.scores.protocol["notes"]) - self.said:
-            _say(f"note: {note}")
-            self.said.add(note)
+        for note in result.scores.protocol["notes"]:
+            if note not in self.said:
+                _say(f"note: {note}")
+        self.said.update(result.scores.protocol["notes"])
         scores = dict(result.scores.scores)
         if self.args["is_log_intra_inter_overlap"]:
             scores["intra_inter_overlap"] = density.intra_inter_overlap(embeddings, labels, device=self.device)
