@@ -30,29 +30,25 @@ from tqdm import tqdm
 import parameters
 from architectures.embedding import EmbeddingNetwork
 from datasets.base import SPLITS, RetrievalDataset
-from datasets.footprints import outlines
+from datasets.bigearthnet.footprints import outlines
+from datasets.examples import Example, Examples, find_example
 from datasets.open import open_files, open_loader, open_split
-from datasets.queries import Example, Examples, find_example
-from utilities import (
-    checkpoint,
-    comparison,
-    density,
-    distributed,
-    embedding_file,
-    engine,
-    evaluation,
-    neighbours,
-    precision,
-    results,
-    run_folder,
-    search_results,
-    seeding,
-)
+from utilities import seeding
 from utilities.errors import UserError, main_guard
-from utilities.metrics import Relevance
-from utilities.report import Collection
-from utilities.search_example import Search, Shown
-from utilities.settings import Settings
+from utilities.files import check_writable
+from utilities.flags.settings import Settings
+from utilities.measures import evaluation
+from utilities.measures.formulae import Relevance
+from utilities.neighbours import density, embedding_file
+from utilities.neighbours import search as neighbours
+from utilities.parallel import distributed
+from utilities.report import comparison, results
+from utilities.report.page import Collection
+from utilities.runs import checkpoint
+from utilities.runs import folder as run_folder
+from utilities.search import results as search_results
+from utilities.search.example import Search, Shown
+from utilities.training import engine, precision
 
 
 def check_runs(folders: Sequence[Path], args: Settings) -> None:
@@ -65,9 +61,9 @@ def check_runs(folders: Sequence[Path], args: Settings) -> None:
             raise UserError(f"{folder} has no {name} yet; train on with --load_from_checkpoint {folder}")
         if folder.resolve() in [other.resolve() for other in folders[:number]]:
             raise UserError(f"--load_from_checkpoint names {folder} twice; give each run once")
-        run_folder.check_writable(folder / ("search_results" if args.query else "evaluation_results"), "results in")
+        check_writable(folder / ("search_results" if args.query else "evaluation_results"), "results in")
     if len(folders) > 1 and not args.query:
-        run_folder.check_writable(comparison_folder(folders, args), "--comparison_path")
+        check_writable(comparison_folder(folders, args), "--comparison_path")
 
 
 def checkpoint_name(args: Settings) -> str:

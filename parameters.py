@@ -23,23 +23,19 @@ from criteria.decorrelation import NORM_AXES, NORM_REDUCTIONS
 from criteria.moco import BUFFER_RULES, NORMALISATIONS, WEIGHTED
 from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
-from datasets.cluster_batches import ORDERS
-from utilities import (
-    checkpoint,
-    combinations,
-    embedding_map,
-    idle_flags,
-    labels,
-    logger,
-    metrics,
-    optim,
-    precision,
-    run_folder,
-)
+from datasets.batches.cluster_batches import ORDERS
 from utilities.errors import UserError, main_guard
-from utilities.flags import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, yes_no
-from utilities.launch import launch_each
-from utilities.settings import Settings
+from utilities.flags import combinations
+from utilities.flags import idle as idle_flags
+from utilities.flags.flag import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, yes_no
+from utilities.flags.settings import Settings
+from utilities.measures import formulae as metrics
+from utilities.neighbours import embedding_map
+from utilities.parallel.launch import launch_each
+from utilities.runs import checkpoint, logger
+from utilities.runs import folder as run_folder
+from utilities.tensors import labels
+from utilities.training import optim, precision
 
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")
 KS = (1, 2, 4, 8)

@@ -33,15 +33,15 @@ from batchminer import MINERS
 from batchminer.base import Miner
 from criteria import CRITERIA, of_batches
 from datasets.base import RetrievalDataset
+from datasets.batches.samplers import ClassBalancedBatches, ShuffledBatches
 from datasets.open import open_data
-from datasets.samplers import ClassBalancedBatches, ShuffledBatches
-from utilities import engine
 from utilities.batch import Batch
-from utilities.distributed import gather_rows
 from utilities.errors import main_guard
-from utilities.labels import PairRule
-from utilities.method import Method
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.parallel.distributed import gather_rows
+from utilities.tensors.labels import PairRule
+from utilities.training import engine
+from utilities.training.method import Method
 
 
 class Baseline(Method):

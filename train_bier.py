@@ -44,15 +44,16 @@ from criteria import CRITERIA
 from criteria.binomial import group_sizes, learner_weights
 from criteria.decorrelation import decorrelated_start
 from datasets.base import RetrievalDataset
+from datasets.batches.samplers import ClassBalancedBatches
 from datasets.open import open_data
-from datasets.samplers import ClassBalancedBatches
-from utilities import engine, seeding
+from utilities import seeding
 from utilities.batch import Batch, IndexBatches
-from utilities.distributed import broadcast, gather_rows
 from utilities.errors import main_guard
-from utilities.labels import PairRule
-from utilities.method import Method, at_own_rate
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.parallel.distributed import broadcast, gather_rows
+from utilities.tensors.labels import PairRule
+from utilities.training import engine
+from utilities.training.method import Method, at_own_rate
 
 
 class BIER(Method):

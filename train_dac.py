@@ -37,17 +37,17 @@ from architectures.embedding import EmbeddingNetwork
 from batchminer import MINERS
 from criteria import CRITERIA
 from datasets.base import RetrievalDataset
-from datasets.cluster_batches import ClusterBatches
+from datasets.batches.cluster_batches import ClusterBatches
+from datasets.batches.samplers import ClassBalancedBatches
 from datasets.open import open_data
-from datasets.samplers import ClassBalancedBatches
-from utilities import engine
 from utilities.batch import Batch, IndexBatches
-from utilities.clustering import TrackedClusters
-from utilities.distributed import gather_rows
 from utilities.errors import UserError, main_guard
-from utilities.labels import PairRule
-from utilities.method import Method
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.neighbours.clustering import TrackedClusters
+from utilities.parallel.distributed import gather_rows
+from utilities.tensors.labels import PairRule
+from utilities.training import engine
+from utilities.training.method import Method
 
 
 class DivideAndConquer(Method):

@@ -47,15 +47,15 @@ from criteria import CRITERIA
 from criteria.decorrelation import Direction
 from criteria.moco import MomentumEncoder, queue_batches
 from datasets.base import RetrievalDataset
+from datasets.batches.samplers import ClassBalancedBatches
 from datasets.open import open_data
-from datasets.samplers import ClassBalancedBatches
-from utilities import engine
 from utilities.batch import Batch
-from utilities.distributed import gather_rows
 from utilities.errors import main_guard
-from utilities.labels import PairRule
-from utilities.method import Method, at_own_rate
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.parallel.distributed import gather_rows
+from utilities.tensors.labels import PairRule
+from utilities.training import engine
+from utilities.training.method import Method, at_own_rate
 
 HEADS = ("disc", "shared", "intra", "nce")
 

@@ -41,13 +41,13 @@ from architectures.embedding import EmbeddingNetwork
 from criteria import CRITERIA
 from criteria.memory import MemoryBank
 from datasets.base import RetrievalDataset
+from datasets.batches.samplers import ShuffledBatches
 from datasets.open import open_data
-from datasets.samplers import ShuffledBatches
-from utilities import engine
 from utilities.batch import Batch, IndexBatches
 from utilities.errors import main_guard
-from utilities.method import Method, at_own_rate
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.training import engine
+from utilities.training.method import Method, at_own_rate
 
 
 class SNDL(Method):

@@ -1,7 +1,10 @@
-"""Backbones and embedding heads; a new file that registers a class is all it takes to add one."""
+"""Backbones and embedding heads; a new file that registers a class is all it takes to add one.
+
+May import: utilities, utilities.flags, utilities.tensors.
+"""
 
 from architectures.base import BACKBONES
-from utilities.registry import import_siblings
+from utilities.flags.registry import import_siblings
 
 import_siblings(__name__, list(__path__))
 

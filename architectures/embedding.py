@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.base import BACKBONES
-from utilities.float32 import at_least_float32
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.tensors.float32 import at_least_float32
 
 HEAD_INITS: dict[str, Callable[[Tensor], Tensor]] = {
     "xavier_uniform": nn.init.xavier_uniform_,

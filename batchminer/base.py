@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from utilities.batch import Triplets
-from utilities.labels import PairRule
-from utilities.registry import Registry
+from utilities.flags.registry import Registry
+from utilities.tensors.labels import PairRule
 
 
 class Miner:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from batchminer.base import MINERS, Miner, draw, draw_weighted, one_per_anchor
 from utilities.batch import Triplets
-from utilities.distances import check_cutoffs, log_inverse_density, pairwise_distances
-from utilities.labels import PairRule
+from utilities.tensors.distances import check_cutoffs, log_inverse_density, pairwise_distances
+from utilities.tensors.labels import PairRule
 
 
 def distance_log_weights(distances: Tensor, dim: int, lower_cutoff: float, upper_cutoff: float) -> Tensor:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from batchminer.base import MINERS, Miner, draw_below, shared_class
 from utilities.batch import Triplets
-from utilities.distances import pairwise_distances
 from utilities.errors import UserError
-from utilities.labels import PairRule, overlap
+from utilities.tensors.distances import pairwise_distances
+from utilities.tensors.labels import PairRule, overlap
 
 CHUNK_ELEMENTS = 2**20  # candidate triplets looked at together: about 10 MB of temporaries
 

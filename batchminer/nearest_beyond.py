@@ -7,9 +7,9 @@ from torch import Tensor
 
 from batchminer.base import MINERS, Miner, shared_class
 from utilities.batch import Triplets
-from utilities.distances import pairwise_distances
 from utilities.errors import UserError
-from utilities.labels import PairRule
+from utilities.tensors.distances import pairwise_distances
+from utilities.tensors.labels import PairRule
 
 
 @MINERS.register("nearest_beyond")

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from batchminer.base import MINERS, Miner, draw, shared_class
 from utilities.batch import Triplets
-from utilities.distances import pairwise_distances
 from utilities.errors import UserError
-from utilities.labels import PairRule
+from utilities.tensors.distances import pairwise_distances
+from utilities.tensors.labels import PairRule
 
 CHUNK_ELEMENTS = 2**20  # candidate triplets looked at together: about 10 MB of temporaries
 

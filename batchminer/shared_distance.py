@@ -10,9 +10,9 @@ from torch import Tensor
 from batchminer.base import MINERS, Miner, draw, draw_weighted, one_per_anchor_classless
 from batchminer.distance import distance_log_weights
 from utilities.batch import Triplets
-from utilities.distances import check_cutoffs, pairwise_distances
 from utilities.errors import UserError
-from utilities.labels import PairRule
+from utilities.tensors.distances import check_cutoffs, pairwise_distances
+from utilities.tensors.labels import PairRule
 
 POSITIVES = ("random", "distance")
 

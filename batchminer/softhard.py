@@ -7,8 +7,8 @@ from torch import Tensor
 
 from batchminer.base import MINERS, Miner, draw, one_per_anchor
 from utilities.batch import Triplets
-from utilities.distances import cosines
-from utilities.labels import PairRule
+from utilities.tensors.distances import cosines
+from utilities.tensors.labels import PairRule
 
 
 @MINERS.register("softhard")

@@ -1,7 +1,10 @@
-"""Loss functions; a new file that registers a class is all it takes to add one."""
+"""Loss functions; a new file that registers a class is all it takes to add one.
+
+May import: utilities, utilities.flags, utilities.tensors, utilities.parallel.
+"""
 
 from criteria.base import CRITERIA, of_batches
-from utilities.registry import import_siblings
+from utilities.flags.registry import import_siblings
 
 import_siblings(__name__, list(__path__))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from utilities.registry import Registry
+from utilities.flags.registry import Registry
 
 CRITERIA: Registry[nn.Module] = Registry("criterion")
 

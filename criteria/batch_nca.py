@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from criteria.base import CRITERIA
 from criteria.nca import WEIGHTINGS
 from utilities.errors import UserError
-from utilities.float32 import at_least_float32
+from utilities.tensors.float32 import at_least_float32
 
 
 @CRITERIA.register("batch_nca")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from criteria.base import CRITERIA
-from utilities.float32 import at_least_float32
+from utilities.tensors.float32 import at_least_float32
 
 
 @CRITERIA.register("bce", prefix="sndl_bce")

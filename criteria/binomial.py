@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from criteria.base import CRITERIA
 from utilities.errors import UserError
-from utilities.float32 import at_least_float32
-from utilities.labels import PairRule, Pairs
+from utilities.tensors.float32 import at_least_float32
+from utilities.tensors.labels import PairRule, Pairs
 
 BOOSTING = ("eta", "additive")
 ADDITIVE_START = 0.5  # ensemble activation before the first learner, in the released recipe

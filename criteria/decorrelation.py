@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from criteria.base import CRITERIA
 from utilities.errors import UserError
-from utilities.float32 import at_least_float32
+from utilities.tensors.float32 import at_least_float32
 
 NORM_AXES = ("output", "input")
 NORM_REDUCTIONS = ("sum", "mean")

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from criteria.base import CRITERIA
 from utilities.batch import Triplets
-from utilities.distances import pairwise_distances
 from utilities.errors import UserError
+from utilities.tensors.distances import pairwise_distances
 
 
 @CRITERIA.register("margin")

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utilities.distributed import gather_rows
 from utilities.errors import UserError
+from utilities.parallel.distributed import gather_rows
 
 
 class MemoryBank(nn.Module):

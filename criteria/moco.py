@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from criteria.base import CRITERIA
-from utilities.distances import check_cutoffs, log_inverse_density, pairwise_distances
-from utilities.distributed import broadcast, gather_rows, rank
 from utilities.errors import UserError
-from utilities.float32 import at_least_float32
+from utilities.parallel.distributed import broadcast, gather_rows, rank
+from utilities.tensors.distances import check_cutoffs, log_inverse_density, pairwise_distances
+from utilities.tensors.float32 import at_least_float32
 
 NORMALISATIONS = ("row", "batch", "none")
 WEIGHTED = ("logit", "none")

@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from criteria.base import CRITERIA
 from utilities.errors import UserError
-from utilities.float32 import at_least_float32
-from utilities.labels import cosine, hamming, jaccard, overlap
+from utilities.tensors.float32 import at_least_float32
+from utilities.tensors.labels import cosine, hamming, jaccard, overlap
 
 
 def _overlap_share(a: Tensor, b: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from criteria.base import CRITERIA
 from utilities.batch import Triplets
-from utilities.distances import pairwise_distances
+from utilities.tensors.distances import pairwise_distances
 
 
 @CRITERIA.register("triplet")

@@ -1,8 +1,20 @@
-"""Data sets, splits, samplers, loaders and the device side of augmentation."""
+"""Data sets, one folder each, and what they share.
+
+    base  open  examples         what a data set is; from flags to loaders; images searched by example
+    bigearthnet  mlrsnet  ucmerced  demo
+    files  prepared  batches     foreign files; arrays of decoded pixels; samplers, loaders, transforms
+    check                        what `python -m datasets` prints and draws
+
+A data set is a folder whose `dataset.py` registers a class in `DATASETS`; an `archive.py` beside it says how its
+published archive is laid out.
+
+May import: datasets.base, datasets.batches, datasets.bigearthnet, datasets.files, datasets.prepared, utilities,
+utilities.flags, utilities.parallel.
+"""
 
 from datasets.base import DATASETS, RetrievalDataset
-from utilities.registry import import_siblings
+from utilities.flags.registry import import_folders
 
-import_siblings(__name__, list(__path__))
+import_folders(__name__, list(__path__), ("dataset", "archive"))
 
 __all__ = ["DATASETS", "RetrievalDataset"]

@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 
 import parameters
-from datasets import mlrsnet_splits
 from datasets.base import DATASETS, SPLITS, RetrievalDataset
-from datasets.cache_stage import usable_cores
-from datasets.cache_writer import prepare
-from datasets.check import Inspection, co_occurrence, inspect, sample, summary, text
+from datasets.check import figures as check_figures
+from datasets.check.inspect import Inspection, co_occurrence, inspect, sample, summary, text
+from datasets.mlrsnet import splits as mlrsnet_splits
 from datasets.open import open_archive, open_files
-from utilities import check_figures
+from datasets.prepared.from_files import prepare
+from datasets.prepared.stage import usable_cores
 from utilities.errors import DatasetError, UserError, WrongFolderError, main_guard
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
 
 FLAGS = [
     parameters.Flag("source_path", None, "folder of the data set; with --use_npmem also its archive"),

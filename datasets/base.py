@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from utilities.batch import Batch
 from utilities.errors import DatasetError, WrongFolderError
-from utilities.registry import Registry
+from utilities.flags.registry import Registry
 
 SPLITS = ("train", "val", "test")
 
@@ -33,7 +33,7 @@ class Packed(NamedTuple):
 
 
 class DecodedPixels(Protocol):
-    """Pixels of a split that were decoded beforehand (`datasets.cache`)."""
+    """Pixels of a split that were decoded beforehand (`datasets.prepared.array`)."""
 
     folder: Path  # that holds them
     broken: np.ndarray  # (N,) bool: could not be decoded
@@ -81,7 +81,7 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
     dtype        numpy dtype of the pixels
 
     An item of equal band sides is (C, S, S); of unequal sides (P,), the bands flattened one behind the other
-    (`datasets.transforms` puts them together on the device). numpy arrays instead of lists of strings: forked
+    (`datasets.batches.transforms` puts them together on the device). numpy arrays instead of lists of strings: forked
     workers share them without copying.
     """
 

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from datasets.archive_layout import ARCHIVES
-from datasets.archive_writer import open_packed, prepare_archive
-from datasets.archives import SUFFIXES, find_archive
 from datasets.base import DATASETS, SPLITS, Packed, RetrievalDataset
-from datasets.cache import cache_folder, open_cache
-from datasets.cache_stage import refuse_broken, usable_cores
-from datasets.cache_writer import prepare
-from datasets.loaders import Loader
-from datasets.transforms import Augmentation, DeviceTransform
-from utilities import distributed
+from datasets.batches.loaders import Loader
+from datasets.batches.transforms import Augmentation, DeviceTransform
+from datasets.files.tar import SUFFIXES, find_archive
+from datasets.prepared.archive_layout import ARCHIVES
+from datasets.prepared.array import cache_folder, open_cache
+from datasets.prepared.from_archive import open_packed, prepare_archive
+from datasets.prepared.from_files import prepare
+from datasets.prepared.stage import refuse_broken, usable_cores
 from utilities.errors import UserError
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.parallel import distributed
 
 
 class TrainingData(NamedTuple):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.synthetic_sentinel import write_bigearthnet_layout
 from tests.scripts import TINY, run_inside
+from tests.sentinel.patches import write_bigearthnet_layout
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -7,8 +7,8 @@ import signal
 import sys
 
 import train_baseline
-from utilities import distributed
 from utilities.batch import Batch
+from utilities.parallel import distributed
 
 HOW = sys.argv.pop(1)
 

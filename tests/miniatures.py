@@ -10,9 +10,9 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from datasets.bigearthnet_tables import BAND_SIDES, LABELS_19, LABELS_43
-from datasets.mlrsnet_labels import LABELS
-from datasets.ucmerced import LABELS as UCMERCED_LABELS
+from datasets.bigearthnet.nomenclature import BAND_SIDES, LABELS_19, LABELS_43
+from datasets.mlrsnet.labels import LABELS
+from datasets.ucmerced.dataset import LABELS as UCMERCED_LABELS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Where the real data lies when it is at hand; tests skip without it."""

@@ -25,7 +25,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
-from utilities import distributed
+from utilities.parallel import distributed
 
 ROOT = Path(__file__).parent.parent
 aten = torch.ops.aten

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from utilities import allocator
+from utilities.training import allocator
 
 BLOCK = 64 * 2**20  # bytes, above what glibc keeps of its own accord
 

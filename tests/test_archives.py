@@ -21,16 +21,18 @@ import torch
 
 import datasets.__main__ as program
 import parameters
-from datasets import archive_layout, archive_writer, cache_stage
-from datasets.archives import TarStream, find_archive
 from datasets.base import SPLITS
-from datasets.bigearthnet import BigEarthNet
-from datasets.bigearthnet_archive import BigEarthNetArchive
-from datasets.mlrsnet_archive import MLRSNetArchive
+from datasets.bigearthnet.archive import BigEarthNetArchive
+from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.demo.dataset import write_mlrsnet_layout
+from datasets.files.tar import TarStream, find_archive
+from datasets.mlrsnet.archive import MLRSNetArchive
 from datasets.open import open_data, open_split
-from datasets.synthetic import write_mlrsnet_layout
-from datasets.synthetic_sentinel import write_bigearthnet_layout
+from datasets.prepared import archive_layout
+from datasets.prepared import from_archive as archive_writer
+from datasets.prepared import stage as cache_stage
 from tests.miniatures import patch_names, write_bigearthnet, write_mlrsnet, write_reben
+from tests.sentinel.patches import write_bigearthnet_layout
 from utilities.errors import DatasetError, RunFailure, UserError
 
 FORK = get_context("fork")

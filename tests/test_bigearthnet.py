@@ -11,14 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import DATASETS, bigearthnet_index, bigearthnet_parquet, bigearthnet_splits
-from datasets.bigearthnet import BigEarthNet, parse_bands
-from datasets.bigearthnet_index import decoded, default_index_folder, read_version_1
-from datasets.bigearthnet_parquet import read_version_2
-from datasets.bigearthnet_splits import locate, split_rows
-from datasets.bigearthnet_tables import BAND_SIDES, CLC_TO_19, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
-from datasets.queries import PatchFolder
-from datasets.split_files import read_name_list
+from datasets import DATASETS
+from datasets.bigearthnet import (
+    labels_v1 as bigearthnet_index,
+)
+from datasets.bigearthnet import (
+    metadata_v2 as bigearthnet_parquet,
+)
+from datasets.bigearthnet import (
+    splits as bigearthnet_splits,
+)
+from datasets.bigearthnet.dataset import BigEarthNet, parse_bands
+from datasets.bigearthnet.labels_v1 import decoded, default_index_folder, read_version_1
+from datasets.bigearthnet.metadata_v2 import read_version_2
+from datasets.bigearthnet.nomenclature import BAND_SIDES, CLC_TO_19, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
+from datasets.bigearthnet.splits import locate, split_rows
+from datasets.examples import PatchFolder
+from datasets.files.split_lists import read_name_list
 from tests.miniatures import SHARED, patch_names, write_bigearthnet, write_labels, write_patch, write_reben
 from utilities.errors import DatasetError, UserError
 

@@ -11,12 +11,12 @@ from safetensors.numpy import save
 from torch.utils.data import DataLoader
 
 from datasets.base import SPLITS
-from datasets.bigearthnet import BigEarthNet
-from datasets.bigearthnet_lmdb import LmdbPatches, find_lmdb
-from datasets.bigearthnet_tables import BAND_SIDES
-from datasets.cache import open_cache
-from datasets.cache_writer import prepare
-from datasets.rasters import read_band
+from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.bigearthnet.lmdb_patches import LmdbPatches, find_lmdb
+from datasets.bigearthnet.nomenclature import BAND_SIDES
+from datasets.files.geotiff import read_band
+from datasets.prepared.array import open_cache
+from datasets.prepared.from_files import prepare
 from tests.miniatures import write_reben
 from utilities.errors import DatasetError, UserError
 

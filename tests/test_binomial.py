@@ -12,7 +12,7 @@ from criteria import CRITERIA
 from criteria.binomial import BoostedBinomialDeviance, group_sizes, learner_weights
 from tests.oracles import losses
 from utilities.errors import UserError
-from utilities.labels import PairRule
+from utilities.tensors.labels import PairRule
 
 PAPER = {
     "beta1": 2.0,

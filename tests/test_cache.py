@@ -16,11 +16,13 @@ import torch
 from torch.utils.data import DataLoader
 
 import parameters
-from datasets import cache, cache_stage, cache_writer
 from datasets.base import SPLITS, RetrievalDataset
-from datasets.bigearthnet import BigEarthNet
-from datasets.mlrsnet import MLRSNet
+from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.mlrsnet.dataset import MLRSNet
 from datasets.open import open_data, open_split
+from datasets.prepared import array as cache
+from datasets.prepared import from_files as cache_writer
+from datasets.prepared import stage as cache_stage
 from tests.miniatures import write_bigearthnet, write_mlrsnet
 from utilities.errors import DatasetError, RunFailure, UserError
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from utilities import checkpoint
 from utilities.errors import RunFailure, UserError
+from utilities.runs import checkpoint
 
 
 def payload(step):

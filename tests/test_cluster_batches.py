@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.cluster_batches import ClusterBatches
-from utilities.clustering import TrackedClusters
+from datasets.batches.cluster_batches import ClusterBatches
 from utilities.errors import UserError
+from utilities.neighbours.clustering import TrackedClusters
 
 SIZES = (12, 30, 7)  # rows of clusters 0, 2 and 5
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utilities.clustering import Clusters, _lloyd, kmeans, match_clusters, merge_small
 from utilities.errors import UserError
+from utilities.neighbours.clustering import Clusters, _lloyd, kmeans, match_clusters, merge_small
 
 
 def test_a_three_cycle_is_undone():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from utilities.comparison import (
+from utilities.report.comparison import (
     Run,
     common_parent,
     describe,

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import datasets.__main__ as program
-from datasets import check
 from datasets.base import RetrievalDataset
+from datasets.check import inspect as check
 from tests.miniatures import write_bigearthnet, write_mlrsnet
 from utilities.errors import DatasetError, UserError
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from utilities.density import distance_densities, intra_inter_overlap
+from utilities.neighbours.density import distance_densities, intra_inter_overlap
 
 
 def data(count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,12 +22,13 @@ from train_bier import BIER
 from train_dac import DivideAndConquer
 from train_diva import DiVA
 from train_sndl import SNDL
-from utilities import distributed, evaluation
 from utilities.batch import Batch
-from utilities.batch_norm import synchronise
 from utilities.errors import RunFailure
-from utilities.loss_window import GRADIENT_NORM, LossWindow
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.measures import evaluation
+from utilities.parallel import distributed
+from utilities.parallel.batch_norm import synchronise
+from utilities.training.loss_window import GRADIENT_NORM, LossWindow
 
 
 class InBatch(Baseline):

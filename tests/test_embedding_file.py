@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from utilities import embedding_file
+from utilities.neighbours import embedding_file
 
 NAMES = np.array(["a", "b", "c"])
 

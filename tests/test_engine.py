@@ -11,11 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 import parameters
-from utilities import checkpoint, engine, evaluation, figures, optim
 from utilities.batch import Batch
-from utilities.engine import Trainer
-from utilities.method import Method
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.measures import evaluation
+from utilities.report import figures
+from utilities.runs import checkpoint
+from utilities.training import engine, optim
+from utilities.training.engine import Trainer
+from utilities.training.method import Method
 
 IMAGES, CLASSES, EPOCHS = 12, 3, 3
 LR, BACKBONE_LR, CLIP, MOMENTUM = 0.2, 0.05, 0.5, 0.9

@@ -13,16 +13,17 @@ import torch
 
 import parameters
 from architectures.embedding import EmbeddingNetwork
-from datasets.synthetic import Demo
+from datasets.demo.dataset import Demo
 from evaluate_model import check_data, load_network
 from tests.oracles import metrics as twin
 from tests.scripts import ROOT, run_inside
 from train_baseline import Baseline
-from utilities import checkpoint, evaluation
 from utilities.errors import UserError
-from utilities.metrics import metric_names
-from utilities.neighbour_table import read_neighbours
-from utilities.settings import Settings
+from utilities.flags.settings import Settings
+from utilities.measures import evaluation
+from utilities.measures.formulae import metric_names
+from utilities.neighbours.table import read_neighbours
+from utilities.runs import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from utilities.batch import Batch
-from utilities.density import distance_densities
 from utilities.errors import UserError
-from utilities.evaluation import Evaluation, embed_split, evaluate
-from utilities.metrics import Relevance
+from utilities.measures.evaluation import Evaluation, embed_split, evaluate
+from utilities.measures.formulae import Relevance
+from utilities.neighbours.density import distance_densities
 
 METRICS = ("recall", "map@2", "hit@1", "ndcg@4", "knn_f1@3", "map", "ndcg_jaccard")
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from utilities import figures
-from utilities.density import distance_densities
-from utilities.retrieval_picture import EXTRA, SHARED, Retrieval, retrievals
-from utilities.summaries import LabelTable, label_table
+from utilities.measures.summaries import LabelTable, label_table
+from utilities.neighbours.density import distance_densities
+from utilities.report import figures
+from utilities.report.retrievals import EXTRA, SHARED, Retrieval, retrievals
 
 NAMES = [f"a rather long label name {number}" for number in range(14)]
 

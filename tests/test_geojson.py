@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets.bigearthnet import BigEarthNet
-from datasets.footprints import outlines, patch_footprint
-from datasets.synthetic import Demo
-from datasets.synthetic_sentinel import write_bigearthnet_layout
+from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.bigearthnet.footprints import outlines, patch_footprint
+from datasets.demo.dataset import Demo
 from tests.miniatures import SHARED, write_reben
+from tests.sentinel.patches import write_bigearthnet_layout
 from utilities.errors import DatasetError, UserError
 from utilities.geojson import DIGITS, Footprint, feature, raster_footprint, ring, write_geojson
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from tests.benchmarks.step import METHODS, fake_split, trainer_of
 from tests.scripts import TINY, records
 from utilities.batch import Batch
-from utilities.clustering import _lloyd, kmeans, match_clusters
-from utilities.evaluation import evaluate
-from utilities.metrics import RELEVANCE_RULES, Relevance, metric_names
+from utilities.measures.evaluation import evaluate
+from utilities.measures.formulae import RELEVANCE_RULES, Relevance, metric_names
+from utilities.neighbours.clustering import _lloyd, kmeans, match_clusters
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import hamming_loss
 
-from utilities import labels as relations
-from utilities.labels import PairRule
+from utilities.tensors import labels as relations
+from utilities.tensors.labels import PairRule
 
 
 def random_labels(count: int, classes: int, seed: int = 0) -> torch.Tensor:

@@ -1,50 +1,36 @@
-"""Imports run downwards: ground floor, then the four folders (never a sibling), engine floor, parameters, scripts."""
+"""Imports run downwards. Each folder's `__init__` says what it may import; no two folders import each other."""
 
 import ast
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ENGINE_FLOOR = {
-    "method",
-    "engine",
-    "evaluation",
-    "optim",
-    "checkpoint",
-    "logger",
-    "loss_window",
-    "figures",
-    "check_figures",
-    "combinations",
-    "comparison",
-    "search_page",
-    "search_picture",
-    "search_example",
-    "search_results",
-    "report",
-    "results",
-    "retrieval_picture",
-    "run_folder",
-}
-FOLDERS = ("datasets", "batchminer", "criteria", "architectures")
+TOPS = ("datasets", "batchminer", "criteria", "architectures", "utilities")
 # The one module that may import each heavy or optional package.
 HOMES = {
-    "faiss": "utilities/neighbours.py",
-    "wandb": "utilities/logger.py",
-    "matplotlib": "utilities/figures.py",
-    "vaex": "utilities/neighbour_statistics.py",
-    "lmdb": "datasets/bigearthnet_lmdb.py",
+    "faiss": "utilities/neighbours/search.py",
+    "wandb": "utilities/runs/logger.py",
+    "matplotlib": "utilities/report/figures.py",
+    "vaex": "utilities/neighbours/statistics.py",
+    "lmdb": "datasets/bigearthnet/lmdb_patches.py",
     "rasterio": "utilities/geojson.py",
-    "openpyxl": "datasets/mlrsnet_labels.py",
+    "openpyxl": "datasets/mlrsnet/labels.py",
     "osgeo": None,
     "pretrainedmodels": None,
 }
+MOST_MODULES = 12  # in a folder, its __init__ aside
+
+
+def folders():
+    """Every package, dotted."""
+    return sorted(".".join(p.parent.relative_to(ROOT).parts) for top in TOPS for p in (ROOT / top).rglob("__init__.py"))
 
 
 def sources():
-    tops = [*FOLDERS, "utilities"]
-    files = [p for top in tops for p in sorted((ROOT / top).rglob("*.py"))]
+    files = [p for top in TOPS for p in sorted((ROOT / top).rglob("*.py"))]
     return files + sorted(ROOT.glob("*.py"))
 
 
@@ -54,45 +40,81 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            for alias in node.names:
+                whole = ROOT / node.module.replace(".", "/") / alias.name
+                is_module = whole.is_dir() or whole.with_suffix(".py").is_file()
+                yield f"{node.module}.{alias.name}" if is_module else node.module
 
 
-def floor(module):
-    top, _, rest = module.partition(".")
-    if rest == "__main__":  # `python -m datasets`
-        return "script"
-    if top == "utilities":
-        return "engine" if rest.split(".")[0] in ENGINE_FLOOR else "ground"
-    if top in FOLDERS:
-        return top
-    if top == "parameters":
-        return "parameters"
-    if top.startswith("train_") or top == "evaluate_model":
-        return "script"
-    return None
+def folder_of(module):
+    """The folder in which a module of ours lies, dotted; None for other people's, "" for the top level."""
+    if module.split(".")[0] in TOPS:
+        path = ROOT / module.replace(".", "/")
+        return module if path.is_dir() else module.rpartition(".")[0]
+    return "" if (ROOT / f"{module.split('.')[0]}.py").is_file() else None
 
 
-ALLOWED = {
-    "ground": {"ground"},
-    **{folder: {"ground", folder} for folder in FOLDERS},
-    "engine": {"ground", "engine"},
-    "parameters": {"ground", "engine", "parameters", *FOLDERS},
-    "script": {"ground", "engine", "parameters", *FOLDERS},
-}
+@cache
+def declared(folder):
+    """What the docstring of a folder's `__init__` says after "May import:": folders, and single modules."""
+    text = ast.get_docstring(ast.parse((ROOT / folder.replace(".", "/") / "__init__.py").read_text())) or ""
+    sentence = re.search(r"May import: ([^;]*?)\.(?:\s|$)", text, re.DOTALL)
+    if sentence is None:
+        return None
+    return set() if sentence[1].startswith("nothing") else set(re.split(r",\s+", sentence[1]))
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_downwards(path):
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    own = floor(module) or "ground"
-    if module == "utilities":
-        own = "ground"
-    for name in imports(path):
-        target = floor(name)
-        if target is None or name in ("utilities", *FOLDERS):
-            continue
-        assert target in ALLOWED[own], f"{module} ({own}) imports {name} ({target})"
+def importing(folder):
+    """(module, what it imports) of the files that lie right in a folder; `datasets/__main__.py` is a script."""
+    for path in sorted((ROOT / folder.replace(".", "/")).glob("*.py")):
+        if path.name != "__main__.py":
+            yield from ((path, name) for name in imports(path) if folder_of(name) is not None)
+
+
+@pytest.mark.parametrize("folder", folders())
+def test_a_folder_imports_what_its_docstring_says(folder):
+    allowed = declared(folder)
+    assert allowed is not None, f"{folder}/__init__.py does not say «May import: ...»"
+    for path, name in importing(folder):
+        target = folder_of(name)
+        fine = target == folder or target in allowed or name in allowed or (folder == target.rpartition(".")[0])
+        assert fine, f"{path.relative_to(ROOT)} imports {name}, which {folder}/__init__.py does not allow"
+
+
+@pytest.mark.parametrize("folder", folders())
+def test_nothing_is_declared_that_is_not_imported(folder):
+    used = {part for _, name in importing(folder) for part in (name, folder_of(name))}
+    assert declared(folder) <= used, f"{folder}/__init__.py allows what nobody imports: {declared(folder) - used}"
+
+
+def test_no_two_folders_import_each_other():
+    """Nor any more of them in a circle; a folder and its own sub-folders count as one."""
+    below = {f: {folder_of(n) for _, n in importing(f)} - {f} for f in folders()}
+    below = {f: {t for t in targets if not t.startswith(f"{f}.")} for f, targets in below.items()}
+    floors = 0
+    while below:
+        ground = {f for f, targets in below.items() if not targets & below.keys()}
+        assert ground, f"these import each other: { {f: sorted(t & below.keys()) for f, t in below.items()} }"
+        below = {f: targets for f, targets in below.items() if f not in ground}
+        floors += 1
+    assert floors > 3
+
+
+def test_folders_never_import_the_top_level():
+    for folder in folders():
+        for path, name in importing(folder):
+            assert folder_of(name) != "", f"{path} imports the script {name}"
+
+
+def test_scripts_never_import_each_other():
+    for path in sorted(ROOT.glob("*.py")):
+        assert [name for name in imports(path) if folder_of(name) == "" and name != "parameters"] == [], path
+
+
+@pytest.mark.parametrize("folder", folders())
+def test_a_folder_is_no_drawer(folder):
+    modules = [p for p in (ROOT / folder.replace(".", "/")).glob("*.py") if p.name != "__init__.py"]
+    assert len(modules) <= MOST_MODULES
 
 
 @pytest.mark.parametrize("package", sorted(HOMES))

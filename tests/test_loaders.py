@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from datasets.base import RetrievalDataset
-from datasets.images import read_rgb
-from datasets.loaders import Loader
-from datasets.rasters import read_band
-from datasets.transforms import Augmentation, DeviceTransform
-from utilities import distributed
+from datasets.batches.loaders import Loader
+from datasets.batches.transforms import Augmentation, DeviceTransform
+from datasets.files.geotiff import read_band
+from datasets.files.images import read_rgb
 from utilities.errors import DatasetError, RunFailure
+from utilities.parallel import distributed
 
 
 class Numbers(RetrievalDataset):

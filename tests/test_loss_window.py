@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from utilities import loss_window
 from utilities.errors import RunFailure
-from utilities.loss_window import GRADIENT_NORM, LossWindow
+from utilities.training import loss_window
+from utilities.training.loss_window import GRADIENT_NORM, LossWindow
 
 FOLDER = Path("run")
 

@@ -20,10 +20,12 @@ from train_bier import BIER
 from train_dac import DivideAndConquer
 from train_diva import HEADS, DiVA
 from train_sndl import SNDL
-from utilities import flags, optim, seeding
+from utilities import seeding
 from utilities.batch import Batch
 from utilities.errors import UserError
-from utilities.labels import PairRule
+from utilities.flags import flag as flags
+from utilities.tensors.labels import PairRule
+from utilities.training import optim
 
 ROOT = Path(__file__).parent.parent
 METHODS = {kind.name: kind for kind in (DiVA, DivideAndConquer, BIER, SNDL)}

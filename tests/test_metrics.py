@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from tests.oracles import metrics as twin
-from utilities import metrics
-from utilities.chance import drawn_knn_f1
 from utilities.errors import UserError
-from utilities.label_sets import PackedLabels, distinct, gallery_facts, ideal_gain
-from utilities.metrics import RELEVANCE_RULES, TOP_K_MEASURES, Metric, Relevance, expand_metrics, parse_metric
-from utilities.neighbours import search
-from utilities.scoring import score
+from utilities.measures import formulae as metrics
+from utilities.measures.chance import drawn_knn_f1
+from utilities.measures.formulae import RELEVANCE_RULES, TOP_K_MEASURES, Metric, Relevance, expand_metrics, parse_metric
+from utilities.measures.label_sets import PackedLabels, distinct, gallery_facts, ideal_gain
+from utilities.measures.scoring import score
+from utilities.neighbours.search import search
 
 RULES = [Relevance(rule) for rule in RELEVANCE_RULES] + [Relevance("jaccard", 1 / 3)]
 ALL = [Metric(name, k) for name in TOP_K_MEASURES for k in (1, 3, 8)]
@@ -113,8 +113,8 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, ranking = random_labels(50, 7, seed=1), orders(50, seed=3)[:, :8]
     arguments = {"metrics": ALL, "relevance": Relevance("share"), "query_rows": torch.arange(50)}
     whole = score(ranking, labels, labels, **arguments)  # type: ignore[arg-type]
-    monkeypatch.setattr("utilities.scoring._BLOCK_PAIRS", 1)
-    monkeypatch.setattr("utilities.label_sets._BLOCK_PAIRS", 1)
+    monkeypatch.setattr("utilities.measures.scoring._BLOCK_PAIRS", 1)
+    monkeypatch.setattr("utilities.measures.label_sets._BLOCK_PAIRS", 1)
     small = score(ranking, labels, labels, **arguments)  # type: ignore[arg-type]
     assert small.scores == pytest.approx(whole.scores, abs=1e-12)
     assert small.chance == pytest.approx(whole.chance, abs=1e-12)

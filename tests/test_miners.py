@@ -20,7 +20,7 @@ from batchminer.distance import distance_log_weights
 from tests.oracles import miners as oracle
 from utilities.batch import Triplets
 from utilities.errors import UserError
-from utilities.labels import PairRule
+from utilities.tensors.labels import PairRule
 
 RULE = PairRule("jaccard")
 CUTOFFS = {"lower_cutoff": 0.5, "upper_cutoff": 1.4}

@@ -20,11 +20,13 @@ import tifffile
 from PIL import Image
 
 import datasets.__main__ as program
-from datasets import DATASETS, mlrsnet_splits
+from datasets import DATASETS
 from datasets.base import label_fingerprint
-from datasets.label_csv import LabelTable, read_label_file, read_label_table
-from datasets.mlrsnet import MLRSNet, label_table
-from datasets.mlrsnet_labels import (
+from datasets.files.label_csv import LabelTable, read_label_file, read_label_table
+from datasets.files.split_lists import balanced_split, hashed_split, parse_proportions
+from datasets.mlrsnet import splits as mlrsnet_splits
+from datasets.mlrsnet.dataset import MLRSNet, label_table
+from datasets.mlrsnet.labels import (
     CATEGORY_LABELS,
     CLEAN,
     LABELS,
@@ -33,8 +35,7 @@ from datasets.mlrsnet_labels import (
     repair,
     repair_categories,
 )
-from datasets.mlrsnet_splits import PROPORTIONS
-from datasets.split_files import balanced_split, hashed_split, parse_proportions
+from datasets.mlrsnet.splits import PROPORTIONS
 from tests.miniatures import SHARED, csv_text, write_mlrsnet, write_photograph
 from utilities.errors import DatasetError, UserError
 

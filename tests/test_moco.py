@@ -17,8 +17,8 @@ from criteria import CRITERIA
 from criteria.memory import MemoryBank
 from criteria.moco import NO_IMAGE, FastMoCo, MomentumEncoder, shuffle, unshuffle
 from tests.oracles import losses
-from utilities.distances import log_inverse_density
 from utilities.errors import UserError
+from utilities.tensors.distances import log_inverse_density
 
 AUTHORS = {
     "temperature": 0.1,

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from utilities import neighbour_statistics as module
 from utilities.errors import UserError
-from utilities.neighbour_statistics import neighbour_statistics
-from utilities.neighbour_table import count_rows, read_batches, read_neighbours, write_neighbours
-from utilities.neighbours import Neighbours
+from utilities.neighbours import statistics as module
+from utilities.neighbours.search import Neighbours
+from utilities.neighbours.statistics import neighbour_statistics
+from utilities.neighbours.table import count_rows, read_batches, read_neighbours, write_neighbours
 
 NEEDS_VAEX = pytest.mark.skipif(importlib.util.find_spec("vaex") is None, reason="vaex is not installed")
 ENGINES = ["batches", pytest.param("vaex", marks=NEEDS_VAEX)]

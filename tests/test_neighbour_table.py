@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from utilities.errors import UserError
-from utilities.neighbour_table import read_neighbours, write_neighbours
-from utilities.neighbours import Neighbours
+from utilities.neighbours.search import Neighbours
+from utilities.neighbours.table import read_neighbours, write_neighbours
 
 
 @pytest.mark.parametrize("with_pyarrow", [True, False])
@@ -21,7 +21,7 @@ def test_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_pyarro
         pytest.importorskip("pyarrow")
     else:
         monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr("utilities.neighbour_table._BLOCK_PAIRS", 1)
+    monkeypatch.setattr("utilities.neighbours.table._BLOCK_PAIRS", 1)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / ("neighbours.npz" if with_pyarrow else "neighbours.parquet")).touch()  # of an earlier one
     queries = torch.tensor([[1, 1, 0], [0, 0, 0]]).bool()

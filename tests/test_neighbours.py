@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.oracles.metrics import nearest
-from utilities import neighbours
 from utilities.errors import UserError
-from utilities.exact import float32_error, on_grid, squared_distances, squared_lengths
-from utilities.neighbours import resolve_backend, search
+from utilities.neighbours import search as neighbours
+from utilities.neighbours.exact import float32_error, on_grid, squared_distances, squared_lengths
+from utilities.neighbours.search import resolve_backend, search
 
 CPU = torch.device("cpu")
 

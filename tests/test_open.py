@@ -6,8 +6,8 @@ import torch
 
 import parameters
 from datasets.base import RetrievalDataset
+from datasets.batches.transforms import Augmentation
 from datasets.open import open_loader
-from datasets.transforms import Augmentation
 
 CPU = torch.device("cpu")
 

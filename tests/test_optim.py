@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from utilities import optim
+from utilities.training import optim
 
 BASE = {"nb_epochs": 40, "tau": [10, 30], "gamma": 0.3, "weight_decay": 0.1, "momentum": 0.9}
 

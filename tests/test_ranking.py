@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.oracles import metrics as twin
-from utilities import ranked_codes
 from utilities.errors import UserError
-from utilities.evaluation import evaluate
-from utilities.metrics import RELEVANCE_RULES, WHOLE_MEASURES, Relevance
-from utilities.neighbours import search
-from utilities.ranking import whole_ranking_values
-from utilities.scoring import facts_for
+from utilities.measures import ranked_codes
+from utilities.measures.evaluation import evaluate
+from utilities.measures.formulae import RELEVANCE_RULES, WHOLE_MEASURES, Relevance
+from utilities.measures.ranking import whole_ranking_values
+from utilities.measures.scoring import facts_for
+from utilities.neighbours.search import search
 
 NAMES = list(WHOLE_MEASURES)
 RULES = [Relevance(rule) for rule in RELEVANCE_RULES]
@@ -156,7 +156,7 @@ def test_more_labels_than_a_key_holds() -> None:
 def test_progress_counts_every_query() -> None:
     seen: list[int] = []
     rows, carried, own = embeddings(30), labels(30), torch.arange(30)
-    from utilities.metrics import Metric
+    from utilities.measures.formulae import Metric
 
     metrics = [Metric("map", None)]
     facts = facts_for(carried, carried, own, metrics, Relevance())

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from datasets.bigearthnet_tables import BAND_SIDES
-from datasets.rasters import _decode_plain, decode_band, read_band
+from datasets.bigearthnet.nomenclature import BAND_SIDES
+from datasets.files.geotiff import _decode_plain, decode_band, read_band
 from tests.miniatures import SHARED
 from utilities.errors import DatasetError
 

@@ -1,7 +1,7 @@
 import pytest
 
 from utilities.errors import UserError
-from utilities.registry import Registry
+from utilities.flags.registry import Registry
 
 
 def registry():

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from tests.browser import browser, missing
-from utilities import report
-from utilities.embedding_map import embedding_map
 from utilities.errors import UserError
-from utilities.evaluation import Evaluation, evaluate
-from utilities.metrics import Relevance
-from utilities.neighbour_statistics import neighbour_statistics
-from utilities.neighbour_table import write_neighbours
-from utilities.report import Collection, write_report
-from utilities.summaries import Details, bootstrap_intervals, label_table
+from utilities.measures.evaluation import Evaluation, evaluate
+from utilities.measures.formulae import Relevance
+from utilities.measures.summaries import Details, bootstrap_intervals, label_table
+from utilities.neighbours.embedding_map import embedding_map
+from utilities.neighbours.statistics import neighbour_statistics
+from utilities.neighbours.table import write_neighbours
+from utilities.report import page as report
+from utilities.report.page import Collection, write_report
 
 NAMES = ["field", "</script><b>water", 'tres & "trees"']
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from utilities.density import distance_densities
-from utilities.evaluation import evaluate
-from utilities.metrics import Relevance
-from utilities.neighbour_table import read_neighbours
-from utilities.report import Collection
-from utilities.results import SHOWN_BY, write_results
+from utilities.measures.evaluation import evaluate
+from utilities.measures.formulae import Relevance
+from utilities.neighbours.density import distance_densities
+from utilities.neighbours.table import read_neighbours
+from utilities.report.page import Collection
+from utilities.report.results import SHOWN_BY, write_results
 
 METRICS = ("recall@1", "map@8", "map", "ndcg", "ndcg_jaccard@4", "knn_f1@3", SHOWN_BY)
 FILES = {

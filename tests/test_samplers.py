@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from datasets import samplers
-from datasets.samplers import ClassBalancedBatches, ShuffledBatches, _Queue, _rounds
+from datasets.batches import samplers
+from datasets.batches.samplers import ClassBalancedBatches, ShuffledBatches, _Queue, _rounds
 from utilities.errors import UserError
 
 

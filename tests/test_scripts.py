@@ -17,10 +17,10 @@ import torch
 import torchvision
 
 import parameters
-from datasets.synthetic import Demo
+from datasets.demo.dataset import Demo
 from tests.scripts import ROOT, TINY, assert_same_run, complete_records, kill_when, records, run, run_inside, state
-from utilities import engine
 from utilities.errors import main_guard
+from utilities.training import engine
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from tests.browser import browser, missing
-from utilities.search_example import Search, Shown, features, hit_rows, label_counts, text_table
-from utilities.search_picture import draw_search
-from utilities.search_results import write_search
+from utilities.search.example import Search, Shown, features, hit_rows, label_counts, text_table
+from utilities.search.picture import draw_search
+from utilities.search.results import write_search
 
 NAMES = ["field", "</script><b>water", 'trees & "bushes"', "Beaches, dunes, sands"]
 SQUARE = [[10.0, 50.0], [10.1, 50.0], [10.1, 50.1], [10.0, 50.1], [10.0, 50.0]]

@@ -17,12 +17,12 @@ from PIL import Image
 
 import evaluate_model
 import parameters
-from datasets.bigearthnet import BigEarthNet
-from datasets.synthetic import Demo
+from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.demo.dataset import Demo
 from tests.browser import browser, missing
 from tests.miniatures import SHARED
 from tests.scripts import run, run_inside
-from utilities.neighbour_table import read_neighbours
+from utilities.neighbours.table import read_neighbours
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are split 60/20/20")
 REAL_PATCH = SHARED / "BigEarthNet" / "S2B_MSIL2A_20170924T93020_69_24"

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from utilities.summaries import bootstrap_intervals, label_table
+from utilities.measures.summaries import bootstrap_intervals, label_table
 
 
 def test_interval_is_that_of_the_mean() -> None:
@@ -48,7 +48,7 @@ def test_interval_depends_on_the_seed_only() -> None:
 def test_blocks_of_draws_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.rand(50).double()
     whole = bootstrap_intervals({"a": values}, seed=3)
-    monkeypatch.setattr("utilities.summaries._BLOCK_LABELS", 1)
+    monkeypatch.setattr("utilities.measures.summaries._BLOCK_LABELS", 1)
     assert bootstrap_intervals({"a": values}, seed=3)["a"] == pytest.approx(whole["a"], abs=1e-12)
 
 

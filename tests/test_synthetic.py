@@ -13,18 +13,19 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from datasets import synthetic
-from datasets.bigearthnet import BigEarthNet
-from datasets.bigearthnet_tables import LABELS_43
-from datasets.demo import CATEGORIES, LABELS, geotiff, landscapes, paint, visible_labels
-from datasets.demo.canvas import SUPERSAMPLING, Canvas
-from datasets.demo.materials import MATERIALS
-from datasets.demo.spectra import BANDS, COVER_NAMES, COVERS
-from datasets.generated import generated_folder
-from datasets.mlrsnet_labels import CATEGORY_LABELS, read_workbook
-from datasets.mlrsnet_labels import LABELS as MLRSNET_LABELS
-from datasets.synthetic import Demo, write_mlrsnet_layout
-from datasets.synthetic_sentinel import ACQUISITIONS, write_bigearthnet_layout
+from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.bigearthnet.nomenclature import LABELS_43
+from datasets.demo import dataset as synthetic
+from datasets.demo.dataset import Demo, write_mlrsnet_layout
+from datasets.demo.painting import CATEGORIES, LABELS, paint, visible_labels
+from datasets.demo.painting.canvas import SUPERSAMPLING, Canvas
+from datasets.demo.painting.materials import MATERIALS
+from datasets.files.generated import generated_folder
+from datasets.mlrsnet.labels import CATEGORY_LABELS, read_workbook
+from datasets.mlrsnet.labels import LABELS as MLRSNET_LABELS
+from tests.sentinel import geotiff, landscapes
+from tests.sentinel.patches import ACQUISITIONS, write_bigearthnet_layout
+from tests.sentinel.spectra import BANDS, COVER_NAMES, COVERS
 from utilities.errors import DatasetError, UserError
 from utilities.seeding import derive
 

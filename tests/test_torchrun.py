@@ -12,8 +12,8 @@ import torch
 
 import parameters
 from tests.scripts import ROOT, TINY, records, run_inside, run_ranks, state
-from utilities import distributed
 from utilities.errors import UserError
+from utilities.parallel import distributed
 
 TWO = (*TINY, "--batch_size", 8, "--nb_epochs", 1, "--demo_images_per_category", 4)
 EVALUATION = ("--dataset_type", "val", "--eval_batch_size", 5, "--num_workers", 0)  # batches that do not come out even

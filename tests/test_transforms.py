@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import parameters
+from datasets.batches.transforms import DRAWS, Augmentation, DeviceTransform, assemble, draw, jittered, mirrored
 from datasets.open import open_data
-from datasets.transforms import DRAWS, Augmentation, DeviceTransform, assemble, draw, jittered, mirrored
 from tests.miniatures import write_bigearthnet, write_mlrsnet
 
 

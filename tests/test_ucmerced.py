@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import DATASETS, ucmerced
-from datasets.label_csv import read_label_file
-from datasets.split_files import hashed_split, names_fingerprint, read_stored_split, write_stored_split
-from datasets.ucmerced import LABELS, STORED_SPLITS, UCMerced
+from datasets import DATASETS
+from datasets.files.label_csv import read_label_file
+from datasets.files.split_lists import hashed_split, names_fingerprint, read_stored_split, write_stored_split
+from datasets.ucmerced import dataset as ucmerced
+from datasets.ucmerced.dataset import LABELS, STORED_SPLITS, UCMerced
 from tests.miniatures import SHARED, write_photograph, write_ucmerced
 from utilities.errors import DatasetError
 

@@ -11,7 +11,7 @@ import pytest
 from tests.scripts import records, run
 from tests.test_scripts import TINY
 from tests.wandb_file import read
-from utilities.logger import scrub_key
+from utilities.runs.logger import scrub_key
 
 pytest.importorskip("wandb")
 KEY = "0123456789abcdef0123456789abcdef01234567"

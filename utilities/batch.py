@@ -15,7 +15,7 @@ IndexBatches = Sequence[np.ndarray] | np.ndarray  # an epoch: rows of the split,
 class Batch(NamedTuple):
     """Images of one step with their labels.
 
-    images       (B, C, H, W) uint8 / uint16 as stored, float32 once `datasets.transforms` has run;
+    images       (B, C, H, W) uint8 / uint16 as stored, float32 once `datasets.batches.transforms` has run;
                  Sentinel-2 patches travel as (B, P) uint16, every band at its own resolution.
     labels       (B, L) bool, multi-hot.
     indices      (B,) int64, row in the split: memory banks, clusters, gathering over ranks.

@@ -33,17 +33,17 @@ import torch
 import parameters
 from architectures.embedding import EmbeddingNetwork
 from datasets.base import RetrievalDataset
-from datasets.loaders import Loader
+from datasets.batches.loaders import Loader
 from datasets.open import open_data, open_loader
 from tests.benchmarks.evaluator import mlrsnet_labels
 from tests.benchmarks.step import fake_split, trainer_of
 from tests.benchmarks.timing import arguments, default_device, paired, ratio, show
 from train_baseline import Baseline
-from utilities import precision
-from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
-from utilities.engine import Trainer
-from utilities.neighbours import faiss_module
+from utilities.neighbours.search import faiss_module
+from utilities.training import precision
+from utilities.training.allocator import keep_freed_memory
+from utilities.training.engine import Trainer
 
 DEVICE = default_device()
 ROOT = Path(__file__).resolve().parents[2]

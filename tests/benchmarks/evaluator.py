@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.mlrsnet import label_table
+from datasets.mlrsnet.dataset import label_table
 from tests.benchmarks.timing import machine, paired, ratio, show
-from utilities.allocator import keep_freed_memory
-from utilities.exact import full_float32
-from utilities.metrics import Metric, Relevance, expand_metrics
-from utilities.neighbours import faiss_module, search
-from utilities.ranking import whole_ranking_values
-from utilities.scoring import facts_for, score, top_k_values
+from utilities.measures.formulae import Metric, Relevance, expand_metrics
+from utilities.measures.ranking import whole_ranking_values
+from utilities.measures.scoring import facts_for, score, top_k_values
+from utilities.neighbours.exact import full_float32
+from utilities.neighbours.search import faiss_module, search
+from utilities.training.allocator import keep_freed_memory
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "MLRSNet"
 KS = (1, 2, 4, 8)

@@ -3,11 +3,12 @@
     python -m tests.benchmarks.loader [--images 1200] [--patches 200] [--rounds 7] [--json FILE] [--folder DIR]
 
 The original way is re-written here. Feeding: every image a file of float32 that `numpy.fromfile` reads whole,
-standardised on its own in numpy, collated by stacking; the array's way is what `datasets.cache` hands to the loader,
-stored integers, whose crop and normalisation are the device's. MLRSNet's images are stored at 256 pixels in the array
-and at 224 in the files (the original stores what it feeds). Preparing: rasterio band by band, and unpacking before it.
-Labels: one `json.load` a patch, timed on --patches and scaled to 590,326. Everything runs in one process, from the page
-cache, both ways in turn; ratios are medians over rounds. Generated pixels; decoding does not depend on their values.
+standardised on its own in numpy, collated by stacking; the array's way is what `datasets.prepared.array` hands to the
+loader, stored integers, whose crop and normalisation are the device's. MLRSNet's images are stored at 256 pixels in
+the array and at 224 in the files (the original stores what it feeds). Preparing: rasterio band by band, and unpacking
+before it. Labels: one `json.load` a patch, timed on --patches and scaled to 590,326. Everything runs in one process,
+from the page cache, both ways in turn; ratios are medians over rounds. Generated pixels; decoding does not depend on
+their values.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets.archive_writer import prepare_archive
 from datasets.base import SPLITS, RetrievalDataset
-from datasets.bigearthnet import BigEarthNet
-from datasets.bigearthnet_archive import BigEarthNetArchive
-from datasets.bigearthnet_index import PatchTable, keep_table
-from datasets.bigearthnet_tables import BAND_SIDES, LABELS_43
-from datasets.cache import open_cache
-from datasets.cache_writer import prepare
-from datasets.synthetic_sentinel import write_bigearthnet_layout
+from datasets.bigearthnet.archive import BigEarthNetArchive
+from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.bigearthnet.labels_v1 import PatchTable, keep_table
+from datasets.bigearthnet.nomenclature import BAND_SIDES, LABELS_43
+from datasets.prepared.array import open_cache
+from datasets.prepared.from_archive import prepare_archive
+from datasets.prepared.from_files import prepare
 from tests.benchmarks.timing import arguments, paired, ratio, show
+from tests.sentinel.patches import write_bigearthnet_layout
 
 BATCH = 120
 PATCHES = 590_326  # of BigEarthNet

@@ -30,8 +30,8 @@ from pytorch_metric_learning import miners as pml
 from torch.nn.functional import normalize, one_hot
 
 from batchminer import MINERS
-from utilities.labels import PairRule
 from utilities.seeding import generator
+from utilities.tensors.labels import PairRule
 
 DIM = 512
 TURN = 5  # calls: the first of them finds the caches full of the other side's arrays

@@ -28,9 +28,10 @@ import torch.multiprocessing as mp
 
 from tests.benchmarks.step import METHODS, fake_split, trainer_of
 from tests.benchmarks.timing import arguments, default_device, ratio, show
-from utilities import distributed, precision
-from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
+from utilities.parallel import distributed
+from utilities.training import precision
+from utilities.training.allocator import keep_freed_memory
 
 BATCH_NORM = {"live": "no", "fixed": "yes"}
 

@@ -34,11 +34,11 @@ from train_bier import BIER
 from train_dac import DivideAndConquer
 from train_diva import DiVA
 from train_sndl import SNDL
-from utilities import optim, precision
-from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
-from utilities.engine import Trainer
-from utilities.method import Method
+from utilities.training import optim, precision
+from utilities.training.allocator import keep_freed_memory
+from utilities.training.engine import Trainer
+from utilities.training.method import Method
 
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (Baseline, DiVA, DivideAndConquer, BIER, SNDL)}
 

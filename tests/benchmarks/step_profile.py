@@ -17,9 +17,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from tests.benchmarks.step import METHODS, fake_split, trainer_of
 from tests.benchmarks.timing import arguments, default_device, show
-from utilities import precision
-from utilities.allocator import keep_freed_memory
 from utilities.batch import Batch
+from utilities.training import precision
+from utilities.training.allocator import keep_freed_memory
 
 # kind -> parts of operator names, the first kind that fits
 KINDS = {

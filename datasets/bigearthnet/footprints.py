@@ -1,0 +1,64 @@
+"""Where a BigEarthNet patch lies on the ground."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.base import RetrievalDataset
+from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.examples import PatchFolder
+from utilities.errors import DatasetError, UserError
+from utilities.geojson import Footprint, Ring, raster_footprint, rasterio_module, ring
+
+
+def patch_footprint(folder: Path) -> Footprint:
+    """From the patch's JSON (version 1), else from the tags of its first GeoTIFF (version 2).
+
+    Raises DatasetError naming the file where neither says.
+    """
+    metadata = next(iter(sorted(folder.glob("[!.]*_labels_metadata.json"))), None)
+    if metadata is not None:
+        return _from_json(metadata)
+    raster = next(iter(sorted(folder.glob("[!.]*_B*.tif"))), None)
+    if raster is None:
+        raise DatasetError(f"{folder} holds neither *_labels_metadata.json nor *_B*.tif: nothing says where it lies")
+    return raster_footprint(raster)
+
+
+def _from_json(path: Path) -> Footprint:
+    """`coordinates` are the upper left (ulx, uly) and lower right (lrx, lry) corner in metres of `projection`."""
+    try:
+        content = json.loads(path.read_text())
+        corners = content["coordinates"]
+        return Footprint(
+            str(content["projection"]),
+            west=float(corners["ulx"]),
+            south=float(corners["lry"]),
+            east=float(corners["lrx"]),
+            north=float(corners["uly"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path} does not say where the patch lies: {type(error).__name__} {error}") from error
+
+
+def outlines(dataset: RetrievalDataset, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
+    """Outlines of images on the ground, None where a place is not known, and notes on why one is not.
+
+    Only BigEarthNet has places. Without rasterio none is known, which a note says with what to install.
+    """
+    nowhere: list[Ring | None] = [None for _ in rows]
+    if not isinstance(dataset, BigEarthNet | PatchFolder):
+        return nowhere, []
+    try:
+        rasterio_module()
+    except UserError as error:
+        return nowhere, [f"no hits.geojson: {error}"]
+    found, unknown = nowhere, []
+    for place, row in enumerate(rows):
+        try:
+            found[place] = ring(patch_footprint(dataset.path(row)))
+        except DatasetError as error:
+            unknown.append(str(error))
+    return found, [f"the places of {len(unknown)} of {len(rows)} images are not known: {unknown[0]}"] if unknown else []

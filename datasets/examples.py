@@ -1,0 +1,215 @@
+"""Images from anywhere that are searched for like images of a data set.
+
+An example is a file (photographs), the folder of a Sentinel-2 patch, or the name of an image of the data set. It is
+read as the data set reads its own images, so that it passes through the same network in the same way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.base import RetrievalDataset
+from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.bigearthnet.nomenclature import BAND_SETS, BAND_SIDES
+from datasets.files.geotiff import read_band, stretched
+from datasets.files.images import SUFFIXES, read_rgb
+from utilities.errors import DatasetError, UserError
+
+
+class Example(NamedTuple):
+    """What is searched for: an image of the data set, or one from elsewhere.
+
+    name     as the data set spells it, else of the file or folder
+    path     the file or the folder of a patch from elsewhere; None for an image of the data set
+    dataset  the split that holds it, in `row`; None for an image from elsewhere
+    """
+
+    name: str
+    path: Path | None
+    dataset: RetrievalDataset | None
+    row: int
+
+    @property
+    def stem(self) -> str:
+        """The name without a photograph's suffix."""
+        return _stem(self.name)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """(L,) bool, None where they are not known."""
+        return None if self.dataset is None else self.dataset.labels[self.row]
+
+
+def find_example(given: str, searched: RetrievalDataset, others: Callable[[], Iterable[RetrievalDataset]]) -> Example:
+    """The example that `given`, a path or a name, stands for.
+
+    searched is the split in which to search; others opens the further splits, which are asked only where an image
+    of the data set is not in it. Raises UserError for what is not there and for images of the wrong kind.
+    """
+    path = Path(given)
+    _check_name(path)
+    if os.path.exists(given):  # unlike Path.exists, False also for what can be no path
+        _check_kind(path, searched)
+        inside = path.resolve().is_relative_to(searched.source_path.resolve())
+        for split in (searched, *(others() if inside and _row_of_path(path, searched) is None else ())):
+            if (row := _row_of_path(path, split)) is not None:
+                return Example(str(split.names[row]), None, split, row)
+        return Example(path.resolve().name if path.is_dir() else path.stem, path, None, 0)
+    for open_splits in (lambda: [searched], others):
+        for split in open_splits():
+            if (row := _row_of_name(given, split)) is not None:
+                return Example(str(split.names[row]), None, split, row)
+    raise UserError(
+        f"--query {given}: there is no such file or folder, and no image of this name in {searched.source_path}; "
+        f"give {_wanted(searched)}, or a name such as {searched.names[0]}"
+    )
+
+
+class Examples(RetrievalDataset):
+    """The examples as rows of a data set whose images are those of `like`.
+
+    sources   where each is read from: a data set, and the row there
+    """
+
+    def __init__(self, examples: Sequence[Example], like: RetrievalDataset) -> None:
+        RetrievalDataset.__init__(self, source_path=like.source_path, split=like.split)
+        _take_over(self, like, [example.name for example in examples])
+        self.sources: list[tuple[RetrievalDataset, int]] = []
+        for example in examples:
+            if example.dataset is not None:
+                self.sources.append((example.dataset, example.row))
+            elif example.path is not None:
+                self.sources.append((_open_file(example.path, like), 0))
+
+    def path(self, row: int) -> Path:
+        dataset, own = self.sources[row]
+        return dataset.path(own)
+
+    def read(self, row: int) -> np.ndarray:
+        dataset, own = self.sources[row]
+        return dataset.read(own)
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        dataset, own = self.sources[row]
+        return dataset.thumbnail(own, side)
+
+
+class PhotographFile(RetrievalDataset):
+    """One file of any size and mode that `read_rgb` takes, as 8-bit RGB of the side that `like` stores."""
+
+    def __init__(self, path: Path, like: RetrievalDataset) -> None:
+        super().__init__(source_path=like.source_path, split=like.split)
+        _take_over(self, like, [path.stem])
+        self._path = path
+
+    def path(self, row: int) -> Path:
+        return self._path
+
+    def read(self, row: int) -> np.ndarray:
+        return read_rgb(self._path, self.band_sides[0]).transpose(2, 0, 1)
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        return read_rgb(self._path, side)
+
+
+class PatchFolder(RetrievalDataset):
+    """A folder with the bands `<patch>_B01.tif ...` of one Sentinel-2 patch, whatever the folder is called."""
+
+    def __init__(self, path: Path, like: RetrievalDataset) -> None:
+        super().__init__(source_path=like.source_path, split=like.split)
+        _take_over(self, like, [path.name])
+        self._path = path
+        self._stem = path / _patch_name(path, like.bands)
+
+    def path(self, row: int) -> Path:
+        return self._path
+
+    def read(self, row: int) -> np.ndarray:
+        return np.concatenate([band.ravel() for band in self._read_bands(self.bands)]).reshape(self.item_shape)
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        visible = all(Path(f"{self._stem}_{band}.tif").is_file() for band in BAND_SETS["rgb"])
+        return stretched(self._read_bands(BAND_SETS["rgb"] if visible else self.bands[:1] * 3), side)
+
+    def _read_bands(self, bands: Sequence[str]) -> list[np.ndarray]:
+        return [read_band(f"{self._stem}_{band}.tif", BAND_SIDES[band]) for band in bands]
+
+
+def _open_file(path: Path, like: RetrievalDataset) -> RetrievalDataset:
+    return PatchFolder(path, like) if isinstance(like, BigEarthNet) else PhotographFile(path, like)
+
+
+def _take_over(queries: RetrievalDataset, like: RetrievalDataset, names: Sequence[str]) -> None:
+    """What the pixels of `like` are, and rows of these names without labels."""
+    queries.bands, queries.band_sides = like.bands, like.band_sides
+    queries.mean, queries.std, queries.dtype = like.mean, like.std, like.dtype
+    queries.label_names = like.label_names
+    queries.names = np.asarray(names)
+    queries.labels = np.zeros((len(names), len(like.label_names)), bool)
+
+
+def _patch_name(folder: Path, bands: Sequence[str]) -> str:
+    """What stands before `_<band>.tif`; DatasetError unless the folder holds one patch."""
+    names = sorted(file.name.removesuffix(f"_{bands[0]}.tif") for file in folder.glob(f"[!.]*_{bands[0]}.tif"))
+    if len(names) != 1:
+        found = f"{len(names)} patches ({', '.join(names[:3])}, ...)" if names else f"no *_{bands[0]}.tif"
+        raise DatasetError(
+            f"{folder} holds {found}; give the folder of one patch, with a file <patch>_<band>.tif a band"
+        )
+    return names[0]
+
+
+def _check_name(path: Path) -> None:
+    """Results are named after the query, and pages and pictures hold text only."""
+    name = os.fsencode(path.resolve().name if os.path.isdir(path) else path.name)
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise UserError(f"--query {readable}: the name is not UTF-8; give a copy with another name") from None
+
+
+def _check_kind(path: Path, searched: RetrievalDataset) -> None:
+    sentinel = isinstance(searched, BigEarthNet)
+    if sentinel != path.is_dir():
+        what = "a folder" if path.is_dir() else "a single file"
+        raise UserError(f"--query {path} is {what}, but this run reads {_reads(searched)}; give {_wanted(searched)}")
+
+
+def _reads(searched: RetrievalDataset) -> str:
+    if isinstance(searched, BigEarthNet):
+        return f"{len(searched.bands)} Sentinel-2 bands ({' '.join(searched.bands)})"
+    return "RGB photographs"
+
+
+def _wanted(searched: RetrievalDataset) -> str:
+    if isinstance(searched, BigEarthNet):
+        return "the folder of a patch, with a file <patch>_<band>.tif a band"
+    return f"an image ({', '.join(suffix[1:] for suffix in SUFFIXES)})"
+
+
+def _row_of_path(path: Path, split: RetrievalDataset) -> int | None:
+    """Row of the image that lies there: by name first, then by being the same file."""
+    named = np.flatnonzero(np.isin(split.names, [path.resolve().name, path.resolve().stem]))
+    return next((row for row in named.tolist() if _same_file(path, split.path(row))), None)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
+
+
+def _row_of_name(name: str, split: RetrievalDataset) -> int | None:
+    """Row of the image of this name; a suffix of photographs may be there or not."""
+    spelled = [name, _stem(name), *(_stem(name) + suffix for suffix in SUFFIXES)]
+    rows = np.flatnonzero(np.isin(split.names, spelled)).tolist()
+    return rows[0] if rows else None
+
+
+def _stem(name: str) -> str:
+    suffix = Path(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name

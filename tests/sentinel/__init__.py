@@ -1,0 +1,1 @@
+"""Generated Sentinel-2 patches in BigEarthNet's layout, for tests and benchmarks."""

@@ -1,0 +1,105 @@
+"""Flags that do nothing beside the others: noted where they were given, as somebody expects something of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from utilities.flags.flag import spelled
+from utilities.flags.registry import Registry
+
+OF_DATASET = {"demo_": "Demo", "mlrsnet_": "MLRSNet", "ben_": "BigEarthNet"}
+
+
+def in_training(
+    settings: Mapping[str, Any], *, miners: Registry[Any], criteria: Registry[Any], unmined: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """(flag, where): flags that reach nothing in a run with these settings, and what makes them so.
+
+    unmined: the losses of --baseline_loss that take all pairs of a batch instead of triplets.
+    """
+    for prefix, dataset in OF_DATASET.items():
+        if settings["dataset"] != dataset:
+            yield from _each([name for name in settings if name.startswith(prefix)], settings, "dataset")
+    if settings["dataset"] == "BigEarthNet":
+        yield from _each(["color_jitter"], settings, "dataset")
+    if settings["small_epochs"] == 0:
+        yield from _each(["small_image_size"], settings, "small_epochs")
+    if settings["optim"] != "sgd":
+        yield from _each(["momentum"], settings, "optim")
+    if settings["scheduler"] != "step":
+        yield from _each(["tau", "gamma"], settings, "scheduler")
+    if settings["relevance"] != "jaccard":
+        yield from _each(["relevance_threshold"], settings, "relevance")
+    if settings.get("label_relation", "jaccard") != "jaccard":
+        yield from _each(["positive_threshold", "negative_threshold"], settings, "label_relation")
+    if settings["method"] == "baseline":
+        yield from _of_baseline(settings, criteria, unmined)
+    if settings["method"] == "bier":
+        yield from _of_bier(settings)
+    if settings["method"] == "sndl":
+        yield "num_samples_per_class", "in SNDL, which shuffles plainly"
+    choosers = [name for name in settings if name.endswith("_miner")]
+    used = [settings[name] for name in choosers] + ["intra_random"] * (settings["method"] == "diva")
+    for flag in _of_others(miners, used):
+        yield from _each([flag], settings, *choosers)
+
+
+def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """As `in_training`, of evaluate_model.py."""
+    if values["query"]:
+        yield from ((name, "with --query") for name in ("is_plot_dist", "map_method", "eval_metric", "comparison_path"))
+    else:
+        yield "top", "without --query"
+        if len(values["load_from_checkpoint"]) == 1:
+            yield "comparison_path", "with one run"
+    if values["is_evaluate_initial"]:
+        yield "checkpoint", "with --is_evaluate_initial"
+    if values["relevance"] != "jaccard":
+        yield "relevance_threshold", f"with --relevance {values['relevance']}"
+
+
+def note(given: Container[str], idle: Iterable[tuple[str, str]]) -> None:
+    """Say once which of the flags that were given do nothing. idle: (flag, where)."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        return
+    named: dict[str, list[str]] = {}
+    for flag, where in dict(idle).items():
+        if flag in given:
+            named.setdefault(where, []).append(f"--{flag}")
+    for where, flags in named.items():
+        print(f"note: {', '.join(flags)} without effect {where}", flush=True)
+
+
+def _of_baseline(
+    settings: Mapping[str, Any], criteria: Registry[Any], unmined: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    if settings["baseline_batches"] == "shuffled":
+        yield from _each(["num_samples_per_class"], settings, "baseline_batches")
+    yield from _each(_of_others(criteria, [settings["baseline_loss"]]), settings, "baseline_loss")
+    if settings["baseline_loss"] != "margin":
+        yield from _each(["criterion_lr"], settings, "baseline_loss")
+    if settings["baseline_loss"] in unmined:
+        mining = ["baseline_batch_miner", "label_relation", "positive_threshold", "negative_threshold"]
+        yield from _each(mining, settings, "baseline_loss")
+
+
+def _of_bier(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if settings["bier_boosting"] != "additive":
+        yield from _each(["bier_shrinkage"], settings, "bier_boosting")
+    if settings["bier_prefit_steps"] == 0:
+        yield from _each(["bier_prefit_lr"], settings, "bier_prefit_steps")
+    if settings["bier_sizes"]:
+        yield from _each(["bier_groups"], settings, "bier_sizes")
+
+
+def _of_others(registry: Registry[Any], used: Sequence[str]) -> list[str]:
+    """Flags that feed classes of the registry, but none of those that are used."""
+    feeding = {flag for name in used for flag in registry.flags(name, set())}
+    return sorted({flag for name in registry for flag in registry.flags(name, set())} - feeding)
+
+
+def _each(flags: Iterable[str], settings: Mapping[str, Any], *causes: str) -> Iterator[tuple[str, str]]:
+    where = "with " + " ".join(f"--{name} {spelled(settings[name])}" for name in causes)
+    return ((flag, where) for flag in flags)

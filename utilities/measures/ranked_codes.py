@@ -1,0 +1,172 @@
+"""Rankings of a gallery as codes of gain: one sort of each row, without indices.
+
+The exact squared distance (`utilities.neighbours.exact`) is a whole number in units of 2**-48 and below 2**51. 2**52
+more is a float64 whose last 52 bits are that number; what an image contributes, its level of gain and whether it is
+relevant, has room beside them in an int64. One sort of these keys yields the ranked codes. Images at exactly the same
+distance but with different codes must be in the order of their indices; rows that may have such ties are sorted
+again, stably.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utilities.errors import UserError
+from utilities.measures.formulae import Relevance
+from utilities.measures.label_sets import distinct
+from utilities.neighbours.exact import STEPS, on_grid, squared_lengths
+from utilities.tensors.labels import overlap
+
+_BITS = 12  # of a code: what a float64 has before its last 52
+_MOST_LEVELS = 2 ** (_BITS - 1)  # of gain, beside one bit for relevance
+_ABOVE = 2.0**52
+_SELF = torch.iinfo(torch.int64).max  # sorts last, and is given no gain
+_CACHED_PAIRS = 2**17  # keys sorted at a time on a CPU: 1 MB, what a core's cache holds
+
+
+class Levels:
+    """The gains that an image can yield, as small numbers that a key has room for: 0 is no gain.
+
+    The number of shared labels is its own level; with Jaccard similarities asked for, a level is a pair of a
+    number of shared labels and one of labels of either image. gains: kind -> (V,) float64, the gain of each level.
+    """
+
+    def __init__(self, of_query: Tensor, of_image: Tensor, width: int, kinds: set[str]) -> None:
+        """Sizes of the label sets of queries and gallery, out of `width` labels."""
+        device = of_query.device
+        self.place: Tensor | None = None
+        self.gains = {"shared": torch.arange(width + 1, device=device).double()}
+        if "jaccard" in kinds:
+            queries, images = int(of_query.max()) if len(of_query) else 0, int(of_image.max())
+            either = min(width, queries + images)
+            shared = torch.arange(min(queries, images) + 1, device=device)[:, None]
+            union = torch.arange(either + 1, device=device)
+            possible = (shared > 0) & (shared <= union) & (shared + union <= queries + images)
+            self.place = possible.flatten().cumsum(0).view(possible.shape) * possible
+            pairs = possible.nonzero()
+            none = torch.zeros(1, dtype=torch.float64, device=device)
+            self.gains = {
+                "shared": torch.cat([none, pairs[:, 0].double()]),
+                "jaccard": torch.cat([none, pairs[:, 0].double() / pairs[:, 1]]),
+            }
+        if len(self) > _MOST_LEVELS:
+            what = f"labels, {width} are given"
+            if self.place is not None:
+                what = (
+                    f"numbers of shared labels and of labels of either image, {len(self) - 1} are given; leave out the "
+                )
+                what += "measures with _jaccard"
+            raise UserError(f"measures of the whole ranking take up to {_MOST_LEVELS - 1} {what}")
+
+    def __len__(self) -> int:
+        return len(self.gains["shared"])
+
+    def of(self, shared: Tensor, of_query: Tensor, of_image: Tensor) -> Tensor:
+        """Level of each pair, int64."""
+        return shared if self.place is None else self.place[shared, of_query + of_image - shared]
+
+
+class Ranker:
+    """Sorts a gallery for blocks of queries. A code is twice the level of gain, plus 1 if relevant."""
+
+    def __init__(self, gallery: Tensor, gallery_labels: Tensor, relevance: Relevance, levels: Levels) -> None:
+        self.relevance, self.levels = relevance, levels
+        grid = on_grid(gallery, "gallery embeddings")
+        self.right = _beside(grid, squared_lengths(grid), torch.ones(len(grid), device=grid.device))
+        sets = distinct(gallery_labels)
+        self.sets, self.set_of_image = sets.sets.to(gallery.device), sets.of_image.to(gallery.device)
+        self.sizes = self.sets.sum(1)
+        self.room = torch.empty(0, dtype=torch.float64, device=gallery.device)
+
+    def ranked_codes(self, queries: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+        """Codes of the gallery by (distance, index), (b, N) int64; the query's own image comes last, as 0.
+
+        queries (b, D) on the grid, labels (b, L), own (b,) int64 rows of the gallery or -1. The next call overwrites
+        what this one returned.
+        """
+        shared = overlap(labels, self.sets).long()
+        of_query = labels.sum(1, keepdim=True)
+        relevant = self.relevance(shared, of_query, self.sizes)
+        of_sets = (2 * self.levels.of(shared, of_query, self.sizes) + relevant).short()
+        size = len(queries) * len(self.right)
+        if len(self.room) < size:  # kept: the pages of a new array would cost as much as the product
+            self.room = torch.empty(size, dtype=torch.float64, device=queries.device)
+        distances = self._distances(queries, self.room[:size].view(len(queries), -1))
+        sort = _sort_on_cpu if distances.device.type == "cpu" else _sort
+        ranked, tied = sort(distances.view(torch.int64), of_sets, self.set_of_image, own)
+        ranked[own >= 0, -1] = 0
+        if len(tied):
+            ranked[tied] = self._sort_again(queries[tied], of_sets[tied], own[tied])
+        return ranked
+
+    def _distances(self, queries: Tensor, out: Tensor | None = None) -> Tensor:
+        """2**52 + squared distances in units of 2**-48, (b, D) rows on the grid -> (b, N) float64, in `out` if given.
+
+        One product of (-2 q, 1, 2**52 + |q|^2) and (g, |g|^2, 1): every partial sum is a whole number below 2**53.
+        """
+        ones = torch.ones(len(queries), device=queries.device)
+        left = _beside(-2 * queries, ones, squared_lengths(queries)).mul_(STEPS * STEPS)
+        left[:, -1] += _ABOVE
+        return torch.mm(left, self.right.T, out=out)
+
+    def _sort_again(self, queries: Tensor, of_sets: Tensor, own: Tensor) -> Tensor:
+        """As `ranked_codes`, by a stable sort of the distances."""
+        squared = self._distances(queries)
+        codes = of_sets[:, self.set_of_image]
+        inside = (own >= 0).nonzero().flatten()
+        squared[inside, own[inside]] = torch.inf
+        codes[inside, own[inside]] = 0
+        return codes.gather(1, squared.sort(dim=1, stable=True).indices).long()
+
+
+def _sort(keys: Tensor, of_sets: Tensor, set_of_image: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorts every row by (distance, code): ranked codes (b, N) int64, and the rows that may have ties (t,).
+
+    keys (b, N) int64: float64 of 2**52 + squared distance; overwritten. of_sets (b, U) int16 codes of the label
+    sets, set_of_image (N,), own (b,).
+    """
+    keys = keys.bitwise_left_shift_(_BITS).add_(of_sets[:, set_of_image])
+    inside = (own >= 0).nonzero().flatten()
+    keys[inside, own[inside]] = _SELF
+    ranked = keys.sort(dim=1).values
+    # Two such keys differ by 1 to 2**_BITS - 1; so do some at distances next to each other, where nothing changes.
+    steps = (ranked[:, 1:] - ranked[:, :-1]).sub_(1)
+    tied = (steps.bitwise_right_shift_(_BITS) == 0).any(1).nonzero().flatten()
+    return ranked.bitwise_and_(2**_BITS - 1), tied
+
+
+def _sort_on_cpu(keys: Tensor, of_sets: Tensor, set_of_image: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """`_sort` in place by numpy, whose sort without indices is the faster one, a few rows at a time on each core."""
+    few = max(1, _CACHED_PAIRS // keys.shape[1])
+    sets, tied = set_of_image.numpy(), np.empty(len(keys), dtype=bool)
+
+    def work(start: int) -> None:
+        part = slice(start, start + few)
+        rows, of_image = keys[part].numpy(), own[part].numpy()
+        rows <<= _BITS
+        rows += of_sets[part].numpy().take(sets, axis=1, mode="clip")
+        inside = np.flatnonzero(of_image >= 0)
+        rows[inside, of_image[inside]] = _SELF
+        rows.sort(axis=1)
+        steps = (rows[:, 1:] - rows[:, :-1]).view(np.uint64)
+        steps -= np.uint64(1)  # of equal keys: the largest number there is
+        tied[part] = steps.min(axis=1, initial=_SELF) < 2**_BITS - 1
+        rows &= 2**_BITS - 1
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(work, range(0, len(keys), few)))
+    return keys, torch.from_numpy(tied).nonzero().flatten()
+
+
+def _beside(rows: Tensor, *columns: Tensor) -> Tensor:
+    """(N, D) and columns (N,) -> (N, D + columns) float64."""
+    count, width = rows.shape
+    result = torch.empty(count, width + len(columns), dtype=torch.float64, device=rows.device)
+    result[:, :width] = rows
+    for place, column in enumerate(columns):
+        result[:, width + place] = column
+    return result

@@ -1,0 +1,240 @@
+"""Several evaluated runs side by side: one table and one figure, and means over runs that differ in their seed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import statistics
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utilities.report.figures import INK, SERIES, Axes, Figure, save, styled
+from utilities.runs import folder as run_folder
+from utilities.runs.logger import read_metrics
+
+SHOWN = ("recall@1", "r_precision@8", "map@8", "label_jaccard@8")
+
+
+class Run(NamedTuple):
+    """One evaluated run.
+
+    content            what its scores.json holds: scores, intervals, chance, protocol
+    images_per_second  of training, None where the network was not trained
+    minutes            of training, None likewise
+    recipe             equal for runs that differ in their seed, which is `seed`, and in nothing that decides scores
+    """
+
+    name: str
+    method: str
+    content: dict[str, Any]
+    images_per_second: float | None
+    minutes: float | None
+    recipe: str = ""
+    seed: int = 0
+
+    def number(self, part: str, measure: str) -> float | None:
+        """A score or chance level; None where no query could be scored."""
+        value = self.content[part].get(measure)
+        return None if value is None or value != value else float(value)
+
+    def interval(self, measure: str) -> tuple[float | None, float | None]:
+        low, high = self.content["interval"][measure]
+        return (None, None) if low is None or low != low else (float(low), float(high))
+
+
+def common_parent(folders: Sequence[Path]) -> Path:
+    """The deepest folder in which all run folders lie."""
+    return Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+
+
+def place(folders: Sequence[Path]) -> Path:
+    """Where a comparison is saved: beside runs that lie in one folder, else in the current one."""
+    parents = {folder.resolve().parent for folder in folders}
+    return parents.pop() if len(parents) == 1 else Path()
+
+
+def describe(folders: Sequence[Path], contents: Sequence[dict[str, Any]], incidental: Collection[str]) -> list[Run]:
+    """The runs, named by their place under the common parent, with how fast and how long they trained.
+
+    incidental  flags that decide nothing about scores
+    """
+    parent = common_parent(folders)
+    runs = []
+    for folder, content in zip(folders, contents, strict=True):
+        untrained = content["protocol"]["network"] == "initial"
+        trained = [] if untrained else [record for record in read_metrics(folder) if record["split"] == "train"]
+        seconds = sum(record["seconds"] for record in trained)
+        images = sum(record["seconds"] * record["images_per_second"] for record in trained)
+        name = str(folder.resolve().relative_to(parent))
+        args = run_folder.read_args(folder)
+        kept = {key: value for key, value in args.items() if key not in incidental and key != "random_seed"}
+        recipe = json.dumps(kept, sort_keys=True)
+        speed, minutes = (images / seconds, seconds / 60) if seconds else (None, None)
+        runs.append(Run(name, args["method"], content, speed, minutes, recipe, args.get("random_seed", 0)))
+    return runs
+
+
+class OverSeeds(NamedTuple):
+    """Runs of one recipe with different seeds: mean and sample standard deviation of each measure of the table."""
+
+    method: str
+    names: list[str]
+    scores: dict[str, tuple[float, float]]
+
+
+def over_seeds(runs: Sequence[Run]) -> list[OverSeeds]:
+    """Every recipe of which there are runs with two seeds or more, on one set of images; measures that all can have."""
+    recipes: dict[str, list[Run]] = {}
+    for run in runs:
+        recipes.setdefault(run.recipe, []).append(run)
+    found = []
+    for same in recipes.values():
+        if len({run.seed for run in same}) < max(2, len(same)) or notes(same):
+            continue  # one seed, or the same one twice
+        scores = {}
+        for measure in shown(runs):
+            values = [value for run in same if (value := run.number("scores", measure)) is not None]
+            if len(values) == len(same):
+                scores[measure] = statistics.mean(values), statistics.stdev(values)
+        found.append(OverSeeds(same[0].method, [run.name for run in same], scores))
+    return found
+
+
+def write_comparison(folder: Path, runs: Sequence[Run], *, title: str) -> str:
+    """Fill `folder` with comparison.md, .csv, .json and .png; returns the text of the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    seeds = over_seeds(runs)
+    parts = [title, "", markdown(runs), *(f"\nnote: {note}" for note in notes(runs))]
+    parts += ["", "mean ± standard deviation over seeds", "", seeds_markdown(seeds)] if seeds else []
+    text = "\n".join(parts) + "\n"
+    (folder / "comparison.md").write_text(text, encoding="utf-8")
+    rows = [_row(run) for run in runs]
+    content = {"title": title, "runs": rows, "over_seeds": [line._asdict() for line in seeds]}
+    (folder / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
+    with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(folder / "comparison.png", runs, title=title)
+    return text
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """One line a run under the level of chance: method, scores, images a second and minutes of training."""
+    columns = shown(runs)
+    rows = [["run", "method", *columns, "images/s", "training min"]]
+    if not notes(runs):
+        rows.append(["level of chance", "", *(_digits(runs[0].number("chance", column)) for column in columns), "", ""])
+    for run in runs:
+        speed = "-" if run.images_per_second is None else f"{run.images_per_second:.0f}"
+        scores = [_digits(run.number("scores", column)) for column in columns]
+        rows.append([run.name, run.method, *scores, speed, _two_digits(run.minutes)])
+    return _table(rows)
+
+
+def seeds_markdown(lines: Sequence[OverSeeds]) -> str:
+    """One line a recipe: method, its runs, mean ± standard deviation of the scores."""
+    columns = list(dict.fromkeys(measure for line in lines for measure in line.scores))
+    rows = [["method", "runs", *columns]]
+    for line in lines:
+        cells = ["{:.4f} ± {:.4f}".format(*line.scores[c]) if c in line.scores else "-" for c in columns]
+        rows.append([line.method, ", ".join(line.names), *cells])
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """What forbids to compare the scores: other images or labels."""
+    keys = ("fingerprint", "gallery_fingerprint")
+    data = {tuple(run.content["protocol"].get(key) for key in keys) for run in runs}
+    if len(data) == 1:
+        return []
+    sets = ", ".join(f"{run.name}: {run.content['protocol']['dataset']}" for run in runs)
+    return [f"these runs were evaluated on different images or labels ({sets}); their scores do not compare"]
+
+
+def shown(runs: Sequence[Run]) -> list[str]:
+    """The measures of the table and the figure: the usual ones, else the first that all runs have."""
+    common = [name for name in runs[0].content["scores"] if all(name in run.content["scores"] for run in runs)]
+    return [name for name in SHOWN if name in common] or common[:4]
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _two_digits(value: float | None) -> str:
+    """0.033, 3.3 and 33, but 330 in full."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """Everything about a run in plain values, one key a column."""
+    protocol = run.content["protocol"]
+    row: dict[str, Any] = {"run": run.name, "method": run.method}
+    row |= {key: protocol[key] for key in ("dataset", "split", "network", "queries", "gallery")}
+    for measure in run.content["scores"]:
+        low, high = run.interval(measure)
+        row |= {measure: run.number("scores", measure), f"{measure} low": low, f"{measure} high": high}
+        row[f"{measure} chance"] = run.number("chance", measure)
+    speed = None if run.images_per_second is None else round(run.images_per_second, 2)
+    minutes = None if run.minutes is None else round(run.minutes, 4)
+    return row | {"images_per_second": speed, "minutes": minutes}
+
+
+# --- figure -------------------------------------------------------------------------------------------------
+
+
+def draw(path: Path, runs: Sequence[Run], *, title: str) -> None:
+    """A panel a measure: every run's score with its 95 % interval, and the level of chance."""
+    measures = shown(runs)
+    with styled():
+        figure = Figure((2.2 + 2.35 * len(measures), 1.75 + 0.44 * len(runs)))
+        figure.set_layout_engine("constrained", wspace=0.06)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, weight="bold")
+        panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+        for axes, measure in zip(panels, measures, strict=True):
+            _panel(axes, runs, measure)
+        panels[0].set_yticks(range(len(runs)), [_shortened(run.name) for run in runs], color=INK)
+        panels[0].set_ylim(len(runs) - 0.4, -0.75)  # the first run on top
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower right", ncols=3, fontsize=8)
+        save(figure, path)
+
+
+def _panel(axes: Axes, runs: Sequence[Run], measure: str) -> None:
+    for place, run in enumerate(runs):
+        score, chance, (low, high) = run.number("scores", measure), run.number("chance", measure), run.interval(measure)
+        first = place == 0
+        if low is not None and high is not None:
+            label = "95 % interval over queries" if first else None
+            axes.plot(
+                (low, high), (place, place), color=SERIES[0], alpha=0.4, linewidth=6, label=label,
+                solid_capstyle="butt",  # other ends stand out by half the line's width
+            )  # fmt: skip
+        if chance is not None:
+            label = "level of chance" if first else None
+            axes.plot(
+                (chance,) * 2, (place - 0.5, place + 0.5), color=INK, linewidth=1.2, solid_capstyle="butt", label=label
+            )
+        if score is not None:
+            axes.plot(score, place, "o", color=SERIES[0], markersize=6, label="score" if first else None)
+            axes.annotate(f"{score:.3f}", (score, place), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_title(measure)
+    axes.margins(x=0.14)
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="y", visible=False)
+
+
+def _shortened(name: str, most: int = 30) -> str:
+    return name if len(name) <= most else f"…{name[1 - most :]}"

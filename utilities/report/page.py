@@ -1,0 +1,237 @@
+"""report.html: one file without network that lets a person look into an evaluation.
+
+The page is `report.html` beside this module; here its data are gathered and put in as JSON, images as JPEG
+data addresses. Names reach the page as text only, never as markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from utilities.measures.evaluation import Evaluation
+from utilities.measures.formulae import LOWER_IS_BETTER, SYMBOLS, UNBOUNDED
+from utilities.measures.summaries import Details, LabelTable
+from utilities.neighbours.statistics import NeighbourStatistics
+
+TEMPLATE = Path(__file__).with_name("report.html")
+MOST_NEIGHBOURS = 20  # of a query on the page, each an image within it
+_THUMBNAIL_SIDE = 128
+
+
+class Collection(NamedTuple):
+    """The images behind the rows of an evaluation.
+
+    names (N,), labels (N, L) bool, thumbnail(row) -> (H, W, 3) uint8.
+    """
+
+    names: Sequence[str] | np.ndarray
+    labels: np.ndarray
+    thumbnail: Callable[[int], np.ndarray]
+
+
+def write_report(
+    path: Path,
+    evaluation: Evaluation,
+    queries: Collection,
+    *,
+    details: Details,
+    label_names: Sequence[str],
+    title: str,
+    about: str,
+    show_by: str,
+    most_queries: int = 200,
+    gallery: Collection | None = None,
+    points: Tensor | None = None,
+    points_name: str = "PCA",
+) -> None:
+    """Write the page, with up to MOST_NEIGHBOURS neighbours of a query.
+
+    show_by is the metric by which queries are sorted first; up to most_queries of them are shown, at even
+    steps from the worst to the best. gallery: where the neighbours come from, unless from the queries
+    themselves. points (N, 2): a map of the queries' embeddings (`embedding_map`), under points_name.
+    """
+    scores = evaluation.scores
+    images = _Images(queries, gallery or queries)
+    shown = [_query(row, evaluation, images) for row in _even_steps(scores.per_query[show_by], most_queries)]
+    nearest = min(MOST_NEIGHBOURS, evaluation.neighbours.indices.shape[1])
+    data = {
+        "title": title,
+        "about": about,
+        "labels": list(label_names),
+        "metrics": _metrics(evaluation, details.intervals),
+        "symbols": _symbols(scores.protocol["definitions"].values()),
+        "notes": scores.protocol["notes"],
+        **_labels(details.labels, label_names, show_by),
+        "neighbours": _neighbours(details.neighbours),
+        "queries": shown,
+        "queries_note": f"{len(shown)} of {len(queries.names)} queries, at even steps from the worst to the best by "
+        f"{show_by}. Choose labels to filter, click an image to see the {nearest} nearest that it finds. –: left out "
+        "by the measure.",
+        "sortable": [show_by, *(name for name in scores.per_query if name != show_by)],
+        "lower_is_better": list(LOWER_IS_BETTER),
+        "images": images.records,
+        "map": None if points is None else _map(points, points_name, queries.labels, images),
+    }
+    _write_page(path, data)
+
+
+def _write_page(path: Path, data: dict[str, Any]) -> None:
+    page = TEMPLATE.read_text(encoding="utf-8")
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page.replace("__DATA__", text), encoding="utf-8")
+
+
+def _query(row: int, evaluation: Evaluation, images: _Images) -> dict[str, Any]:
+    """One query with its scores, and its neighbours as (image, distance)."""
+    indices, distances = (found[row, :MOST_NEIGHBOURS].tolist() for found in evaluation.neighbours)
+    return {
+        "image": images.number(row, query=True),
+        "scores": {name: _plain(values[row]) for name, values in evaluation.scores.per_query.items()},
+        "neighbours": [
+            [images.number(other, query=False), round(distance, 4)]
+            for other, distance in zip(indices, distances, strict=True)
+        ],
+    }
+
+
+def _even_steps(values: Tensor, most: int) -> list[int]:
+    """Up to `most` queries at even steps of the order by value; those left out of the metric come first."""
+    order = values.nan_to_num(-1.0).argsort(stable=True)
+    places = torch.linspace(0, len(order) - 1, min(most, len(order)), dtype=torch.float64).round().long()
+    return order[places].tolist()
+
+
+class _Images:
+    """Images of the page, each stored once."""
+
+    def __init__(self, queries: Collection, gallery: Collection) -> None:
+        self.queries, self.gallery = queries, gallery
+        self.records: list[dict[str, Any]] = []
+        self.numbers: dict[tuple[bool, int], int] = {}
+
+    def number(self, row: int, *, query: bool) -> int:
+        """Place of an image in `records`, which it is added to where it is new."""
+        key = (query and self.queries is not self.gallery, row)
+        if key not in self.numbers:
+            source = self.queries if query else self.gallery
+            self.numbers[key] = len(self.records)
+            self.records.append(
+                {
+                    "name": str(source.names[row]),
+                    "labels": np.flatnonzero(source.labels[row]).tolist(),
+                    "src": data_address(source.thumbnail(row)),
+                }
+            )
+        return self.numbers[key]
+
+    def query_number(self, row: int) -> int | None:
+        return self.numbers.get((self.queries is not self.gallery, row))
+
+
+def data_address(pixels: np.ndarray, side: int = _THUMBNAIL_SIDE) -> str:
+    """(H, W, 3) uint8 as a JPEG inside a page, its longer side at most `side`."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _plain(value: float | Tensor) -> float | None:
+    """A JSON number, or None for NaN."""
+    number = float(value)
+    return None if math.isnan(number) else round(number, 6)
+
+
+def _metrics(evaluation: Evaluation, intervals: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
+    scores = evaluation.scores
+    return [
+        {
+            "name": name,
+            "score": _plain(value),
+            "low": _plain(intervals[name][0]),
+            "high": _plain(intervals[name][1]),
+            "chance": _plain(scores.chance[name]),
+            "meaning": scores.protocol["definitions"][name],
+            "bounded": name.split("@")[0] not in UNBOUNDED,
+        }
+        for name, value in scores.scores.items()
+    ]
+
+
+def _symbols(definitions: Iterable[str]) -> str:
+    """What the symbols mean that occur in the definitions; nothing where none does."""
+    text = " ".join(definitions)
+    used = [symbol for symbol in SYMBOLS if re.search(rf"(?<!\w){re.escape(symbol)}(?!\w)", text)]
+    return "; ".join(f"{symbol}: {SYMBOLS[symbol]}" for symbol in used)
+
+
+def _labels(table: LabelTable, label_names: Sequence[str], show_by: str) -> dict[str, Any]:
+    """The table of labels: its columns as (key, title), its lines, and the means below it."""
+    average_precisions: Sequence[str] = ("map", "map_at_r", "map@8")
+    means = [name for name in average_precisions if name in table.means][:1]
+    means += [show_by] if show_by in table.means else []
+    content = table.report(label_names)
+    keys = ["recall", "precision", "chance", *means]
+    lines = [
+        {"label": line["label"], "support": line["support"], **{key: _plain(line[key]) for key in keys}}
+        for line in content["table"]
+    ]
+    totals = [
+        {"label": said, **{key: _plain(value) for key, value in content[kind].items()}}
+        for kind, said in (("macro", "mean over labels"), ("micro", "mean over queries and their labels"))
+    ]
+    return {
+        "label_columns": [["label", "label"], ["support", "queries"], *([key, key] for key in keys)],
+        "label_table": lines,
+        "label_totals": totals,
+        "labels_note": f"Among the {table.nearest} nearest images of the queries that carry a label. Recall: share of "
+        "these queries that find it; precision: share of the images that carry it; chance: share of the gallery that "
+        "carries it; measures: their mean over these queries. –: no query carries the label, or none has a value.",
+    }
+
+
+def _neighbours(statistics: NeighbourStatistics) -> dict[str, Any]:
+    """The table of neighbours by the number of labels they share with their query."""
+    content = statistics.report()
+    overlap = content["intra_inter_overlap"]
+    said = "" if math.isnan(overlap) else f" Distances with and without a shared label overlap by {overlap:.3f}."
+    return {
+        "note": f"All {content['pairs']:,} pairs of a query and one of its neighbours.{said}",
+        "lines": [
+            {
+                "shared": line["shared_labels"],
+                "pairs": line["pairs"],
+                "share": _plain(line["pairs"] / content["pairs"]),
+                "distance": _plain(line["mean_distance"]),
+                "jaccard": _plain(line["mean_jaccard"]),
+            }
+            for line in content["by_shared_labels"]
+        ],
+    }
+
+
+def _map(points: Tensor, name: str, labels: np.ndarray, images: _Images) -> dict[str, Any]:
+    """Points scaled into the unit square, with the labels and the image of each."""
+    low, high = points.amin(0), points.amax(0)
+    unit = ((points - low) / (high - low).clamp(min=1e-12)).double()
+    return {
+        "points": [[round(x, 4), round(y, 4)] for x, y in unit.tolist()],
+        "labels": [np.flatnonzero(row).tolist() for row in labels[: len(points)]],
+        "images": [images.query_number(row) for row in range(len(points))],
+        "note": f"{name} of the embeddings of {len(points)} queries. Labels chosen above are highlighted; click near "
+        "a point to see what the query finds, where it is one of those shown.",
+    }

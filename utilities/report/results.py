@@ -1,0 +1,193 @@
+"""What an evaluation leaves behind: scores as JSON and text, neighbours as a table, pictures and the HTML report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utilities.errors import UserError
+from utilities.files import json_safe, read_json, write_json
+from utilities.measures.evaluation import Evaluation
+from utilities.measures.summaries import Details, bootstrap_intervals, label_table
+from utilities.neighbours.density import Densities
+from utilities.neighbours.embedding_map import embedding_map
+from utilities.neighbours.statistics import neighbour_statistics
+from utilities.neighbours.table import write_neighbours
+from utilities.report import figures
+from utilities.report.page import Collection, write_report
+from utilities.report.retrievals import Retrieval, retrievals
+
+SHOWN = 8  # neighbours in retrievals.png
+SHOWN_BY = "label_jaccard@8"  # what queries are ordered by in the pictures
+SEED = 0
+PICTURES = ("retrievals.png", "label_scores.png", "distance_density.png", "embedding_map.png", "report.html")
+MAP_NAMES = {"pca": "PCA", "tsne": "t-SNE"}
+
+
+def write_results(
+    folder: Path,
+    evaluation: Evaluation,
+    content: dict[str, Any],
+    images: Collection,
+    embeddings: Tensor,
+    *,
+    gallery: Collection | None,
+    label_names: Sequence[str],
+    title: str,
+    pictured_queries: int,
+    densities: Densities | None,
+    map_method: str,
+) -> str:
+    """Fill `folder`; content is what scores.json will hold, to which `_details` are added. Returns the text.
+
+    Pictures of an earlier evaluation go first: not every evaluation draws them all.
+    images and embeddings (M, D) are those of the queries; gallery: what was searched, where that is not the same.
+    """
+    searched = images if gallery is None else gallery
+    for name in PICTURES:
+        (folder / name).unlink(missing_ok=True)
+    started = time.perf_counter()
+    details = _details(folder, evaluation, images, searched)
+    content["interval"] = {name: list(bounds) for name, bounds in details.intervals.items()}
+    content["labels"] = details.labels.report(label_names)
+    content["neighbours"] = details.neighbours.report()
+    content["protocol"]["seconds"]["summaries"] = round(time.perf_counter() - started, 4)
+    write_json(folder / "scores.json", json_safe(content))
+    text = summary(title, content)
+    (folder / "evaluate_model.txt").write_text(text)
+    _draw_retrievals(folder / "retrievals.png", evaluation, images, searched, label_names, title, pictured_queries)
+    figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels found again")
+    if densities is not None:
+        figures.distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
+    points = embedding_map(embeddings, method=map_method, seed=SEED) if len(embeddings) > 2 else None
+    if points is not None:
+        named = f"{title}: {MAP_NAMES[map_method]} of the embeddings"
+        figures.embedding_map(folder / "embedding_map.png", points.numpy(), images.labels, label_names, title=named)
+    write_report(
+        folder / "report.html",
+        evaluation,
+        images,
+        details=details,
+        gallery=gallery,
+        label_names=label_names,
+        title=title,
+        about=_about(content["protocol"]),
+        show_by=SHOWN_BY,
+        points=points,
+        points_name=MAP_NAMES[map_method],
+    )
+    return text
+
+
+def replaced(folder: Path, content: dict[str, Any]) -> str:
+    """What to say when the scores that lie in `folder` went by another relevance or other measures; else ""."""
+    if not (folder / "scores.json").exists():
+        return ""
+    try:
+        before = read_json(folder / "scores.json")
+        was, now = ((c["protocol"]["relevance"], *c["scores"]) for c in (before, content))
+    except (UserError, KeyError, TypeError):
+        return " (replaces a scores.json that could not be read)"
+    if set(was) == set(now):
+        return ""
+    return f" (replaces an evaluation of {', '.join(was[1:])} under relevance {was[0]})"
+
+
+def _details(folder: Path, evaluation: Evaluation, images: Collection, searched: Collection) -> Details:
+    """What stands beside the scores; the table of neighbours is written for it."""
+    labels, gallery_labels = torch.from_numpy(images.labels), torch.from_numpy(searched.labels)
+    write_neighbours(
+        folder,
+        evaluation.neighbours,
+        query_names=images.names,
+        gallery_names=searched.names,
+        query_labels=labels,
+        gallery_labels=gallery_labels,
+    )
+    per_query = evaluation.scores.per_query
+    return Details(
+        intervals=bootstrap_intervals(per_query, seed=SEED),
+        labels=label_table(evaluation.neighbours.indices, labels, gallery_labels, per_query=per_query),
+        neighbours=neighbour_statistics(folder, labels=labels.shape[1]),
+    )
+
+
+def summary(title: str, content: dict[str, Any]) -> str:
+    """The scores with intervals and chance levels as a text table, and the rules they were measured under."""
+    protocol = content["protocol"]
+    lines = [title, _about(protocol), "", f"{'measure':<20}{'score':>8}{'95 % interval':>18}{'chance':>9}"]
+    for name, score in content["scores"].items():
+        low, high = content["interval"][name]
+        lines.append(f"{name:<20}{score:>8.4f}{f'{low:.4f} {high:.4f}':>18}{content['chance'][name]:>9.4f}")
+    lines += ["", *_neighbour_lines(content), *(f"note: {note}" for note in protocol["notes"])]
+    if protocol["skipped_images"]:
+        lines.append(f"note: {protocol['skipped_images']} unreadable images were left out")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _neighbour_lines(content: dict[str, Any]) -> list[str]:
+    """The table of neighbours by the number of labels they share with their query."""
+    statistics = content["neighbours"]
+    lines = [f"{'labels shared':<20}{'pairs':>12}{'mean distance':>16}{'mean Jaccard':>15}"]
+    for line in statistics["by_shared_labels"]:
+        lines.append(
+            f"{line['shared_labels']:<20}{line['pairs']:>12,}{line['mean_distance']:>16.4f}{line['mean_jaccard']:>15.4f}"
+        )
+    return [*lines, ""]
+
+
+def _about(protocol: dict[str, Any]) -> str:
+    against = f"the {protocol['gallery']} images of {protocol['gallery_split']}"
+    if protocol["query_in_gallery"]:
+        against = f"the {protocol['gallery'] - 1} other images"
+    return (
+        f"{protocol['queries']} queries, each against {against}; {protocol['self_match']}; "
+        f"ties {protocol['ties']}; relevance {protocol['relevance']}"
+    )
+
+
+def _draw_retrievals(
+    path: Path,
+    evaluation: Evaluation,
+    images: Collection,
+    gallery: Collection,
+    label_names: Sequence[str],
+    title: str,
+    queries: int,
+) -> None:
+    """Queries at even steps from the best to the worst by the mean Jaccard similarity of their neighbours; 0: none."""
+    if not queries:
+        path.unlink(missing_ok=True)  # of an evaluation before
+        return
+    values = evaluation.scores.per_query[SHOWN_BY].nan_to_num(-1.0)
+    ranked = values.argsort(descending=True, stable=True)
+    last = len(ranked) - 1
+    places = torch.linspace(0, last, min(queries, len(ranked))).round().long().unique()
+    found = []
+    for place in places.tolist():
+        query = int(ranked[place])
+        heading = "best" if place == 0 else "worst" if place == last else f"top {100 * place / last:.0f} %"
+        found.append(
+            Retrieval(
+                query,
+                evaluation.neighbours.indices[query, :SHOWN].tolist(),
+                evaluation.neighbours.distances[query, :SHOWN].tolist(),
+                heading=heading,
+                note=f"{values[query]:.2f}",
+            )
+        )
+    retrievals(
+        path,
+        found,
+        thumbnail=images.thumbnail,
+        labels=images.labels,
+        gallery_thumbnail=gallery.thumbnail,
+        gallery_labels=gallery.labels,
+        label_names=label_names,
+        title=f"{title}: queries by the mean Jaccard similarity of what they find",
+    )

@@ -1,0 +1,390 @@
+"""One loop for every method: epochs, precision, ranks, checkpoints, logs and validation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from utilities.batch import Batch, IndexBatches
+from utilities.errors import UserError
+from utilities.files import json_safe, read_json, write_json
+from utilities.flags.settings import Settings
+from utilities.measures import evaluation
+from utilities.measures.formulae import Relevance
+from utilities.neighbours import density
+from utilities.neighbours import search as neighbours
+from utilities.parallel import distributed
+from utilities.parallel.batch_norm import synchronise
+from utilities.runs import checkpoint
+from utilities.runs import folder as run_folder
+from utilities.runs.logger import Logger, drop_later, read_metrics
+from utilities.training import optim, precision
+from utilities.training.allocator import keep_freed_memory
+from utilities.training.loss_window import GRADIENT_NORM, LossWindow
+from utilities.training.method import Method
+
+SELECTED_BY = "recall@1"  # of the val split: the best network so far becomes best.pt
+
+
+class Feed(Protocol):
+    """One split as the engine sees it (`datasets.batches.loaders.Loader`)."""
+
+    dataset: Any
+    skipped: set[int]
+
+    def training(
+        self, batches: IndexBatches, *, seed: int, epoch: int, start: int, second_view: bool
+    ) -> Iterator[tuple[int, Batch]]: ...
+
+    def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]: ...
+
+
+class Data(Protocol):
+    @property
+    def train(self) -> Feed: ...
+
+    @property
+    def val(self) -> Feed: ...
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Data set, label names, bands, fingerprints, image sizes: plain values."""
+        ...
+
+
+@contextlib.contextmanager
+def session(args: Settings) -> Iterator[torch.device]:
+    """The process group around a run; gives the device of this process.
+
+    A --backend that is not there is refused here: its first search comes after hours of training or embedding.
+    A rank that fails leaves at once, without the orderly end that would wait for the others: torchrun sees it go and
+    ends them.
+    """
+    device = distributed.start(args["device"])
+    if args["backend"] != "auto":
+        neighbours.resolve_backend(args["backend"], device, 1)
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    precision.full_convolutions()
+    if device.type == "cpu":
+        keep_freed_memory()
+    yield device
+    distributed.stop()
+
+
+def train(method: Method, data: Data, args: Settings, device: torch.device) -> Path:
+    """Train `method` to `--nb_epochs`, from its checkpoint where `--load_from_checkpoint` names one.
+
+    Returns the run folder. Every rank calls this; rank 0 alone writes.
+    """
+    trainer = Trainer(method, data, args, device)
+    try:
+        trainer.fit()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"training goes on with --load_from_checkpoint {trainer.folder}") from None
+    finally:
+        trainer.close()
+    return trainer.folder
+
+
+class Trainer:
+    """The state of a run. `epoch` and `batch` say where the next step is, `step` how many were done, `unvalidated`
+    that a validation comes before it.
+    """
+
+    def __init__(self, method: Method, data: Data, args: Settings, device: torch.device) -> None:
+        self.method = method.to(device)
+        if args["channels_last"]:
+            method.to(memory_format=torch.channels_last)  # every 4-d tensor, a momentum encoder's included
+        synchronise(method.network, device)  # a momentum encoder keeps the statistics of its (shuffled) share
+        if args["compile"]:
+            method.network.backbone.compile()
+        self.data, self.args, self.device = data, args, device
+        self.trained = [p for p in method.parameters() if p.requires_grad]
+        self.precision = precision.resolve(args["precision"], device)
+        self.optimizer = optim.build(method.param_groups(args), args)
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.model: nn.Module = method
+        if distributed.is_active():
+            self.model = distributed.data_parallel(method, device, find_unused=method.unused_parameters)
+        method.embed_training_set = self.embed_training_set
+        self.epoch = self.batch = self.step = 0
+        self.best = -1.0
+        self.unvalidated = False
+        self.said: set[str] = set()  # notes on the scores, each once
+        self.window = LossWindow()
+        self.folder, payload = self._open_folder()
+        if payload is not None:
+            self._restore(payload)
+        self.logger = self._open_logger(resumed=payload is not None) if distributed.is_main() else None
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        epochs = self.args["nb_epochs"]
+        if self.epoch >= epochs and not self.unvalidated:
+            _say(f"{self.folder} has its {self.epoch} epochs; give a larger --nb_epochs to go on")
+            return
+        if self.args["load_from_checkpoint"]:
+            self.record_changes()
+        while self.epoch < epochs or self.unvalidated:
+            if not self.unvalidated:
+                self.train_epoch()
+                self.unvalidated = self.epoch % self.args["eval_epoch"] == 0 or self.epoch == epochs
+                self.save()  # a kill in the validation of a whole archive costs no epoch
+            if self.unvalidated:
+                self.validate()
+                self.unvalidated = False
+                self.save()
+
+    def train_epoch(self) -> None:
+        """From `self.batch` to the end of the epoch."""
+        self.method.epoch = self.epoch
+        batches = self.method.epoch_batches(self.epoch)
+        if not self.step:
+            self.method.check_batches(batches, self.data.train.dataset.labels)
+        self.model.train()
+        feed = self.data.train.training(
+            batches,
+            seed=self.args["random_seed"],
+            epoch=self.epoch,
+            start=self.batch,
+            second_view=self.method.second_view,
+        )
+        bar = tqdm(
+            feed, f"epoch {self.epoch + 1}/{self.args['nb_epochs']}", len(batches), initial=self.batch, leave=False,
+            disable=None if distributed.is_main() else True,
+        )  # fmt: skip
+        self.window.restart_clock()
+        for number, batch in bar:
+            self.method.batch = number
+            self.train_step(batch, self.epoch + number / len(batches))
+            self.batch = number + 1
+            last = self.batch == len(batches)
+            if self.step % self.args["log_every_steps"] == 0 and not last:
+                bar.set_postfix(self.log_losses())
+            if self.args["save_every_steps"] and self.step % self.args["save_every_steps"] == 0 and not last:
+                self.save()
+        if not self.step:
+            raise UserError("the first epoch held no batch; lower --batch_size or check the data set")
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.log_losses()
+
+    def train_step(self, batch: Batch, progress: float) -> None:
+        """Forward, backward, clip, step. Nothing here waits for the device."""
+        rates = optim.set_rates(self.optimizer, self.base_rates, optim.factor(progress, self.args))
+        self.method.step = self.step
+        with precision.autocast(self.precision, self.device):
+            terms = self.model(batch)
+        total = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.args["clip_gradient"]:
+            nn.utils.clip_grads_with_norm_(self.trained, self.args["clip_gradient"], norm)
+        self.optimizer.step()
+        self.method.after_step()
+        self.step += 1
+        observed = {**self.method.observed, GRADIENT_NORM: norm}
+        images = len(batch.indices) * distributed.world_size()
+        self.window.add(self.epoch, self.step, images, terms, observed, rates)
+        if self.device.type == "cpu":
+            self.window.check(self.folder)
+
+    # -- validation ----------------------------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Score the val split; keep the network when its SELECTED_BY is the best so far."""
+        start = time.perf_counter()
+        self.model.eval()
+        feed = self.data.val
+        embeddings, rows = self._embed(feed)
+        embedded = time.perf_counter()
+        scores, chance = self._scores(embeddings, torch.from_numpy(feed.dataset.labels)[rows])
+        done = time.perf_counter()
+        if distributed.is_main():
+            record = {
+                "epoch": self.epoch,
+                "step": self.step,
+                "split": "val",
+                "scores": json_safe(scores),
+                "chance": json_safe(chance),
+                "seconds": round(done - start, 3),
+                "images_per_second": round(len(rows) / (embedded - start), 1),
+            }
+            if feed.skipped:
+                record["skipped_images"] = len(feed.skipped)
+            assert self.logger is not None
+            self.logger.log(record)
+            _say(f"epoch {self.epoch}  val  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+            if scores[SELECTED_BY] > self.best:
+                checkpoint.save(self.folder, checkpoint.BEST, self._network_payload(scores))
+            from utilities.report import figures  # matplotlib, which the first step need not wait for
+
+            figures.curves(self.folder / "figures", read_metrics(self.folder))
+        self.best = max(self.best, scores[SELECTED_BY])
+        distributed.barrier()
+
+    def _scores(self, embeddings: Tensor, labels: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+        """What --eval_metric asks for, and SELECTED_BY; the chance levels of these."""
+        names = list(dict.fromkeys([SELECTED_BY, *self.args["eval_metric"]]))
+        relevance = Relevance(self.args["relevance"], self.args["relevance_threshold"])
+        result = evaluation.evaluate(
+            embeddings,
+            labels,
+            metrics=names,
+            ks=(1,),
+            relevance=relevance,
+            backend=self.args["backend"],
+            device=self.device,
+        )
+        for note in result.scores.protocol["notes"]:
+            if note not in self.said:
+                _say(f"note: {note}")
+        self.said.update(result.scores.protocol["notes"])
+        scores = dict(result.scores.scores)
+        if self.args["is_log_intra_inter_overlap"]:
+            scores["intra_inter_overlap"] = density.intra_inter_overlap(embeddings, labels, device=self.device)
+        return scores, result.scores.chance
+
+    def _embed(self, feed: Feed, embed: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        rows = np.arange(len(feed.dataset))
+        with precision.autocast(self.precision, self.device):
+            batches = feed.evaluation(rows, self.args["eval_batch_size"])
+            return evaluation.embed_split(embed or self.method.embed, batches, len(rows))
+
+    def embed_training_set(self, embed: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """(N, D) float32 embeddings of the training split on the CPU, in row order, on every rank.
+
+        embed  images -> (B, D) instead of the method's own. Rows of skipped images are 0.
+        """
+        training = self.model.training
+        self.model.eval()
+        embeddings, rows = self._embed(self.data.train, embed)
+        self.model.train(training)
+        whole = torch.zeros(len(self.data.train.dataset), embeddings.shape[1])
+        whole[rows] = embeddings
+        return whole
+
+    # -- what is written -----------------------------------------------------------------------------------------
+
+    def log_losses(self) -> dict[str, float]:
+        """Write the mean of every loss term since the last line; returns them."""
+        if not self.window.count:
+            return {}
+        record = self.window.read(self.folder)
+        if self.data.train.skipped:
+            record["skipped_images"] = len(self.data.train.skipped)
+        if self.logger is not None:
+            self.logger.log(record)
+        return record["losses"]
+
+    def save(self) -> None:
+        """`last.pt`: all that a resumed run needs. Randomness needs nothing: it is a function of seed and step."""
+        self.window.check(self.folder)
+        self.window.share()
+        if distributed.is_main():
+            payload = {
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "step": self.step,
+                "best": self.best,
+                "unvalidated": self.unvalidated,
+                "window": self.window.state(),
+                "world_size": distributed.world_size(),
+                **self._identity(),
+            }
+            checkpoint.save(self.folder, checkpoint.LAST, payload)
+
+    def record_changes(self) -> None:
+        """What this resumption changes in the flags goes into args.json: the next one may be plain."""
+        if not distributed.is_main():
+            return
+        before = run_folder.read_args(self.folder)
+        note = optim.stretched(self.epoch, before["nb_epochs"], self.args)
+        if note:
+            _say(note)
+        now = self.args.recorded | {"load_from_checkpoint": before["load_from_checkpoint"]}
+        write_json(self.folder / run_folder.ARGS, before | now)
+
+    def _network_payload(self, scores: Mapping[str, float]) -> dict[str, Any]:
+        return {
+            "network": self.method.network.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "scores": dict(scores),
+            **self._identity(),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """What rebuilds the network and tells which data it belongs to."""
+        return {
+            "method_name": self.method.name,
+            "network_description": self.method.network.description(),
+            "data": self.data.description,
+        }
+
+    def _restore(self, payload: dict[str, Any]) -> None:
+        checkpoint.check_same_data(self.folder, payload["data"], self.data.description)
+        self.method.load_state_dict(payload["method"])
+        self.optimizer.load_state_dict(payload["optimizer"])
+        self.epoch, self.batch, self.step = payload["epoch"], payload["batch"], payload["step"]
+        self.best, self.unvalidated = payload["best"], payload.get("unvalidated", False)
+        self.window.load(payload["window"], self.device)
+        world = distributed.world_size()
+        if payload["world_size"] != world:
+            self.batch = self.batch * payload["world_size"] // world
+            _say(
+                f"note: the run had {payload['world_size']} processes and goes on with {world}: batches, and so the "
+                "numbers from here on, differ from those of an uninterrupted run"
+            )
+        _say(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
+
+    def _open_folder(self) -> tuple[Path, dict[str, Any] | None]:
+        if self.args["load_from_checkpoint"]:
+            folder = Path(self.args["load_from_checkpoint"])
+            return folder, checkpoint.load(folder)
+        name = ""
+        if distributed.is_main():
+            environment = run_folder.describe_environment(self.device) | {
+                "precision": self.precision,
+                "world_size": distributed.world_size(),
+                "wandb_run_id": os.urandom(6).hex(),
+                "data": self.data.description,
+            }
+            parent = Path(self.args["save_path"]) / self.args["dataset"]
+            name = str(run_folder.create(parent, self.args["savename"], self.args.recorded, environment))
+        name = distributed.broadcast_object(name)
+        _say(f"run folder {name}")
+        return Path(name), None
+
+    def _open_logger(self, *, resumed: bool) -> Logger:
+        environment = read_json(self.folder / run_folder.ENVIRONMENT)
+        names = ("project", "group", "savename")
+        run = {key: self.args[key] for key in names} | {
+            "wandb_run_id": environment["wandb_run_id"],
+            "config": self.args.recorded,
+        }
+        if resumed or self.args["load_from_checkpoint"]:
+            drop_later(self.folder, self.step, validated=not self.unvalidated)
+        return Logger(self.folder, wandb_mode=self.args["wandb_mode"], run=run)
+
+    def close(self) -> None:
+        if self.logger is not None:
+            self.logger.close()
+
+
+def _say(text: str) -> None:
+    if distributed.is_main():
+        tqdm.write(text)
