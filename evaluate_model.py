@@ -337,7 +337,7 @@ def network_name(args: Settings) -> str:
 
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parameters.parse_evaluation(argv)
+    args = parameters.start_evaluation(argv)
     folders = [Path(folder) for folder in args.load_from_checkpoint]
     check_runs(folders, args)
     with engine.session(args) as device:

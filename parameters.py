@@ -1,15 +1,14 @@
 """Every flag and every default of the project.
 
-`python parameters.py` prints docs/flags.md. `parse(method, argv)` gives the settings of a run:
-defaults, then what follows from the data set and from `--weights`, then (on resume) what the run folder recorded,
-then the command line.
+Tables, and the few lines that join them: `parse(method, argv)` gives the settings of a run, `start_run` starts it as
+well. What follows from flags, and which do not go together, is in `utilities/flags/`. `python parameters.py` prints
+docs/flags.md.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,15 @@ from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
 from datasets.batches.cluster_batches import ORDERS
 from utilities.errors import UserError, main_guard
-from utilities.flags import combinations
-from utilities.flags import idle as idle_flags
-from utilities.flags.flag import AUTO, Flag, Parser, build_parser, check_bounds, shown, spelled, switch, yes_no
+from utilities.flags import combinations, idle, resume
+from utilities.flags import page as flags_page
+from utilities.flags.derive import derive
+from utilities.flags.flag import AUTO, Flag, Parser, build_parser, check_bounds, switch, yes_no
 from utilities.flags.settings import Settings
 from utilities.measures import formulae as metrics
 from utilities.neighbours import embedding_map
-from utilities.parallel.launch import launch_each
-from utilities.runs import checkpoint, logger
-from utilities.runs import folder as run_folder
 from utilities.tensors import labels
-from utilities.training import optim, precision
+from utilities.training import optim, precision, start
 
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")
 KS = (1, 2, 4, 8)
@@ -346,12 +343,12 @@ OF_METHOD = {
     "bier": ("pairs of images", "BIER"),
     "sndl": ("SNDL",),
 }
-# Epochs that follow from --nb_epochs where they are not given.
-EPOCHS_OF_RUN = ("dac_finetune_epoch", "dac_merge_epoch", "sndl_momentum_epochs")
 SHARED = ("data", "one data set", "network", "training", "run and evaluation", "Weights & Biases")
 
 # Where the data lie, which may be elsewhere at every part of a run and at its evaluation.
 PATHS = ("source_path", "cache_path", "ben_splits", "ben_index_path")
+# What an evaluation may say differently than the run did.
+CHANGEABLE = (*PATHS, "eval_batch_size", "num_workers", "device", "precision")
 # What may differ between the parts of a resumed run; everything else is the run's own.
 RESUMABLE = {
     "nb_epochs", "load_from_checkpoint", "num_workers", "eval_batch_size", "backend",
@@ -383,157 +380,68 @@ def parser_of(script: str) -> Parser:
     return build_parser(f"train_{script}.py", ways, groups_of(script), about)
 
 
-def parse_evaluation(argv: Sequence[str] | None = None) -> Settings:
-    """Settings of `evaluate_model.py`."""
-    given = parser_of("evaluate").given(argv)
-    values = {flag.name: flag.default for flag in EVALUATION} | given
-    if not values["load_from_checkpoint"]:
-        raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
-    values["eval_metric"] = [str(m) for m in metrics.expand_metrics(values["eval_metric"], KS)]
-    check_bounds(EVALUATION, values)
-    if values["gallery_split"] == values["dataset_type"]:
-        values["gallery_split"] = None
-    idle_flags.note(given, idle_flags.in_evaluation(values))
-    return Settings(values)
-
-
-def of_run(folder: Path, evaluation: Settings) -> Settings:
-    """Settings of a saved run with what an evaluation may say differently; a switch can only be added."""
-    recorded = run_folder.read_args(folder)
-    names = (*PATHS, "eval_batch_size", "num_workers", "device", "precision")
-    changed = {name: evaluation[name] for name in names if evaluation[name] is not None}
-    changed["skip_broken_images"] = evaluation["skip_broken_images"] or recorded["skip_broken_images"]
-    return Settings(recorded | changed | {"load_from_checkpoint": str(folder)})
-
-
-def parse(method: str, argv: Sequence[str] | None = None) -> Settings:
-    """Settings of `train_<method>.py`. Raises UserError or exits with code 2 on anything wrong."""
+def parse(method: str, argv: Sequence[str]) -> Settings:
+    """Settings of `train_<method>.py`: defaults, then the preset, then (on resume) what the run folder recorded, then
+    `argv`, then what follows from all of them. Raises UserError or exits with code 2 on anything wrong."""
     groups = groups_of(method)
-    typed = given = parser_of(method).given(argv)
+    given = parser_of(method).given(argv)
     values = {flag.name: flag.default for flags in groups.values() for flag in flags}
     values |= {"method": method, "savename": method, "group": method}
     if "load_from_checkpoint" in given:
-        given = _resume(method, Path(given["load_from_checkpoint"]), given)
+        given = resume.going_on(method, Path(given["load_from_checkpoint"]), given, RESUMABLE)
     if method in PRESETS:
         values |= PRESETS[method][given.get(f"{method}_preset", "paper")]
     settings = derive(values | given)
+    settings["eval_metric"] = measures(settings["eval_metric"])
+    settings["initial_weights"] = resume.initial_weights(settings)
     check_bounds((flag for flags in groups.values() for flag in flags), settings)
     combinations.check(settings, PRESETS.get(method, {}))
-    resumed = settings["load_from_checkpoint"] and checkpoint.present(Path(settings["load_from_checkpoint"]))
-    settings["initial_weights"] = "none" if resumed else settings["weights"]  # a checkpoint holds every tensor
-    if settings["wandb_key"]:
-        os.environ["WANDB_API_KEY"] = settings["wandb_key"]
-    logger.check_wandb(settings["wandb_mode"], settings["project"])
-    launch_each(settings["gpu_ids"], sys.argv[1:] if argv is None else argv)
-    idle_flags.note(typed, idle_flags.in_training(settings, miners=MINERS, criteria=CRITERIA, unmined=of_batches()))
     return Settings(settings)
 
 
-def _resume(method: str, folder: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """The run's own flags under those of the command line that may differ."""
-    recorded = run_folder.read_args(folder)
-    if recorded["method"] != method:
-        raise UserError(f"{folder} is a run of train_{recorded['method']}.py; resume it with that script")
-    changed = [n for n, v in given.items() if n not in RESUMABLE and n in recorded and recorded[n] != v]
-    if changed:
-        differing = "; ".join(f"--{n} {spelled(recorded[n])}, not {spelled(given[n])}" for n in changed)
-        raise UserError(
-            f"a resumed run keeps its flags, and {folder} has {differing}: leave them out "
-            f"(only {', '.join(sorted(RESUMABLE))} may differ) or start a new run"
-        )
-    _note_kept_epochs(recorded, given.get("nb_epochs", recorded["nb_epochs"]))
-    transient = ("log_online", "wandb_dryrun", "gpu_ids")
-    return {name: value for name, value in recorded.items() if name not in transient} | given
+def start_run(method: str, argv: Sequence[str] | None = None) -> Settings:
+    """`parse` the command line and start what it asks for (`utilities.training.start`): this may not return."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse(method, argv)
+    useless = idle.in_training(args, miners=MINERS, criteria=CRITERIA, unmined=of_batches())
+    notes = [*resume.kept_epochs(args), *idle.notes(parser_of(method).given(argv), useless)]
+    start.start_run(args, argv, notes)
+    return args
 
 
-def _note_kept_epochs(recorded: Mapping[str, Any], epochs: int) -> None:
-    """Say which epochs were derived from --nb_epochs and stay where they were though it is another now."""
-    names = [name for name in EPOCHS_OF_RUN if name in recorded]
-    was, now = (
-        derive({**recorded, **dict.fromkeys(names, AUTO), "nb_epochs": whole})
-        for whole in (recorded["nb_epochs"], epochs)
-    )
-    for name in names:
-        if recorded[name] == was[name] != now[name]:
-            print(
-                f"note: --{name} stays {spelled(recorded[name])}; a new run of {epochs} epochs would have "
-                f"{spelled(now[name])}",
-                flush=True,
-            )
+def parse_evaluation(argv: Sequence[str]) -> Settings:
+    """Settings of `evaluate_model.py`."""
+    values = {flag.name: flag.default for flag in EVALUATION} | parser_of("evaluate").given(argv)
+    if not values["load_from_checkpoint"]:
+        raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
+    values["eval_metric"] = measures(values["eval_metric"])
+    check_bounds(EVALUATION, values)
+    if values["gallery_split"] == values["dataset_type"]:
+        values["gallery_split"] = None
+    return Settings(values)
 
 
-def derive(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace every AUTO by what follows from the data set and from `--weights`."""
-    settings = dict(values)
-    dataset = settings["dataset"]
-    sentinel = dataset == "BigEarthNet"
-
-    def default(name: str, value: Any) -> None:
-        if settings.get(name) == AUTO:
-            settings[name] = value
-
-    default("weights", "none" if dataset == "Demo" else "imagenet")
-    scratch = settings["weights"] == "none"
-    default("image_size", {"BigEarthNet": 100, "Demo": 64}.get(dataset, 224))
-    default("resize_to", round(settings["image_size"] * (6 / 5 if sentinel else 8 / 7)))
-    default("small_image_size", max(2, settings["image_size"] // 2))
-    default("freeze_batch_norm", not scratch)
-    default("optim", "adamw" if scratch else "adam")
-    default("lr", 1e-3 if scratch else 1e-5)
-    default("backbone_lr", settings["lr"])
-    default("weight_decay", 0.05 if scratch else 4e-4)
-    default("scheduler", "onecycle" if scratch else "step")
-    _derive_of_method(settings, default)
-    settings["channels_last"] = not settings["contiguous"]
-    settings["wandb_mode"] = ("offline" if settings["wandb_dryrun"] else "online") if settings["log_online"] else None
-    settings["eval_metric"] = [str(m) for m in metrics.expand_metrics(settings["eval_metric"], KS)]
-    return settings
+def start_evaluation(argv: Sequence[str] | None = None) -> Settings:
+    """`parse_evaluation` of the command line, with notes on flags that do nothing beside the others."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_evaluation(argv)
+    start.say(idle.notes(parser_of("evaluate").given(argv), idle.in_evaluation(args)))
+    return args
 
 
-def _derive_of_method(settings: Mapping[str, Any], default: Callable[[str, Any], None]) -> None:
-    for method in ("diva", "bier"):
-        default(f"{method}_adversarial_lr", settings["backbone_lr"])
-    epochs = settings["nb_epochs"]
-    if settings["method"] == "dac":
-        default("dac_finetune_epoch", min(round(0.95 * epochs), epochs - 1))
-        split = settings["dac_finetune_epoch"]
-        default("dac_merge_epoch", round(8 / 19 * split) if settings["dac_preset"] == "authors" else split)
-    if settings["method"] == "sndl":
-        default("sndl_momentum_epochs", _momentum_epochs(len(settings["sndl_momenta"]), epochs))
+def of_run(folder: Path, evaluation: Settings) -> Settings:
+    """Settings of a saved run with what an evaluation says differently."""
+    return resume.evaluated(folder, evaluation, CHANGEABLE)
 
 
-def _momentum_epochs(stages: int, epochs: int) -> list[int]:
-    """First epochs of all stages but the first: three as released, others of equal length."""
-    shares = [8 / 13, 12 / 13] if stages == 3 else [stage / stages for stage in range(1, stages)]
-    starts: list[int] = []
-    for share in shares:
-        starts.append(max(round(share * epochs), starts[-1] + 1 if starts else 1))
-    return starts
+def measures(names: list[str]) -> list[str]:
+    """--eval_metric with every cut-off."""
+    return [str(measure) for measure in metrics.expand_metrics(names, KS)]
 
 
 def page() -> str:
-    """docs/flags.md: every flag and what presets make of it, in Markdown."""
-    lines = [
-        "# Flags",
-        "",
-        "Of the training scripts and of `evaluate_model.py`, as `python parameters.py` prints them; `--help` of a script",
-        "shows its own, with its defaults. Both `_` and `-` spellings are taken, abbreviations are not.",
-        "",
-        "| flag | default | what |",
-        "| --- | --- | --- |",
-    ]
-    for title, flags in {**GROUPS, "evaluate_model.py": EVALUATION}.items():
-        lines.append(f"| **{title}** | | |")
-        for flag in flags:
-            default = "off" if flag.type is bool else shown(flag.default)
-            choices = f" ({', '.join(map(str, flag.choices))})" if flag.choices else ""
-            lines.append(f"| `--{flag.name}` | {default} | {flag.help}{choices} |")
-    lines += ["", "| preset | what it sets |", "| --- | --- |"]
-    for method, presets in PRESETS.items():
-        for name, values in presets.items():
-            changed = ", ".join(f"`--{flag} {spelled(value)}`" for flag, value in values.items())
-            lines.append(f"| `--{method}_preset {name}` | {changed or 'the defaults'} |")
-    return "\n".join(lines)
+    """docs/flags.md."""
+    return flags_page.page({**GROUPS, "evaluate_model.py": EVALUATION}, PRESETS)
 
 
 if __name__ == "__main__":

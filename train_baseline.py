@@ -74,7 +74,7 @@ class Baseline(Method):
 
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parameters.parse("baseline", argv)
+    args = parameters.start_run("baseline", argv)
     with engine.session(args) as device:
         data = open_data(args, device)
         engine.train(Baseline(args, data.train.dataset), data, args, device)

@@ -123,7 +123,7 @@ class BIER(Method):
 
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parameters.parse("bier", argv)
+    args = parameters.start_run("bier", argv)
     with engine.session(args) as device:
         data = open_data(args, device)
         engine.train(BIER(args, data.train.dataset), data, args, device)

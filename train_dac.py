@@ -122,7 +122,7 @@ class DivideAndConquer(Method):
 
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parameters.parse("dac", argv)
+    args = parameters.start_run("dac", argv)
     with engine.session(args) as device:
         data = open_data(args, device)
         engine.train(DivideAndConquer(args, data.train.dataset), data, args, device)

@@ -119,7 +119,7 @@ class DiVA(Method):
 
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parameters.parse("diva", argv)
+    args = parameters.start_run("diva", argv)
     with engine.session(args) as device:
         data = open_data(args, device)
         engine.train(DiVA(args, data.train.dataset), data, args, device)

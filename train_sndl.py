@@ -93,7 +93,7 @@ class SNDL(Method):
 
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parameters.parse("sndl", argv)
+    args = parameters.start_run("sndl", argv)
     with engine.session(args) as device:
         data = open_data(args, device)
         engine.train(SNDL(args, data.train.dataset), data, args, device)

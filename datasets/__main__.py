@@ -29,24 +29,25 @@ from datasets.open import open_archive, open_files
 from datasets.prepared.from_files import prepare
 from datasets.prepared.stage import usable_cores
 from utilities.errors import DatasetError, UserError, WrongFolderError, main_guard
+from utilities.flags.flag import Flag, build_parser, switch
 from utilities.flags.settings import Settings
 
 FLAGS = [
-    parameters.Flag("source_path", None, "folder of the data set; with --use_npmem also its archive"),
-    parameters.Flag("out", None, "folder for check.json, check.txt and the pictures; default: dataset_check/<NAME>"),
-    parameters.switch("quick", "do not decode the images, only look whether they are there"),
-    parameters.Flag("contact_images", 48, "images on the contact sheet", int),
-    parameters.switch("use_npmem", "prepare the array that --use_npmem of the training scripts reads"),
-    parameters.Flag("cache_path", None, "folder for prepared data; default: inside --source_path"),
-    parameters.switch("write_splits", "MLRSNet: write the stored splits anew from the label files, and nothing else"),
-    parameters.switch("skip_broken_images", "with --use_npmem: prepare the others when images are broken"),
+    Flag("source_path", None, "folder of the data set; with --use_npmem also its archive"),
+    Flag("out", None, "folder for check.json, check.txt and the pictures; default: dataset_check/<NAME>"),
+    switch("quick", "do not decode the images, only look whether they are there"),
+    Flag("contact_images", 48, "images on the contact sheet", int),
+    switch("use_npmem", "prepare the array that --use_npmem of the training scripts reads"),
+    Flag("cache_path", None, "folder for prepared data; default: inside --source_path"),
+    switch("write_splits", "MLRSNet: write the stored splits anew from the label files, and nothing else"),
+    switch("skip_broken_images", "with --use_npmem: prepare the others when images are broken"),
 ]
 
 
 def parse(argv: Sequence[str] | None) -> Settings:
     groups = {"check": FLAGS, "one data set": parameters.DATASET}
     ways, about = ["NAME --source_path DIR [flags]"], "Check a data set, and prepare its pixels."
-    parser = parameters.build_parser("-m datasets", ways, groups, about)
+    parser = build_parser("-m datasets", ways, groups, about)
     parser.add_argument("dataset", choices=DATASETS.names(), help="data set")
     given = parser.given(argv)
     settings = Settings({flag.name: flag.default for flags in groups.values() for flag in flags} | given)

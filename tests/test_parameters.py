@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,7 @@ def test_numbers_of_a_method_have_bounds(method, flag, value):
     ],
 )
 def test_training_flags_without_effect_are_noted(method, argv, said, capsys):
-    parameters.parse(method, argv.split())
+    parameters.start_run(method, argv.split())
     notes = capsys.readouterr().out.splitlines()
     assert len(notes) == 1
     assert said in notes[0]
@@ -167,14 +168,14 @@ def test_training_flags_without_effect_are_noted(method, argv, said, capsys):
     ],
 )
 def test_flags_that_have_an_effect_are_not(method, argv, capsys):
-    parameters.parse(method, argv.split())
+    parameters.start_run(method, argv.split())
     assert "without effect" not in capsys.readouterr().out
 
 
 def test_of_several_processes_one_notes_flags_without_effect(capsys, monkeypatch):
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
-        parse("--momentum", "0.5")
+        parameters.start_run("baseline", ["--momentum", "0.5"])
         assert len(capsys.readouterr().out.splitlines()) == lines
 
 
@@ -186,7 +187,7 @@ def test_a_search_by_no_head_is_refused():
 def test_a_name_that_wandb_refuses_is_refused_before_the_run():
     pytest.importorskip("wandb")
     with pytest.raises(UserError, match="--project 'a/b' is no name"):
-        parse("--log_online", "--wandb_dryrun", "--project", "a/b")
+        parameters.start_run("baseline", ["--log_online", "--wandb_dryrun", "--project", "a/b"])
 
 
 def test_a_batch_of_broken_classes_names_the_preset_and_the_nearest_sizes():
@@ -207,14 +208,14 @@ def test_a_batch_of_broken_classes_names_the_preset_and_the_nearest_sizes():
     ],
 )
 def test_evaluation_flags_without_effect_are_noted(argv, said, capsys):
-    parameters.parse_evaluation(["--load_from_checkpoint", "run", *argv])
+    parameters.start_evaluation(["--load_from_checkpoint", "run", *argv])
     told = capsys.readouterr().out
     assert said in told
     assert bool(told) == bool(said)
 
 
 def test_a_miner_beside_a_loss_of_all_pairs_is_noted(capsys):
-    parse("--baseline_loss", "batch_nca", "--baseline_batch_miner", "distance")
+    parameters.start_run("baseline", ["--baseline_loss", "batch_nca", "--baseline_batch_miner", "distance"])
     assert "--baseline_batch_miner without effect" in capsys.readouterr().out
 
 
@@ -278,17 +279,27 @@ def test_settings_are_read_only():
 
 
 def test_an_offline_run_by_either_name():
-    pytest.importorskip("wandb")
     for name in ("--wandb-dry-run", "--wandb_dryrun"):
         assert parse("--log_online", name).wandb_mode == "offline"
 
 
-def test_settings_keep_no_secret(monkeypatch):
-    pytest.importorskip("wandb")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+def test_settings_keep_no_secret():
     settings = parse("--wandb_key", "s3cret", "--log_online")
     assert "s3cret" not in json.dumps(settings.recorded)
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+def test_reading_flags_starts_nothing(monkeypatch, capsys):
+    """Nothing but the command line decides what is read from it; whoever wants the run started says so."""
+    argv = ["--gpu_ids", "0", "1", "--log_online", "--wandb_key", "s3cret", "--project", "a/b", "--momentum", "0.5"]
+    for name in ("RANK", "WANDB_API_KEY", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    read = parse(*argv)
+    assert dict(os.environ) == before
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WANDB_API_KEY", "other")
+    assert dict(parse(*argv)) == dict(read)
+    assert capsys.readouterr().out == ""
 
 
 def test_every_hyper_parameter_of_a_registered_class_is_a_flag():
@@ -371,9 +382,9 @@ def test_weights_are_read_once_only(tmp_path):
 def test_epochs_that_a_longer_run_keeps_are_noted(tmp_path, capsys, method, argv, said):
     recorded = parameters.parse(method, ["--nb_epochs", "40", *argv]).recorded
     (tmp_path / "args.json").write_text(json.dumps(recorded))
-    parameters.parse(method, ["--load_from_checkpoint", str(tmp_path)])
+    parameters.start_run(method, ["--load_from_checkpoint", str(tmp_path)])
     assert "stays" not in capsys.readouterr().out
-    parameters.parse(method, ["--load_from_checkpoint", str(tmp_path), "--nb_epochs", "80"])
+    parameters.start_run(method, ["--load_from_checkpoint", str(tmp_path), "--nb_epochs", "80"])
     told = capsys.readouterr().out
     assert told.count("stays") == len(said)
     assert all(note in told for note in said)

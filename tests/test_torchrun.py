@@ -112,7 +112,7 @@ def test_gpu_ids_of_several_become_one_process_each(gpus, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that what is set in its place is taken back
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
-    parameters.parse("baseline", ["--gpu_ids", "1", "3", "--nb_epochs", "3"])
+    parameters.start_run("baseline", ["--gpu_ids", "1", "3", "--nb_epochs", "3"])
     (argv,) = gpus
     assert argv[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     assert argv[-4:] == ["1", "3", "--nb_epochs", "3"], "the command line goes on unchanged"
@@ -121,7 +121,7 @@ def test_gpu_ids_of_several_become_one_process_each(gpus, monkeypatch):
 
 
 def test_one_gpu_id_stays_in_this_process(gpus):
-    parameters.parse("baseline", ["--gpu_ids", "2"])
+    parameters.start_run("baseline", ["--gpu_ids", "2"])
     assert not gpus
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
 
@@ -129,19 +129,19 @@ def test_one_gpu_id_stays_in_this_process(gpus):
 def test_one_gpu_id_that_comes_too_late_for_cuda_is_refused(gpus, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)  # whatever is visible by now
     with pytest.raises(UserError, match="set CUDA_VISIBLE_DEVICES=2 before the command and leave --gpu_ids out"):
-        parameters.parse("baseline", ["--gpu_ids", "2"])
+        parameters.start_run("baseline", ["--gpu_ids", "2"])
 
 
 def test_gpu_ids_count_among_the_gpus_that_a_job_was_given(gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    parameters.parse("baseline", ["--gpu_ids", "0", "3"])
+    parameters.start_run("baseline", ["--gpu_ids", "0", "3"])
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
 
 
 @pytest.mark.parametrize("given", [["4"], ["0", "0"], ["0", "-1"]])
 def test_gpu_ids_that_are_not_there_are_refused(gpus, given):
     with pytest.raises(UserError, match=r"torch sees 4 GPUs, numbered from 0"):
-        parameters.parse("baseline", ["--gpu_ids", *given])
+        parameters.start_run("baseline", ["--gpu_ids", *given])
 
 
 def test_a_process_without_a_gpu_says_so(monkeypatch):

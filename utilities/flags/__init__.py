@@ -1,4 +1,4 @@
 """What a flag is, how a command line becomes settings, and how settings build registered classes.
 
-May import: utilities.
+May import: utilities, utilities.runs.
 """

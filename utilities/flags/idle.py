@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,16 +59,14 @@ def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "relevance_threshold", f"with --relevance {values['relevance']}"
 
 
-def note(given: Container[str], idle: Iterable[tuple[str, str]]) -> None:
-    """Say once which of the flags that were given do nothing. idle: (flag, where)."""
-    if int(os.environ.get("RANK", 0)) > 0:
-        return
+def notes(given: Container[str], idle: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A sentence for each reason why flags that were given do nothing. idle: (flag, where)."""
     named: dict[str, list[str]] = {}
     for flag, where in dict(idle).items():
         if flag in given:
             named.setdefault(where, []).append(f"--{flag}")
     for where, flags in named.items():
-        print(f"note: {', '.join(flags)} without effect {where}", flush=True)
+        yield f"{', '.join(flags)} without effect {where}"
 
 
 def _of_baseline(
