@@ -51,9 +51,9 @@ def folder(path: Path, method: str, records: list[dict[str, Any]]) -> Path:
 
 def test_runs_are_named_by_their_place_and_timed_by_their_log(tmp_path: Path) -> None:
     trained = [
-        {"split": "train", "seconds": 60, "images_per_second": 10},
-        {"split": "val", "seconds": 999, "scores": {}},
-        {"split": "train", "seconds": 30, "images_per_second": 40},
+        {"epoch": 1, "step": 9, "split": "train", "seconds": 60, "images_per_second": 10},
+        {"epoch": 1, "step": 9, "split": "val", "seconds": 999, "images_per_second": 1, "scores": {}},
+        {"epoch": 2, "step": 18, "split": "train", "seconds": 30, "images_per_second": 40},
     ]
     folders = [folder(tmp_path / "x" / "one", "bier", trained), folder(tmp_path / "y" / "one", "dac", [])]
     assert common_parent(folders) == tmp_path
@@ -64,7 +64,7 @@ def test_runs_are_named_by_their_place_and_timed_by_their_log(tmp_path: Path) ->
 
 
 def test_a_network_before_training_has_no_time_of_training(tmp_path: Path) -> None:
-    trained = [{"split": "train", "seconds": 60, "images_per_second": 10}]
+    trained = [{"epoch": 1, "step": 9, "split": "train", "seconds": 60, "images_per_second": 10}]
     initial = content()
     initial["protocol"]["network"] = "initial"
     (untrained,) = describe([folder(tmp_path / "one", "bier", trained)], [initial], ())

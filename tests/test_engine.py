@@ -12,6 +12,7 @@ from torch import nn
 
 import parameters
 from utilities.batch import Batch
+from utilities.errors import RunFailure, UserError
 from utilities.flags.settings import Settings
 from utilities.measures import evaluation
 from utilities.report import figures
@@ -97,12 +98,19 @@ class Feed:
         yield from (self.batch(left[i : i + batch_size]) for i in range(0, len(left), batch_size))
 
 
-def trainer_of(tmp_path, *flags, **changed):
+def trainer_settings(tmp_path, *flags, **changed):
     given = ["--save_path", tmp_path, *FLAGS, *flags]
-    settings = Settings({**parameters.parse("baseline", [str(word) for word in given]), **changed})
+    return Settings({**parameters.parse("baseline", [str(word) for word in given]), **changed})
+
+
+def toy_data():
     description = {"dataset": "toy", "label_names": ["a", "b", "c"], "bands": [], "train_fingerprint": "1"}
     feed = Feed()
-    return Trainer(Toy(), SimpleNamespace(train=feed, val=feed, description=description), settings, torch.device("cpu"))
+    return SimpleNamespace(train=feed, val=feed, description=description)
+
+
+def trainer_of(tmp_path, *flags, **changed):
+    return Trainer(Toy(), toy_data(), trainer_settings(tmp_path, *flags, **changed), torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -281,3 +289,29 @@ def test_the_training_set_is_embedded_row_by_row_at_rest(tmp_path):
             if row != 7:
                 torch.testing.assert_close(features[row], trainer.method.network.backbone(image[None])[0])
     trainer.close()
+
+
+def test_a_start_that_fails_before_its_first_step_leaves_its_name_to_the_next(tmp_path, monkeypatch, capsys):
+    def unreadable(*given, **options):
+        raise UserError("cannot read the image")
+        yield
+
+    settings = trainer_settings(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Feed, "training", unreadable)
+        with pytest.raises(UserError, match="cannot read the image"):
+            engine.train(Toy(), toy_data(), settings, torch.device("cpu"))
+    assert list((tmp_path / "Demo").iterdir()) == []
+    folder = engine.train(Toy(), toy_data(), settings, torch.device("cpu"))
+    assert folder == tmp_path / "Demo" / "baseline"
+    assert "exists" not in capsys.readouterr().out
+
+
+def test_a_failure_after_the_first_step_leaves_what_there_is(tmp_path, monkeypatch):
+    def diverged(*given):
+        raise RunFailure("not finite")
+
+    monkeypatch.setattr(engine.LossWindow, "check", diverged)
+    with pytest.raises(RunFailure):
+        engine.train(Toy(), toy_data(), trainer_settings(tmp_path), torch.device("cpu"))
+    assert (tmp_path / "Demo" / "baseline" / "args.json").exists()

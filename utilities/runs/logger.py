@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from utilities.errors import RunFailure, UserError
+from utilities.files import replacing
 
-METRICS = "metrics.jsonl"
+METRICS, SPOILT = "metrics.jsonl", "metrics.spoilt.jsonl"
 PROJECT_EXCLUDES = "/\\#?%:"  # characters that W&B takes in no name of a project
 
 
@@ -55,30 +57,68 @@ def scrub_key(argv: list[str]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run, oldest first; a last line cut off by a kill is left out."""
-    path = folder / METRICS
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    """The records of a run, oldest first. Lines that are none are left out with a warning; a last one that a kill cut
+    off, without. Raises UserError for a file that cannot be read.
+    """
+    lines = _lines(folder / METRICS)
+    records = [record for record in map(_record, lines) if record is not None]
+    if spoilt := _spoilt(lines):
+        named = f"line {spoilt[0]} is" if len(spoilt) == 1 else f"lines {', '.join(map(str, spoilt[:5]))} are"
+        more = f" and {len(spoilt) - 5} more" if len(spoilt) > 5 else ""
+        warnings.warn(f"{folder / METRICS}: {named} no record of a run{more}, and left out", stacklevel=2)
     return records
 
 
 def drop_later(folder: Path, step: int, *, validated: bool) -> None:
-    """Drop the records that a checkpoint of this step has not seen: later ones and, if not validated, its scores."""
+    """Drop the records that a checkpoint of this step has not seen: later ones and, if not validated, its scores.
+
+    A file with lines that are no records is kept beside as SPOILT, whatever they are.
+    """
     kept = [
         record
         for record in read_metrics(folder)
         if record["step"] < step or (record["step"] == step and (validated or "scores" not in record))
     ]
     path = folder / METRICS
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    temporary.replace(path)
+    if _spoilt(_lines(path)):
+        path.replace(folder / SPOILT)
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Without their ends: the last is empty where the file was written whole."""
+    try:
+        return path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; move it away, the checkpoints go on without"
+        ) from error
+
+
+def _spoilt(lines: Sequence[bytes]) -> list[int]:
+    """Numbers, from 1, of the lines that are no records; the last may be cut off."""
+    return [number for number, line in enumerate(lines[:-1], 1) if _record(line) is None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """One line as `Logger.log` writes it, or None."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # foreign bytes are the first as well
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("split"), str):
+        return None
+    whole = [record.get("epoch"), record.get("step")]
+    numbers = [record.get("seconds"), record.get("images_per_second")]
+    tables = [record.get(name, {}) for name in ("losses", "observed", "scores", "chance")]
+    cells = [value for table in tables if isinstance(table, dict) for value in table.values() if value is not None]
+    fine = (
+        all(type(value) is int for value in whole)
+        and all(type(value) in (int, float) for value in numbers + cells)
+        and all(isinstance(table, dict) for table in tables)
+    )
+    return record if fine else None
 
 
 class Logger:

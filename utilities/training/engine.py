@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from utilities.parallel import distributed
 from utilities.parallel.batch_norm import synchronise
 from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
+from utilities.runs.lock import RunLock
 from utilities.runs.logger import Logger, drop_later, read_metrics
 from utilities.training import optim, precision
 from utilities.training.allocator import keep_freed_memory
@@ -90,6 +92,9 @@ def train(method: Method, data: Data, args: Settings, device: torch.device) -> P
         trainer.fit()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"training goes on with --load_from_checkpoint {trainer.folder}") from None
+    except Exception:
+        trainer.discard_unbegun()
+        raise
     finally:
         trainer.close()
     return trainer.folder
@@ -121,10 +126,19 @@ class Trainer:
         self.unvalidated = False
         self.said: set[str] = set()  # notes on the scores, each once
         self.window = LossWindow()
-        self.folder, payload = self._open_folder()
-        if payload is not None:
-            self._restore(payload)
-        self.logger = self._open_logger(resumed=payload is not None) if distributed.is_main() else None
+        self.logger: Logger | None = None
+        self.lock: RunLock | None = None
+        self.folder = self._open_folder()
+        try:
+            payload = checkpoint.load(self.folder) if args["load_from_checkpoint"] else None
+            if payload is not None:
+                self._restore(payload)
+            if distributed.is_main():
+                self.logger = self._open_logger(resumed=payload is not None)
+        except BaseException:
+            self.discard_unbegun()
+            self.close()
+            raise
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -351,10 +365,13 @@ class Trainer:
             )
         _say(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
 
-    def _open_folder(self) -> tuple[Path, dict[str, Any] | None]:
+    def _open_folder(self) -> Path:
         if self.args["load_from_checkpoint"]:
             folder = Path(self.args["load_from_checkpoint"])
-            return folder, checkpoint.load(folder)
+            if distributed.is_main():
+                self.lock = RunLock(folder)
+            distributed.barrier()  # the others load nothing where there is no lock
+            return folder
         name = ""
         if distributed.is_main():
             environment = run_folder.describe_environment(self.device) | {
@@ -365,9 +382,10 @@ class Trainer:
             }
             parent = Path(self.args["save_path"]) / self.args["dataset"]
             name = str(run_folder.create(parent, self.args["savename"], self.args.recorded, environment))
+            self.lock = RunLock(Path(name))
         name = distributed.broadcast_object(name)
         _say(f"run folder {name}")
-        return Path(name), None
+        return Path(name)
 
     def _open_logger(self, *, resumed: bool) -> Logger:
         environment = read_json(self.folder / run_folder.ENVIRONMENT)
@@ -380,9 +398,16 @@ class Trainer:
             drop_later(self.folder, self.step, validated=not self.unvalidated)
         return Logger(self.folder, wandb_mode=self.args["wandb_mode"], run=run)
 
+    def discard_unbegun(self) -> None:
+        """After a failure: a run without a step leaves no folder, so that the next try has its name."""
+        if distributed.is_main() and not self.step and not self.args["load_from_checkpoint"]:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def close(self) -> None:
         if self.logger is not None:
             self.logger.close()
+        if self.lock is not None:
+            self.lock.release()
 
 
 def _say(text: str) -> None:
