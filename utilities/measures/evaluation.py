@@ -17,6 +17,7 @@ from utilities.measures.formulae import Metric, Relevance, expand_metrics
 from utilities.measures.label_sets import GalleryFacts
 from utilities.measures.ranking import whole_ranking_values
 from utilities.measures.scoring import Scores, facts_for, score
+from utilities.neighbours.codes import Codes, search_codes
 from utilities.neighbours.search import Neighbours, search
 from utilities.parallel.distributed import communication_device, gather_uneven, is_active, rank, world_size
 
@@ -79,14 +80,14 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    embeddings: Tensor,
+    embeddings: Tensor | Codes,
     labels: Tensor,
     *,
     metrics: Sequence[str],
     ks: Sequence[int],
     relevance: Relevance,
     backend: str = "auto",
-    gallery: tuple[Tensor, Tensor] | None = None,
+    gallery: tuple[Tensor | Codes, Tensor] | None = None,
     device: torch.device | str = "cpu",
     block_bytes: int | None = None,
     progress: Callable[[int], object] | None = None,
@@ -94,7 +95,8 @@ def evaluate(
     """Search every query and score what was found.
 
     embeddings (Q, D) unit rows and labels (Q, L) of the queries, which are also the gallery unless another
-    one is given as (embeddings, labels); then nothing is left out. metrics are names as
+    one is given as (embeddings, labels); then nothing is left out. Binary codes on both sides in place of embeddings
+    are searched by their Hamming distance. metrics are names as
     `metrics.expand_metrics` takes them, with ks the cut-offs of names without one. The search runs on
     `device`; with a process group, each rank searches its share of the queries and every rank returns the
     whole.
@@ -139,22 +141,22 @@ def _share(count: int) -> slice:
 
 
 def _search_shares(
-    queries: Tensor,
-    gallery: Tensor,
+    queries: Tensor | Codes,
+    gallery: Tensor | Codes,
     k: int,
     rows: Tensor | None,
     backend: str,
     block_bytes: int | None,
     progress: Callable[[int], object] | None,
 ) -> Neighbours:
-    """`search`, each rank for its share of the queries; the whole on the CPU."""
+    """`search` or `search_codes`, each rank for its share of the queries; the whole on the CPU."""
     share = _share(len(queries))
-    found = search(
-        queries[share],
-        gallery,
+    find = search_codes if isinstance(gallery, Codes) else partial(search, backend=backend)
+    found = find(
+        queries[share],  # type: ignore[arg-type]
+        gallery,  # type: ignore[arg-type]
         k,
         query_rows=None if rows is None else rows[share],
-        backend=backend,
         block_bytes=block_bytes,
         progress=progress,
     )
@@ -166,8 +168,8 @@ def _search_shares(
 
 def _rank_shares(
     ranker: Callable[..., dict[Metric, Tensor]],
-    queries: Tensor,
-    gallery: Tensor,
+    queries: Tensor | Codes,
+    gallery: Tensor | Codes,
     labels: Tensor,
     gallery_labels: Tensor,
     rows: Tensor | None,

@@ -10,6 +10,7 @@ again, stably.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ from torch import Tensor
 from utilities.errors import UserError
 from utilities.measures.formulae import Relevance
 from utilities.measures.label_sets import distinct
+from utilities.neighbours.codes import Codes, hamming_distances
 from utilities.neighbours.exact import STEPS, on_grid, squared_lengths
 from utilities.tensors.labels import overlap
 
 _BITS = 12  # of a code: what a float64 has before its last 52
 _MOST_LEVELS = 2 ** (_BITS - 1)  # of gain, beside one bit for relevance
 _ABOVE = 2.0**52
+_UNPACKED = 2**13  # binary codes of the gallery at a time
 _SELF = torch.iinfo(torch.int64).max  # sorts last, and is given no gain
 _CACHED_PAIRS = 2**17  # keys sorted at a time on a CPU: 1 MB, what a core's cache holds
 
@@ -70,40 +73,14 @@ class Levels:
         return shared if self.place is None else self.place[shared, of_query + of_image - shared]
 
 
-class Ranker:
-    """Sorts a gallery for blocks of queries. A code is twice the level of gain, plus 1 if relevant."""
+class _Euclidean:
+    """Keys of a gallery of embeddings, for queries on the grid: squared distances."""
 
-    def __init__(self, gallery: Tensor, gallery_labels: Tensor, relevance: Relevance, levels: Levels) -> None:
-        self.relevance, self.levels = relevance, levels
+    def __init__(self, gallery: Tensor) -> None:
         grid = on_grid(gallery, "gallery embeddings")
         self.right = _beside(grid, squared_lengths(grid), torch.ones(len(grid), device=grid.device))
-        sets = distinct(gallery_labels)
-        self.sets, self.set_of_image = sets.sets.to(gallery.device), sets.of_image.to(gallery.device)
-        self.sizes = self.sets.sum(1)
-        self.room = torch.empty(0, dtype=torch.float64, device=gallery.device)
 
-    def ranked_codes(self, queries: Tensor, labels: Tensor, own: Tensor) -> Tensor:
-        """Codes of the gallery by (distance, index), (b, N) int64; the query's own image comes last, as 0.
-
-        queries (b, D) on the grid, labels (b, L), own (b,) int64 rows of the gallery or -1. The next call overwrites
-        what this one returned.
-        """
-        shared = overlap(labels, self.sets).long()
-        of_query = labels.sum(1, keepdim=True)
-        relevant = self.relevance(shared, of_query, self.sizes)
-        of_sets = (2 * self.levels.of(shared, of_query, self.sizes) + relevant).short()
-        size = len(queries) * len(self.right)
-        if len(self.room) < size:  # kept: the pages of a new array would cost as much as the product
-            self.room = torch.empty(size, dtype=torch.float64, device=queries.device)
-        distances = self._distances(queries, self.room[:size].view(len(queries), -1))
-        sort = _sort_on_cpu if distances.device.type == "cpu" else _sort
-        ranked, tied = sort(distances.view(torch.int64), of_sets, self.set_of_image, own)
-        ranked[own >= 0, -1] = 0
-        if len(tied):
-            ranked[tied] = self._sort_again(queries[tied], of_sets[tied], own[tied])
-        return ranked
-
-    def _distances(self, queries: Tensor, out: Tensor | None = None) -> Tensor:
+    def of(self, queries: Tensor, out: Tensor | None = None) -> Tensor:
         """2**52 + squared distances in units of 2**-48, (b, D) rows on the grid -> (b, N) float64, in `out` if given.
 
         One product of (-2 q, 1, 2**52 + |q|^2) and (g, |g|^2, 1): every partial sum is a whole number below 2**53.
@@ -113,9 +90,60 @@ class Ranker:
         left[:, -1] += _ABOVE
         return torch.mm(left, self.right.T, out=out)
 
-    def _sort_again(self, queries: Tensor, of_sets: Tensor, own: Tensor) -> Tensor:
+
+class _Hamming:
+    """Keys of a gallery of binary codes: its index beside each distance, twice, so that no two look like a tie."""
+
+    def __init__(self, gallery: Codes) -> None:
+        self.gallery = gallery
+
+    def of(self, queries: Codes, out: Tensor | None = None) -> Tensor:
+        """2**52 + 2 (distance * N + index), b codes -> (b, N) float64, in `out` if given."""
+        count = len(self.gallery)
+        if out is None:
+            out = torch.empty(len(queries), count, dtype=torch.float64, device=self.gallery.device)
+        for start in range(0, count, _UNPACKED):
+            part = slice(start, start + _UNPACKED)
+            out[:, part] = hamming_distances(queries, self.gallery[part])
+        index = torch.arange(count, dtype=torch.float64, device=out.device)
+        return out.mul_(2 * count).add_(2 * index + _ABOVE)
+
+
+class Ranker:
+    """Sorts a gallery for blocks of queries. A code is twice the level of gain, plus 1 if relevant."""
+
+    def __init__(self, gallery: Tensor | Codes, gallery_labels: Tensor, relevance: Relevance, levels: Levels) -> None:
+        self.relevance, self.levels = relevance, levels
+        self.keys = _Hamming(gallery) if isinstance(gallery, Codes) else _Euclidean(gallery)
+        sets = distinct(gallery_labels)
+        self.sets, self.set_of_image = sets.sets.to(gallery.device), sets.of_image.to(gallery.device)
+        self.sizes = self.sets.sum(1)
+        self.room = torch.empty(0, dtype=torch.float64, device=gallery.device)
+
+    def ranked_codes(self, queries: Any, labels: Tensor, own: Tensor) -> Tensor:
+        """Codes of the gallery by (distance, index), (b, N) int64; the query's own image comes last, as 0.
+
+        queries: embeddings on the grid (b, D), or b Codes; labels (b, L), own (b,) int64 rows of the gallery or -1.
+        The next call overwrites what this one returned.
+        """
+        shared = overlap(labels, self.sets).long()
+        of_query = labels.sum(1, keepdim=True)
+        relevant = self.relevance(shared, of_query, self.sizes)
+        of_sets = (2 * self.levels.of(shared, of_query, self.sizes) + relevant).short()
+        size = len(queries) * len(self.set_of_image)
+        if len(self.room) < size:  # kept: the pages of a new array would cost as much as the product
+            self.room = torch.empty(size, dtype=torch.float64, device=labels.device)
+        distances = self.keys.of(queries, self.room[:size].view(len(queries), -1))
+        sort = _sort_on_cpu if distances.device.type == "cpu" else _sort
+        ranked, tied = sort(distances.view(torch.int64), of_sets, self.set_of_image, own)
+        ranked[own >= 0, -1] = 0
+        if len(tied):
+            ranked[tied] = self._sort_again(queries[tied], of_sets[tied], own[tied])
+        return ranked
+
+    def _sort_again(self, queries: Any, of_sets: Tensor, own: Tensor) -> Tensor:
         """As `ranked_codes`, by a stable sort of the distances."""
-        squared = self._distances(queries)
+        squared = self.keys.of(queries)
         codes = of_sets[:, self.set_of_image]
         inside = (own >= 0).nonzero().flatten()
         squared[inside, own[inside]] = torch.inf

@@ -10,6 +10,7 @@ from torch import Tensor
 from utilities.measures.formulae import SHARE, WHOLE_MEASURES, Metric, Relevance
 from utilities.measures.label_sets import GalleryFacts, ideal_gain
 from utilities.measures.ranked_codes import Levels, Ranker
+from utilities.neighbours.codes import Codes
 from utilities.neighbours.exact import on_grid
 from utilities.neighbours.search import default_block_bytes
 
@@ -19,8 +20,8 @@ _CHUNK_BYTES = 4 * 2**20  # of float64 measured together on a CPU: what its cach
 
 
 def whole_ranking_values(
-    queries: Tensor,
-    gallery: Tensor,
+    queries: Tensor | Codes,
+    gallery: Tensor | Codes,
     query_labels: Tensor,
     gallery_labels: Tensor,
     *,
@@ -34,7 +35,7 @@ def whole_ranking_values(
     """Value of every whole-ranking metric for every query, (Q,) float64 on the CPU; NaN where nothing is
     relevant.
 
-    queries (Q, D), gallery (N, D) unit rows on one device; labels multi-hot; query_rows as in
+    queries (Q, D), gallery (N, D) unit rows on one device, or binary codes of both; labels multi-hot; query_rows as in
     `neighbours.search`; facts about these queries (`label_sets.gallery_facts`) for `relevance` and SHARE.
     Memory: block_bytes and the gallery, whatever Q is.
     """
@@ -44,7 +45,10 @@ def whole_ranking_values(
     labels = query_labels.to(device)
     levels = Levels(labels.sum(1), gallery_labels.to(device).sum(1), labels.shape[1], kinds)
     ranker = Ranker(gallery, gallery_labels, relevance, levels)
-    left, rows = on_grid(queries.to(device), "query embeddings"), _rows_of(query_rows, len(queries), device)
+    left: Tensor | Codes = queries.to(device)
+    if isinstance(left, Tensor):
+        left = on_grid(left, "query embeddings")
+    rows = _rows_of(query_rows, len(queries), device)
     relevant, sharing = (facts.relevant[rule][facts.kind].to(device) for rule in (relevance, SHARE))
     wanted = {metric.name for metric in metrics}
     ideal = {

@@ -114,10 +114,7 @@ def search(
     image.
     """
     device, count = gallery.device, len(gallery)
-    findable = count - (query_rows is not None)
-    if k < 1 or findable < 1:
-        raise UserError(f"{k} neighbours asked for in a gallery of {count} images, {max(findable, 0)} to be found")
-    k = min(k, findable)
+    k = findable(k, count, inside=query_rows is not None)
     rows = torch.full((len(queries),), -1) if query_rows is None else query_rows
     candidates = min(count, k + (query_rows is not None) + max(_MARGIN, k // 4))
     chosen = resolve_backend(backend, device, candidates)
@@ -139,6 +136,14 @@ def search(
         if progress is not None:
             progress(len(safe))
     return Neighbours(indices, squared.sqrt())
+
+
+def findable(k: int, count: int, *, inside: bool) -> int:
+    """k, cut to what a query finds in a gallery of `count` images that it may itself be `inside`. Raises UserError."""
+    others = count - inside
+    if k < 1 or others < 1:
+        raise UserError(f"{k} neighbours asked for in a gallery of {count} images, {max(others, 0)} to be found")
+    return min(k, others)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
