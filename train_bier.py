@@ -24,9 +24,8 @@ Differences from the paper
     The released recipe (`--bier_preset authors`) is another one: additive boosting by small steps, the penalty as a
     mean over input units with lambda_w 1e5 (with the paper's sums, 100 is as strong), groups weighted by their size.
     Adam's steps of the regressors do not depend on lambda_div: `--bier_adversarial_lr` sets their pace.
-    As in it, a similarity is a mean over the smaller group (the paper divides by the size of the larger), and a batch
-    holds two images a class (the paper: five to ten). Plain BIER starts the embedding layer from decorrelated groups
-    (`--bier_prefit_steps`); A-BIER, from Glorot's uniform distribution.
+    As in it, a similarity is a mean over the smaller group (paper: the larger), and a batch holds two images a class
+    (paper: five to ten). Plain BIER starts from decorrelated groups (`--bier_prefit_steps`), A-BIER as Glorot does.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ BLOCK = 64 * 2**20  # bytes, above what glibc keeps of its own accord
 BLOCKS_IN_TURN = f"""
 import resource, sys
 import torch
-from utilities.allocator import keep_freed_memory
+from utilities.training.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

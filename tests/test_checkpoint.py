@@ -88,7 +88,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
     code = f"""
         import resource, torch
         from pathlib import Path
-        from utilities import checkpoint
+        from utilities.runs import checkpoint
         from utilities.errors import RunFailure
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:

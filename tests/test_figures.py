@@ -261,5 +261,5 @@ def test_dollar_signs_in_names_are_dollar_signs(tmp_path: Path, labels: np.ndarr
 
 
 def test_pyplot_is_never_imported() -> None:
-    code = "import sys; from utilities import retrieval_picture; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys; from utilities.report import retrievals; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
