@@ -110,19 +110,22 @@ def embed(
 
 
 def embed_once(
-    path: Path, network: EmbeddingNetwork, run: Settings, dataset: RetrievalDataset, device: torch.device
+    path: Path, network: EmbeddingNetwork, run: Settings, dataset: RetrievalDataset, device: torch.device, refresh: bool
 ) -> tuple[Tensor, Tensor]:
-    """As `embed`, from `path` where an earlier search left there what the same network made of the same images."""
+    """As `embed`, from `path` where an earlier search left there what the same network made of the same files."""
     flags = ("image_size", "resize_to", "per_image_normalisation", "channels_last")
     facts = {name: run[name] for name in flags} | {
         "fingerprint": dataset.fingerprint(),
         "bands": list(dataset.bands),
         "precision": precision.resolve(run.precision, device),
         "device": device.type,
+        "files": dataset.state(placed=True),
+        "skip_broken_images": dataset.skip_broken,
     }
     key = embedding_file.digest(network, dataset.names, facts)
-    kept = embedding_file.load(path, key)
-    if kept is not None and distributed.world_size() == 1:
+    kept = None if refresh or distributed.world_size() > 1 else embedding_file.load(path, key)
+    if kept is not None and not any(map(dataset.readable, set(range(len(dataset))) - set(kept[1].tolist()))):
+        print(f"note: embeddings of {embedding_file.date(path)} are used; --refresh embeds the images anew", flush=True)
         return kept
     embedded = embed(network, run, dataset, device)
     if distributed.is_main():
@@ -271,7 +274,7 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     asked = Examples(examples, dataset)
     embeddings, _ = embed(network, Settings({**run, "num_workers": 0}), asked, device)  # before the long work
     target = folder / "search_results" / f"{network_name(args)}_{split}"
-    gallery = Embedded(dataset, *embed_once(target / "embeddings.npz", network, run, dataset, device))
+    gallery = Embedded(dataset, *embed_once(target / "embeddings.npz", network, run, dataset, device, args.refresh))
     if not distributed.is_main():
         return
     used: set[str] = set()

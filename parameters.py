@@ -298,6 +298,7 @@ EVALUATION = [
     Flag("map_method", "pca", "layout of the map of embeddings; tsne takes minutes beyond some thousand images", choices=embedding_map.METHODS),
     Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> beside them, in the current folder where they lie in several"),
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),
+    switch("refresh", "with --query: embed the images of the split anew, whatever an earlier search has kept"),
     Flag("top", 20, "with --query: nearest images shown for each example", int, low=1),
     Flag("eval_batch_size", None, "images of a batch on each process; default: as the run recorded", int, low=1),
     Flag("num_workers", None, "processes that read images, 0: the main process; default: as the run recorded", int, low=0),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 
 from utilities.batch import Batch
 from utilities.errors import DatasetError, WrongFolderError
+from utilities.files import sizes_and_times
 from utilities.flags.registry import Registry
 
 SPLITS = ("train", "val", "test")
@@ -36,7 +38,9 @@ class DecodedPixels(Protocol):
     """Pixels of a split that were decoded beforehand (`datasets.prepared.array`)."""
 
     folder: Path  # that holds them
+    array: Path  # the file in it that does
     broken: np.ndarray  # (N,) bool: could not be decoded
+    facts: np.ndarray | None  # (N, 2) int64: `sizes_and_times` of the files decoded; None in arrays of before 2026-12
 
     def gather(self, rows: Sequence[int]) -> torch.Tensor:
         """Images of the rows, (B, *item_shape)."""
@@ -110,6 +114,41 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
     def path(self, row: int) -> Path:
         """The file of an image, or the folder of its bands."""
         raise NotImplementedError
+
+    def files(self, row: int) -> Sequence[str | Path]:
+        """All files that hold pixels of an image."""
+        return [self.path(row)]
+
+    def readable(self, row: int) -> bool:
+        """Whether the pixels of an image are at hand now."""
+        if self.cache is not None:
+            return not self.cache.broken[row]
+        try:
+            self.read(row)
+        except DatasetError:
+            return False
+        return True
+
+    def file_facts(self) -> np.ndarray:
+        """(N, 2) int64: sizes and times of the images' files as they are now."""
+        return sizes_and_times([self.files(row) for row in range(len(self))])
+
+    def state(self, *, placed: bool = False) -> str:
+        """sha256 of all that tells, without reading them, whether pixels are the same as before: names, sizes and times
+        of the files.
+
+        placed  also where they lie, and the prepared array that they are read from: another copy is another state
+        """
+        about: list[Any] = [self.kind, self.variant, self.decoder]
+        if placed:
+            about.append(str(self.source_path.resolve()))
+        if placed and self.cache is not None:
+            about += [str(self.cache.array.resolve()), sizes_and_times([[self.cache.array]]).tolist()]
+        hashed = hashlib.sha256(json.dumps(about).encode())
+        hashed.update("\n".join(self.names.tolist()).encode())
+        decoded = None if self.cache is None else self.cache.facts
+        hashed.update((self.file_facts() if decoded is None else decoded).astype("<i8").tobytes())
+        return hashed.hexdigest()
 
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         """(side, side, 3) uint8 for people's eyes."""

@@ -172,6 +172,8 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
         "bands": list(train.bands),
         "train_fingerprint": train.fingerprint(),
         "val_fingerprint": val.fingerprint(),
+        "train_files": train.state() if distributed.is_main() else None,
+        "val_files": val.state() if distributed.is_main() else None,
         "train_images": len(train),
         "val_images": len(val),
         "images_without_label": int((~train.labels.any(1)).sum()),

@@ -45,6 +45,9 @@ class Noise(RetrievalDataset):
         self.labels = np.eye(2, dtype=bool)[self.numbers % 2]
         self.seconds, self.broken = seconds, broken
 
+    def files(self, row):
+        return ()  # drawn, not stored
+
     def read(self, row):
         time.sleep(self.seconds)
         if self.numbers[row] in self.broken:
@@ -97,7 +100,7 @@ def test_every_split_reads_what_its_files_hold(tmp_path, processes, capsys):
 
 def test_the_array_is_an_npy_file_in_the_order_of_its_names(tmp_path):
     folder = prepare(tmp_path)
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "names.npy", "pixels.npy"]
+    assert sorted(path.name for path in folder.iterdir()) == ["files.npy", "manifest.json", "names.npy", "pixels.npy"]
     assert folder.parent == tmp_path / ".cache"
     pixels, names = np.load(folder / "pixels.npy", mmap_mode="r"), np.load(folder / "names.npy")
     assert names.tolist() == sorted(f"é {i}".encode() for i in range(30))
@@ -461,6 +464,68 @@ def test_memory_does_not_grow_with_what_was_read(tmp_path):
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# --- files that change afterwards -------------------------------------------------------------------------------
+
+
+def exchange(path, like):
+    """The pixels of another image under this name, and a time of its own."""
+    path.write_bytes(like.read_bytes())
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+
+
+@CORRUPTED
+def test_pixels_exchanged_after_they_were_prepared_are_refused(tmp_path):
+    """Any image of the split, and not the few alone that are compared at every start."""
+    root = write_mlrsnet(tmp_path / "M", images={"airplane": 40, "lake": 40})
+    args = settings(root, "--use_npmem", "--mlrsnet_proportions", "80/10/10")
+    train = open_split(args, "train")
+    compared = np.unique(np.linspace(0, len(train) - 1, cache.COMPARED).astype(int))
+    row = next(row for row in range(len(train)) if row not in compared)
+    kept = train.path(row).read_bytes()
+    exchange(train.path(row), train.path(row - 1))
+    with pytest.raises(DatasetError, match=f"{train.names[row]} of .* is another; delete it to prepare it again"):
+        open_split(args, "train")
+    open_split(args, "test")  # which does not hold it
+    train.path(row).write_bytes(kept)
+    open_split(args, "train")  # another time, and the same pixels
+
+
+@CORRUPTED
+def test_what_cannot_be_compared_whole_is_said(tmp_path, monkeypatch):
+    root = write_mlrsnet(tmp_path / "M")
+    args = settings(root, "--use_npmem", "--skip_broken_images")
+    monkeypatch.setattr(cache, "MOST_CHANGED", 3)
+    train = mlrsnet(root)[0]
+    good = train.path(2).read_bytes()
+    train.path(2).write_bytes(b"no image")
+    open_split(args, "train")
+    for row in range(4, 10):
+        os.utime(train.path(row))
+    train.path(2).write_bytes(good)
+    with pytest.warns(UserWarning, match="have another size or time|have been changed since") as said:
+        open_split(args, "train")
+    said = [str(each.message) for each in said]
+    assert any("6 files of the train split have another size or time than when" in line for line in said)
+    assert any(
+        f"1 images that could not be decoded then have been changed since ({train.names[2]})" in line for line in said
+    )
+
+
+@CORRUPTED
+def test_a_pass_that_goes_on_reads_again_what_changed(tmp_path, monkeypatch):
+    root = write_mlrsnet(tmp_path / "M")
+    monkeypatch.setattr(cache_stage, "BLOCK_BYTES", 4 * 3 * 256 * 256)
+    opened = mlrsnet(root)
+    opened[1].path(0).write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="cannot be decoded"):
+        cache_writer.prepare(opened, None, processes=0, skip_broken=False)
+    for dataset in opened:
+        exchange(dataset.path(0), opened[0].path(1))
+    folder = cache_writer.prepare(opened, None, processes=0, skip_broken=False)
+    for dataset in opened:
+        assert np.array_equal(cache.open_cache(dataset, folder).gather([0])[0].numpy(), dataset.read(0))
 
 
 # --- flags ----------------------------------------------------------------------------------------------------

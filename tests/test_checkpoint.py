@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -106,3 +107,12 @@ def test_a_full_disk_loses_nothing(tmp_path):
 def test_an_unwritable_folder_is_a_run_failure(tmp_path):
     with pytest.raises(RunFailure, match="could not be written"):
         checkpoint.save(tmp_path / "absent", checkpoint.BEST, payload(1))
+
+
+def test_other_files_of_the_data_are_said():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checkpoint.note_other_files({}, {"train_files": "a", "val_files": "b"})  # a checkpoint of before they were kept
+        checkpoint.note_other_files({"train_files": "a"}, {"train_files": "a", "val_files": "b"})
+    with pytest.warns(UserWarning, match="files of the val split have another size or time"):
+        checkpoint.note_other_files({"train_files": "a", "val_files": "c"}, {"train_files": "a", "val_files": "b"})

@@ -141,6 +141,38 @@ def test_the_second_search_embeds_the_archive_no_more(
     assert embedded[3:] == [1, len(test)]
 
 
+def test_embeddings_of_other_pixels_are_not_taken(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """Another copy with equal names, an exchanged image, one that was broken; --refresh; and what is kept says when."""
+    source, folder = tmp_path / "Demo", tmp_path / "baseline"
+    shutil.copytree(demo_run[0], source)
+    shutil.copytree(demo_run[1], folder, ignore=shutil.ignore_patterns("search_results"))
+    test = demo_split(source, "test")
+    asked, other = test.path(0), test.path(1)
+
+    def nearest(*argv: object) -> tuple[str, bool]:
+        done = evaluate(folder, "--source_path", source, "--query", asked, "--top", 1, *argv)
+        kept = "note: embeddings of 20" in done.stdout and "are used; --refresh embeds" in done.stdout
+        return hits(folder / "search_results" / "best_test" / asked.stem)[0]["image"], kept
+
+    evaluate(folder, "--query", test.names[0], "--top", 1)  # of the other copy
+    far, kept = nearest()
+    assert not kept
+    assert nearest() == (far, True)
+    assert nearest("--refresh") == (far, False)
+    own = next(row for row, name in enumerate(test.names) if name not in (far, asked.name, other.name))
+    was, status = test.path(own).read_bytes(), test.path(own).stat()
+    shutil.copyfile(asked, test.path(own))
+    assert nearest() == (str(test.names[own]), False)
+    test.path(own).write_bytes(bytes(len(was)))  # broken, of the size and time of the sound one
+    os.utime(test.path(own), ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert nearest("--skip_broken_images") == (far, False)
+    assert nearest("--skip_broken_images") == (far, True)
+    copied = asked.read_bytes() if asked.stat().st_size == len(was) else was
+    test.path(own).write_bytes(copied)
+    os.utime(test.path(own), ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert not nearest("--skip_broken_images")[1], "it can be read again"
+
+
 def test_two_files_of_one_name(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
     source, saved = demo_run
     test = demo_split(source, "test")

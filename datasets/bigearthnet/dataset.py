@@ -21,7 +21,7 @@ import numpy as np
 
 from datasets.base import DATASETS, Packed, RetrievalDataset
 from datasets.bigearthnet.labels_v1 import TABLE, PatchTable, decoded, load_table, read_version_1
-from datasets.bigearthnet.lmdb_patches import LmdbPatches, find_lmdb
+from datasets.bigearthnet.lmdb_patches import DATA, LmdbPatches, find_lmdb
 from datasets.bigearthnet.metadata_v2 import read_version_2
 from datasets.bigearthnet.nomenclature import BAND_SETS, BAND_SIDES, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
 from datasets.bigearthnet.splits import split_rows
@@ -92,6 +92,13 @@ class BigEarthNet(RetrievalDataset):
 
     def path(self, row: int) -> Path:
         return Path(self.folder(row))
+
+    def files(self, row: int) -> list[str | Path]:
+        """Of the bands that are used."""
+        if self._lmdb is not None:
+            return [self._lmdb.folder / DATA]
+        stem = f"{self.folder(row)}/{self.names[row]}"
+        return [f"{stem}_{band}.tif" for band in self.bands]
 
     def read(self, row: int) -> np.ndarray:
         if self.packed is not None:

@@ -2,6 +2,7 @@
 
     <cache_path>/<data set>-<key>/pixels.npy       (N, C, S, S) or (N, P), rows as `RetrievalDataset.item_shape`
                                   names.npy        (N,) bytes: row i of the pixels is image names[i]
+                                  files.npy        (N, 2) int64: `sizes_and_times` of the files decoded
                                   manifest.json    what the array holds and how it was made
 
 All splits share the array and find their rows by name, so other proportions, lists or labels, which come from the
@@ -19,6 +20,7 @@ import hashlib
 import json
 import os
 import tokenize
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,12 @@ from torch.utils.data import get_worker_info
 
 from datasets.base import PixelFormat, RetrievalDataset
 from utilities.errors import DatasetError
+from utilities.files import ABSENT
 
 FORMAT = 1
-PIXELS, NAMES, MANIFEST = "pixels.npy", "names.npy", "manifest.json"
+PIXELS, NAMES, FILES, MANIFEST = "pixels.npy", "names.npy", "files.npy", "manifest.json"
 COMPARED = 8  # images of a split that are compared with their files
+MOST_CHANGED = 64  # and of those whose files have another size or time than when they were decoded
 LIKE_DECODERS = 2  # mean difference of two JPEG decoders at most, in levels of a pixel
 # Raised where files are damaged; numpy reads the header of an array as a line of Python.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, tokenize.TokenError)
@@ -43,6 +47,7 @@ class PixelCache:
 
     rows    (N,) int64: where image i of the split lies in the array
     broken  (N,) bool: images that could not be decoded when the array was prepared
+    facts   (N, 2) int64: sizes and times of their files then; None where they were not kept
     """
 
     def __init__(
@@ -51,11 +56,14 @@ class PixelCache:
         *,
         rows: np.ndarray,
         broken: np.ndarray,
+        facts: np.ndarray | None,
         item_shape: tuple[int, ...],
         dtype: np.dtype,
     ) -> None:
         self.folder = folder
+        self.array = folder / PIXELS
         self.broken = broken
+        self.facts = facts
         self._rows = rows
         self._item_shape = item_shape
         self._dtype = dtype
@@ -204,16 +212,55 @@ def open_cache(dataset: RetrievalDataset, folder: Path) -> PixelCache:
         )
     rows = _locate(names, dataset, folder)
     broken = np.isin(dataset.names, manifest["broken"]) if manifest["broken"] else np.zeros(len(dataset), bool)
-    cache = PixelCache(folder, rows=rows, broken=broken, item_shape=dataset.item_shape, dtype=dataset.dtype)
+    facts = read_facts(folder, manifest["images"])
+    cache = PixelCache(
+        folder,
+        rows=rows,
+        broken=broken,
+        facts=None if facts is None else facts[rows],
+        item_shape=dataset.item_shape,
+        dtype=dataset.dtype,
+    )
     _refuse_other_pixels(dataset, cache)
     return cache
 
 
+def read_facts(folder: Path, images: int) -> np.ndarray | None:
+    """(N, 2) int64 of FILES; None where the array was made before there was one, or from an archive."""
+    if not (folder / FILES).exists():
+        return None
+    try:
+        facts = np.load(folder / FILES)
+        if facts.dtype != np.int64 or facts.shape != (images, 2):
+            raise ValueError(f"{FILES} holds {facts.dtype} {facts.shape}")
+    except DAMAGE as error:
+        raise DatasetError(f"{folder} is damaged ({error}); delete it to prepare it again") from error
+    return facts
+
+
+def _changed(dataset: RetrievalDataset, cache: PixelCache) -> np.ndarray:
+    """Rows whose files are there, with another size or time than when they were decoded."""
+    if cache.facts is None:
+        return np.empty(0, np.int64)
+    now = dataset.file_facts()
+    return np.flatnonzero((now[:, 0] != ABSENT) & (now != cache.facts).any(1))
+
+
+def _spread(rows: np.ndarray, most: int) -> set[int]:
+    """At most so many of the rows, evenly spread."""
+    return set(rows[np.unique(np.linspace(0, max(0, len(rows) - 1), most).astype(int))[: len(rows)]].tolist())
+
+
 def _refuse_other_pixels(dataset: RetrievalDataset, cache: PixelCache) -> None:
-    """Compare some images of the array with their files: data sets may agree in everything but their pixels."""
+    """Compare images of the array with their files: those whose files have changed, and some of the others.
+
+    Data sets may agree in everything but their pixels.
+    """
     decoded = np.flatnonzero(~cache.broken)
-    for place in np.unique(np.linspace(0, max(0, len(decoded) - 1), COMPARED).astype(int))[: len(decoded)].tolist():
-        row = int(decoded[place])
+    changed = _changed(dataset, cache)
+    mended = changed[cache.broken[changed]]
+    changed = changed[~cache.broken[changed]]
+    for row in sorted(_spread(decoded, COMPARED) | _spread(changed, MOST_CHANGED)):
         try:
             pixels = dataset.read(row).astype(np.int64)
         except DatasetError:  # the files need not be there any more: an array stands for them
@@ -223,6 +270,19 @@ def _refuse_other_pixels(dataset: RetrievalDataset, cache: PixelCache) -> None:
                 f"{cache.folder} was prepared from other images: {dataset.names[row]} of "
                 f"{dataset.source_path} is another; delete it to prepare it again, or give another --cache_path"
             )
+    again = f"if their pixels were exchanged, delete {cache.folder} to prepare it again"
+    if len(changed) > MOST_CHANGED:
+        warnings.warn(
+            f"{len(changed):,} files of the {dataset.split} split have another size or time than when {cache.folder} "
+            f"was prepared; {MOST_CHANGED} of them hold what it holds; {again}",
+            stacklevel=3,
+        )
+    if len(mended) and dataset.skip_broken:
+        warnings.warn(
+            f"{len(mended):,} images that could not be decoded then have been changed since "
+            f"({shortened(dataset.names[mended].tolist())}); delete {cache.folder} to prepare it again",
+            stacklevel=3,
+        )
 
 
 def row_bytes(dataset: PixelFormat) -> int:

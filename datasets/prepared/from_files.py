@@ -20,7 +20,17 @@ from tqdm import tqdm
 from datasets.base import RetrievalDataset
 from datasets.batches.workers import Carrying, arriving, as_is
 from datasets.prepared import stage as cache_stage
-from datasets.prepared.array import NAMES, PIXELS, array_start, cache_folder, content, encoded, names_sha256, row_bytes
+from datasets.prepared.array import (
+    FILES,
+    NAMES,
+    PIXELS,
+    array_start,
+    cache_folder,
+    content,
+    encoded,
+    names_sha256,
+    row_bytes,
+)
 from datasets.prepared.stage import (
     DONE,
     begin,
@@ -33,6 +43,7 @@ from datasets.prepared.stage import (
     write_at,
 )
 from utilities.errors import DatasetError
+from utilities.files import replacing, sizes_and_times
 
 PROBES = 8  # images decoded beforehand for the estimate of time
 
@@ -111,6 +122,7 @@ def _fill(splits: Sequence[RetrievalDataset], folder: Path, partial: Path, proce
     if (partial / DONE).stat().st_size != len(writer):
         raise DatasetError(f"{partial / DONE} is damaged; delete {partial} to prepare it again")
     done = np.memmap(partial / DONE, np.uint8, "r+", shape=(len(writer),))
+    _forget_changed(writer, done, partial / FILES)
     todo = np.flatnonzero(done == 0).tolist()
     _announce(writer, len(todo), folder, processes)
     broken = _write(writer, todo, done, processes)
@@ -121,6 +133,16 @@ def _fill(splits: Sequence[RetrievalDataset], folder: Path, partial: Path, proce
         "fingerprints": {split.split: split.fingerprint() for split in splits},
     }
     finish(partial, folder, plan | about, [name for name, _ in broken])
+
+
+def _forget_changed(writer: BlockWriter, done: np.ndarray, path: Path) -> None:
+    """Keep sizes and times of all files, and read those blocks again whose files changed since an earlier start."""
+    facts = sizes_and_times([writer.splits[split].files(row) for split, row in writer.origins.tolist()])
+    if path.exists():
+        changed = np.flatnonzero((np.load(path) != facts).any(1))
+        done[np.unique(changed // writer.size)] = 0
+    with replacing(path) as temporary:
+        np.save(temporary, facts)
 
 
 def union(splits: Sequence[RetrievalDataset]) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if values["query"]:
         yield from ((name, "with --query") for name in ("is_plot_dist", "map_method", "eval_metric", "comparison_path"))
     else:
-        yield "top", "without --query"
+        yield from ((name, "without --query") for name in ("top", "refresh"))
         if len(values["load_from_checkpoint"]) == 1:
             yield "comparison_path", "with one run"
     if values["is_evaluate_initial"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from utilities.files import replacing
 
 def digest(network: nn.Module, names: Sequence[str] | np.ndarray, facts: Mapping[str, Any]) -> str:
     """SHA-256 of all that decides the embeddings: weights and buffers, the images by name in their order, and facts
-    as plain values (input size, precision, bands, ...). Pixels are not looked at."""
+    as plain values (input size, precision, bands, state of the files, ...). Pixels are not looked at."""
     hashed = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     hashed.update("\n".join(map(str, names)).encode())
     for name, tensor in sorted(network.state_dict().items()):
@@ -32,6 +33,11 @@ def save(path: Path, key: str, embeddings: Tensor, rows: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, key=np.array(key), embeddings=embeddings.numpy(), rows=rows.numpy())
+
+
+def date(path: Path) -> str:
+    """When it was saved, in local time."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
 
 
 def load(path: Path, key: str) -> tuple[Tensor, Tensor] | None:

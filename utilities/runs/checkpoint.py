@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,6 +99,19 @@ def check_same_data(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]
                 f"{folder} was trained on other data: {key} was {_short(was[key])} and is now {_short(now[key])}; "
                 "give the --source_path of the original data or start a new run"
             )
+
+
+def note_other_files(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say so where images have other files than when the checkpoint was written: their pixels may be others."""
+    splits = [
+        split for split in ("train", "val") if was.get(f"{split}_files", now[f"{split}_files"]) != now[f"{split}_files"]
+    ]
+    if splits:
+        warnings.warn(
+            f"files of the {' and '.join(splits)} split have another size or time than when this run left off: a copy, "
+            "or images that were exchanged, which a new run should be started for",
+            stacklevel=2,
+        )
 
 
 def _short(value: object) -> str:

@@ -351,6 +351,8 @@ class Trainer:
 
     def _restore(self, payload: dict[str, Any]) -> None:
         checkpoint.check_same_data(self.folder, payload["data"], self.data.description)
+        if distributed.is_main():
+            checkpoint.note_other_files(payload["data"], self.data.description)
         self.method.load_state_dict(payload["method"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.epoch, self.batch, self.step = payload["epoch"], payload["batch"], payload["step"]
