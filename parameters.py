@@ -153,7 +153,7 @@ BASELINE = [
     Flag(
         "baseline_loss",
         "margin",
-        "criterion, on mined triplets or (batch_nca) on all pairs of a batch",
+        "criterion: margin and triplet on mined triplets, the others on the pairs of a batch, without a miner",
         choices=CRITERIA.taking("triplets") + of_batches(),
     ),
     Flag("baseline_batch_miner", "softhard", "miner of the losses on triplets", choices=related_miners()),
@@ -166,7 +166,15 @@ BASELINE = [
     Flag("triplet_margin", 0.0, "triplet loss: how much nearer than the negative the positive must be", float, low=0),
     Flag("batch_nca_weighting", "jaccard", "batch_nca: similarity of two label sets (w)", choices=tuple(WEIGHTINGS)),
     Flag("batch_nca_temperature", 0.1, "batch_nca: temperature of the neighbour softmax (T)", float),
-]
+    Flag("multi_similarity_alpha", 2.0, "multi_similarity: sharpness of the weights of positives (alpha)", float),
+    Flag("multi_similarity_beta", 50.0, "multi_similarity: sharpness of the weights of negatives (beta)", float),
+    Flag("multi_similarity_base", 0.5, "multi_similarity: cosine around which pairs weigh (lambda); 1 in the paper's text", float),
+    Flag("multi_similarity_epsilon", 0.1, "multi_similarity: how far behind the hardest of the other kind pairs are mined", float),
+    Flag("mulsupcon_temperature", 0.1, "mulsupcon: temperature of the softmax (T)", float),
+    Flag("smoothap_weighting", "jaccard", "smoothap: grades, a similarity of two label sets (r)", choices=tuple(WEIGHTINGS)),
+    Flag("smoothap_temperature", 0.01, "smoothap: temperature of the sigmoid that counts ranks (T)", float),
+    Flag("smoothap_include_query", False, "smoothap: the query is retrieved as well, as in the released code", yes_no),
+]  # fmt: skip
 
 PRESET_NAMES = ("paper", "authors")
 

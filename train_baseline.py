@@ -7,10 +7,14 @@ through which it was formed, the paper minimises
 
 where #active counts the terms that are positive: both terms of one triplet where both are. beta is learned per class.
 
-`--baseline_loss batch_nca` needs no miner: every pair of the batch counts by the Jaccard similarity w of its labels
-(Goldberger et al. 2004, Neighbourhood Components Analysis),
+Other losses need no miner and take the batch as it is (`--baseline_loss`). With `batch_nca` every pair counts by the
+Jaccard similarity w of its labels (Goldberger et al. 2004, Neighbourhood Components Analysis),
 
     L = -1/B sum_i log ( sum_{j != i} w_ij exp(<e_i, e_j> / T) / sum_{j != i} exp(<e_i, e_j> / T) )
+
+`multi_similarity` mines and weights pairs by their cosines (Wang et al. 2019), `mulsupcon` contrasts images label by
+label (Zhang and Wu 2024), `smoothap` is a smooth average precision graded by the Jaccard similarity (Brown et al. 2020,
+Ramzi et al. 2022). Their equations stand in criteria/.
 
 Differences from the paper
     Labels are sets. A pair is positive from a Jaccard similarity of 0.5 on and negative without a shared label
@@ -19,6 +23,12 @@ Differences from the paper
     The paper samples negatives by distance (`--baseline_batch_miner distance`); the default here is the soft-hard
     miner of CV4RS (README). `--baseline_batches shuffled` takes batches as they come
     instead of class-balanced ones.
+    multi_similarity: positive and negative pairs are those of the label sets as above; lambda is 0.5 as in the released
+    code, where the paper's text says 1 (`--multi_similarity_base`), at which a negative of cosine 0.8 weighs e^-10.
+    mulsupcon: the images of the batch take the place of the paper's queue of a momentum encoder and of its second view
+    of each image; a label that no other image of the batch has adds no term.
+    smoothap: relevance is graded, and the query is not retrieved (it is in the released code:
+    `--smoothap_include_query yes`).
 """
 
 from __future__ import annotations

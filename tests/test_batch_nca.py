@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from criteria.batch_nca import BatchNeighbourhoodLoss
+from criteria.batches.batch_nca import BatchNeighbourhoodLoss
 from criteria.nca import WEIGHTINGS, NeighbourhoodLoss
 from utilities.errors import UserError
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 import parameters
 from architectures.embedding import EmbeddingNetwork
+from criteria import of_batches
 from criteria.binomial import learner_weights
 from train_baseline import Baseline
 from train_bier import BIER
@@ -364,12 +365,18 @@ def test_diva_warns_where_a_class_has_no_three_images(split):
         build("diva", split, "--num_samples_per_class", 2)
 
 
-def test_baseline_takes_batches_as_they_come_and_losses_of_whole_batches(split):
-    method = build("baseline", split, "--baseline_batches", "shuffled", "--baseline_loss", "batch_nca")
+@pytest.mark.parametrize("loss", of_batches())
+def test_baseline_takes_batches_as_they_come_and_losses_of_whole_batches(split, loss):
+    method = build("baseline", split, "--baseline_batches", "shuffled", "--baseline_loss", loss)
     rows = np.concatenate(method.epoch_batches(0))
     assert len(np.unique(rows)) == len(rows) == N // 12 * 12, "no row twice, unlike in class-balanced batches"
-    (loss,) = step(method, batch_of(method, split)).values()
-    assert loss > 0
+    ((name, value),) = step(method, batch_of(method, split)).items()
+    assert name == loss
+    assert value > 0
+    assert all(p.grad.isfinite().all() for p in method.network.parameters() if p.grad is not None)
+
+
+def test_baseline_takes_broken_classes_only_of_shuffled_batches(split):
     with pytest.raises(UserError, match="no multiple of --num_samples_per_class"):
         build("baseline", split, "--batch_size", 13)
     build("baseline", split, "--batch_size", 13, "--baseline_batches", "shuffled")

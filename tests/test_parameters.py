@@ -136,6 +136,7 @@ def test_numbers_of_a_method_have_bounds(method, flag, value):
             "--baseline_loss batch_nca --label_relation jaccard",
             "--label_relation without effect with --base",
         ),
+        ("baseline", "--smoothap_temperature 0.1 --baseline_loss mulsupcon", "--smoothap_temperature without effect"),
         ("baseline", "--baseline_batches shuffled --num_samples_per_class 3", "--num_samples_per_class without effect"),
         ("diva", "--nearest_beyond_lower_cutoff 0.3", "without effect with --diva_batch_miner distance --diva_shared"),
         (
@@ -162,6 +163,7 @@ def test_training_flags_without_effect_are_noted(method, argv, said, capsys):
             "baseline",
             "--baseline_loss batch_nca --batch_nca_temperature 0.2 --relevance jaccard --relevance_threshold 0.3",
         ),
+        ("baseline", "--baseline_loss multi_similarity --multi_similarity_base 1 --positive_threshold 0.3"),
         ("diva", "--distance_upper_cutoff 1 --distance_positive distance --intra_random_with_replacement yes"),
         ("dac", "--distance_lower_cutoff 0.3 --dac_batch_miner distance --momentum 0.5 --optim sgd"),
         ("sndl", "--sndl_temperature 0.1 --dataset MLRSNet --mlrsnet_labels as_is --weights none"),

@@ -141,3 +141,70 @@ def activation_products(groups: Sequence[Sequence[Row]]) -> float:
             products = [(x * y) ** 2 for a, b in zip(groups[i], groups[j], strict=True) for x in a for y in b]
             total += sum(products) / len(products)
     return total
+
+
+def multi_similarity(
+    rows: Sequence[Row],
+    relation: Callable[[int, int], int],
+    *,
+    alpha: float,
+    beta: float,
+    base: float,
+    epsilon: float,
+) -> float:
+    """1/B sum of 1/alpha log(1 + sum e^-alpha(S - base)) + 1/beta log(1 + sum e^beta(S - base)) over mined pairs.
+
+    relation(i, j) is 1 for a positive, -1 for a negative and 0 for an ignored pair.
+    """
+    total = 0.0
+    for i, row in enumerate(rows):
+        positives = [dot(row, other) for j, other in enumerate(rows) if relation(i, j) == 1]
+        negatives = [dot(row, other) for j, other in enumerate(rows) if relation(i, j) == -1]
+        hard_positives = [s for s in positives if negatives and s < max(negatives) + epsilon]
+        hard_negatives = [s for s in negatives if positives and s > min(positives) - epsilon]
+        total += math.log(1 + sum(math.exp(-alpha * (s - base)) for s in hard_positives)) / alpha
+        total += math.log(1 + sum(math.exp(beta * (s - base)) for s in hard_negatives)) / beta
+    return total / len(rows)
+
+
+def mulsupcon(
+    rows: Sequence[Row], label_sets: Sequence[set[int]], images: Sequence[int], *, temperature: float
+) -> float:
+    """Mean over (image, label) of the supervised contrast whose positives have that label too, where there are any."""
+    terms = []
+    for i, row in enumerate(rows):
+        exponentials = {
+            a: math.exp(dot(row, other) / temperature) for a, other in enumerate(rows) if images[a] != images[i]
+        }
+        for label in label_sets[i]:
+            positives = [p for p in exponentials if label in label_sets[p]]
+            if positives:
+                likelihoods = [math.log(exponentials[p] / sum(exponentials.values())) for p in positives]
+                terms.append(-sum(likelihoods) / len(positives))
+    return sum(terms) / len(terms)
+
+
+def smooth_ap(
+    rows: Sequence[Row],
+    grade: Callable[[int, int], float],
+    images: Sequence[int],
+    *,
+    temperature: float,
+    include_query: bool,
+) -> float:
+    """1 - mean over queries with a related image of graded AP, ranks counted by sigmoids."""
+    precisions = []
+    for i, row in enumerate(rows):
+        gallery = {j: grade(i, j) for j in range(len(rows)) if images[j] != images[i]}
+        if not any(gallery.values()):
+            continue
+        if include_query:
+            gallery[i] = 1.0
+        score = {j: dot(row, rows[j]) for j in gallery}
+        total = 0.0
+        for k, own in gallery.items():
+            if own:
+                before = {j: 1 / (1 + math.exp((score[k] - score[j]) / temperature)) for j in gallery if j != k}
+                total += (own + sum(min(own, gallery[j]) * g for j, g in before.items())) / (1 + sum(before.values()))
+        precisions.append(total / sum(gallery.values()))
+    return 1 - sum(precisions) / len(precisions)

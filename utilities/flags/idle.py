@@ -78,8 +78,9 @@ def _of_baseline(
     if settings["baseline_loss"] != "margin":
         yield from _each(["criterion_lr"], settings, "baseline_loss")
     if settings["baseline_loss"] in unmined:
-        mining = ["baseline_batch_miner", "label_relation", "positive_threshold", "negative_threshold"]
-        yield from _each(mining, settings, "baseline_loss")
+        yield from _each(["baseline_batch_miner"], settings, "baseline_loss")
+        if "relation" not in criteria.parameters(settings["baseline_loss"]):
+            yield from _each(["label_relation", "positive_threshold", "negative_threshold"], settings, "baseline_loss")
 
 
 def _of_bier(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -78,10 +78,9 @@ class Registry(Generic[T]):
 
 
 def import_siblings(package: str, path: list[str]) -> None:
-    """Import every module of a package, so that its classes register. Called by the package's __init__."""
+    """Import every module and folder of a package, so that its classes register. Called by the package's __init__."""
     for module in pkgutil.iter_modules(path):
-        if not module.ispkg:
-            importlib.import_module(f"{package}.{module.name}")
+        importlib.import_module(f"{package}.{module.name}")
 
 
 def import_folders(package: str, path: list[str], modules: tuple[str, ...]) -> None:
