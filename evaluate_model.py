@@ -16,38 +16,32 @@ for BigEarthNet. The embeddings of the split stay beside them, so that the next 
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 import parameters
+from architectures import saved
 from architectures.embedding import EmbeddingNetwork
 from datasets.base import SPLITS, RetrievalDataset
-from datasets.bigearthnet.footprints import outlines
-from datasets.examples import Example, Examples, find_example
+from datasets.examples import Examples, find_example
 from datasets.open import open_files, open_loader, open_split
-from utilities import seeding
 from utilities.errors import UserError, main_guard
 from utilities.files import check_writable
 from utilities.flags.settings import Settings
 from utilities.measures import evaluation
 from utilities.measures.formulae import Relevance
-from utilities.neighbours import density, embedding_file
-from utilities.neighbours import search as neighbours
+from utilities.neighbours import density
 from utilities.parallel import distributed
 from utilities.report import comparison, results
-from utilities.report.page import Collection
 from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
-from utilities.search import results as search_results
-from utilities.search.example import Search, Shown
+from utilities.search.gallery import Embedded, embed, embed_once
+from utilities.search.run import search_each
 from utilities.training import engine, precision
 
 
@@ -72,18 +66,9 @@ def checkpoint_name(args: Settings) -> str:
 
 def load_network(folder: Path, run: Settings, args: Settings) -> tuple[EmbeddingNetwork, dict[str, Any]]:
     """The network of best.pt or last.pt, or as it was before training, and the description of its data."""
-    payload = checkpoint.load(folder, checkpoint_name(args))
-    assert payload is not None  # `check_runs` has looked
     if args.is_evaluate_initial:
-        seeding.seed_initialisation(run.random_seed)
-        return EmbeddingNetwork(**payload["network_description"], weights=run.weights), payload["data"]
-    network = EmbeddingNetwork(**payload["network_description"])
-    state = payload.get("network")
-    if state is None:  # last.pt holds the whole method
-        prefix = "network."
-        state = {k.removeprefix(prefix): v for k, v in payload["method"].items() if k.startswith(prefix)}
-    network.load_state_dict(state)
-    return network, payload["data"]
+        return saved.untrained_network(folder, seed=run.random_seed, weights=run.weights)
+    return saved.read_network(folder, checkpoint_name(args))
 
 
 def check_data(dataset: RetrievalDataset, data: dict[str, Any], folder: Path) -> None:
@@ -94,61 +79,6 @@ def check_data(dataset: RetrievalDataset, data: dict[str, Any], folder: Path) ->
             raise UserError(f"{folder} was trained with other {key.replace('_', ' ')} than this data has: {differing}")
 
 
-def embed(
-    network: EmbeddingNetwork, run: Settings, dataset: RetrievalDataset, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(M, D) embeddings and (M,) rows; rows are missing where broken images were skipped."""
-    layout = torch.channels_last if run.channels_last else torch.contiguous_format
-    network.to(device).to(memory_format=layout).eval()
-    loader = open_loader(run, dataset, device)
-    batches = loader.evaluation(np.arange(len(dataset)), run.eval_batch_size)
-    bar = tqdm(
-        batches, f"embedding {dataset.split}", -(-len(dataset) // run.eval_batch_size), disable=None, leave=False
-    )
-    with precision.autocast(run.precision, device):
-        return evaluation.embed_split(network.embed, bar, len(dataset))
-
-
-def embed_once(
-    path: Path, network: EmbeddingNetwork, run: Settings, dataset: RetrievalDataset, device: torch.device, refresh: bool
-) -> tuple[Tensor, Tensor]:
-    """As `embed`, from `path` where an earlier search left there what the same network made of the same files."""
-    flags = ("image_size", "resize_to", "per_image_normalisation", "channels_last")
-    facts = {name: run[name] for name in flags} | {
-        "fingerprint": dataset.fingerprint(),
-        "bands": list(dataset.bands),
-        "precision": precision.resolve(run.precision, device),
-        "device": device.type,
-        "files": dataset.state(placed=True),
-        "skip_broken_images": dataset.skip_broken,
-    }
-    key = embedding_file.digest(network, dataset.names, facts)
-    kept = None if refresh or distributed.world_size() > 1 else embedding_file.load(path, key)
-    if kept is not None and not any(map(dataset.readable, set(range(len(dataset))) - set(kept[1].tolist()))):
-        print(f"note: embeddings of {embedding_file.date(path)} are used; --refresh embeds the images anew", flush=True)
-        return kept
-    embedded = embed(network, run, dataset, device)
-    if distributed.is_main():
-        embedding_file.save(path, key, *embedded)
-    return embedded
-
-
-class Embedded(NamedTuple):
-    """A split, and the embeddings (M, D) of its rows (M,)."""
-
-    dataset: RetrievalDataset
-    embeddings: Tensor
-    rows: Tensor
-
-    @property
-    def labels(self) -> Tensor:
-        return torch.from_numpy(self.dataset.labels)[self.rows]
-
-    def images(self) -> Collection:
-        names, labels = self.dataset.names[self.rows], self.dataset.labels[self.rows]
-        return Collection(names, labels, lambda row: self.dataset.thumbnail(int(self.rows[row]), 192))
-
-
 def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str, Any]:
     """Evaluate one run and write its results; returns the content of scores.json."""
     run = parameters.of_run(folder, args)
@@ -157,7 +87,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     for dataset in datasets:
         check_data(dataset, data, folder)
     start = time.perf_counter()
-    queries, *others = [Embedded(dataset, *embed(network, run, dataset, device)) for dataset in datasets]
+    queries, *others = [embed(network, open_loader(run, dataset, device), run, device) for dataset in datasets]
     seconds = {"embed": time.perf_counter() - start}
     gallery = others[0] if others else None
     searched = None if gallery is None else (gallery.embeddings, gallery.labels)
@@ -271,67 +201,14 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     check_data(dataset, data, folder)
     others = functools.cache(lambda: [open_files(run, other) for other in SPLITS if other != split])
     examples = [find_example(given, dataset, others) for given in args.query]
-    asked = Examples(examples, dataset)
-    embeddings, _ = embed(network, Settings({**run, "num_workers": 0}), asked, device)  # before the long work
+    at_once = open_loader(Settings({**run, "num_workers": 0}), Examples(examples, dataset), device)
+    asked = embed(network, at_once, run, device)  # what is wrong with them shows before the long work
     target = folder / "search_results" / f"{network_name(args)}_{split}"
-    gallery = Embedded(dataset, *embed_once(target / "embeddings.npz", network, run, dataset, device, args.refresh))
-    if not distributed.is_main():
-        return
-    used: set[str] = set()
-    for number, example in enumerate(examples):
-        found = nearest(example, embeddings[number], gallery, args, device)
-        search = describe_search(number, example, asked, found, gallery, args.top)
-        search = search._replace(about=f"{search.about}; {folder.name}, {network_name(args)} network")
-        numbered = (f"{example.stem}-{count}" for count in itertools.count(2))
-        name = next(name for name in itertools.chain([example.stem], numbered) if name not in used)
-        used.add(name)
-        replaced = ", in place of an earlier search" if (target / name).exists() else ""
-        print(search_results.write_search(target / name, search))
-        print(f"saved in {target / name}{replaced}\n")
-
-
-def nearest(
-    example: Example, embedding: Tensor, gallery: Embedded, args: Settings, device: torch.device
-) -> neighbours.Neighbours:
-    """Rows of the gallery's embeddings nearest to an example (D,), itself left out where it is one of them."""
-    own = None
-    if example.dataset is gallery.dataset:
-        own = (gallery.rows == example.row).nonzero().flatten()
-        embedding = gallery.embeddings[own[0]]  # to the last bit what an evaluation searches for
-    found = neighbours.search(
-        embedding[None].to(device), gallery.embeddings.to(device), args.top, query_rows=own, backend=args.backend
-    )
-    return neighbours.Neighbours(found.indices[0].cpu(), found.distances[0].cpu())
-
-
-def describe_search(
-    number: int, example: Example, asked: Examples, found: neighbours.Neighbours, gallery: Embedded, top: int
-) -> Search:
-    """The search as people see it: images, labels, places and what there is to say about it."""
-    dataset, rows = gallery.dataset, gallery.rows[found.indices].tolist()
-    places, notes = outlines(dataset, rows)
-    (own_place,), own_notes = outlines(asked.sources[number][0], [asked.sources[number][1]])
-    hits = [
-        Shown(str(dataset.names[row]), dataset.thumbnail(row, 192), dataset.labels[row], place)
-        for row, place in zip(rows, places, strict=True)
-    ]
-    said = [f"the query is an image of the {example.dataset.split} split"] if example.dataset else []
-    if example.dataset is dataset:
-        said = [f"{said[0]}; it is left out of the hits by its index"]
-    if top > len(rows):
-        said.append(f"--top {top} is more than there are: all {len(rows)} images are shown")
-    if skipped := len(dataset) - len(gallery.rows):
-        said.append(f"{skipped} unreadable images were left out")
-    return Search(
-        Shown(example.name, asked.thumbnail(number, 320), example.labels, own_place),
-        hits,
-        found.distances.tolist(),
-        dataset.label_names,
-        title=f"Nearest to {example.name}",
-        about=f"{len(rows)} of {len(gallery.rows):,} images of {type(dataset).__name__}, {dataset.split} split; "
-        "Euclidean distance of unit embeddings",
-        notes=[*said, *dict.fromkeys([*own_notes, *notes])],
-    )
+    kept, feed = target / "embeddings.npz", open_loader(run, dataset, device)
+    gallery = embed_once(kept, network, feed, run, device, refresh=args.refresh)
+    if distributed.is_main():
+        by = f"{folder.name}, {network_name(args)} network"
+        search_each(examples, asked, gallery, target, top=args.top, network=by, backend=args.backend, device=device)
 
 
 def network_name(args: Settings) -> str:

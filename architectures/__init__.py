@@ -1,6 +1,6 @@
 """Backbones and embedding heads; a new file that registers a class is all it takes to add one.
 
-May import: utilities, utilities.flags, utilities.tensors.
+May import: utilities, utilities.flags, utilities.tensors, utilities.runs.
 """
 
 from architectures.base import BACKBONES

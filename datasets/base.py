@@ -17,6 +17,7 @@ from utilities.batch import Batch
 from utilities.errors import DatasetError, WrongFolderError
 from utilities.files import sizes_and_times
 from utilities.flags.registry import Registry
+from utilities.geojson import Ring
 
 SPLITS = ("train", "val", "test")
 
@@ -153,6 +154,13 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         """(side, side, 3) uint8 for people's eyes."""
         raise NotImplementedError
+
+    def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
+        """Outlines of images on the ground, None where a place is not known, and notes on why one is not.
+
+        Photographs have no places, and nothing is said about it.
+        """
+        return [None for _ in rows], []
 
     def prepared(self, row: int) -> np.ndarray:
         """Pixels of one image from the prepared array: the only place where an archive's images can be read."""

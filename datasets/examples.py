@@ -15,10 +15,12 @@ import numpy as np
 
 from datasets.base import RetrievalDataset
 from datasets.bigearthnet.dataset import BigEarthNet
+from datasets.bigearthnet.footprints import outlines
 from datasets.bigearthnet.nomenclature import BAND_SETS, BAND_SIDES
 from datasets.files.geotiff import read_band, stretched
 from datasets.files.images import SUFFIXES, read_rgb
 from utilities.errors import DatasetError, UserError
+from utilities.geojson import Ring
 
 
 class Example(NamedTuple):
@@ -98,6 +100,10 @@ class Examples(RetrievalDataset):
         dataset, own = self.sources[row]
         return dataset.thumbnail(own, side)
 
+    def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
+        found = [dataset.outlines([own]) for dataset, own in (self.sources[row] for row in rows)]
+        return [outline for (outline,), _ in found], [note for _, notes in found for note in notes]
+
 
 class PhotographFile(RetrievalDataset):
     """One file of any size and mode that `read_rgb` takes, as 8-bit RGB of the side that `like` stores."""
@@ -135,6 +141,9 @@ class PatchFolder(RetrievalDataset):
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         visible = all(Path(f"{self._stem}_{band}.tif").is_file() for band in BAND_SETS["rgb"])
         return stretched(self._read_bands(BAND_SETS["rgb"] if visible else self.bands[:1] * 3), side)
+
+    def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
+        return outlines([self._path for _ in rows])
 
     def _read_bands(self, bands: Sequence[str]) -> list[np.ndarray]:
         return [read_band(f"{self._stem}_{band}.tif", BAND_SIDES[band]) for band in bands]

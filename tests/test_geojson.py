@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from datasets.bigearthnet.dataset import BigEarthNet
-from datasets.bigearthnet.footprints import outlines, patch_footprint
+from datasets.bigearthnet.footprints import patch_footprint
 from datasets.demo.dataset import Demo
 from tests.miniatures import SHARED, write_reben
 from tests.sentinel.patches import write_bigearthnet_layout
@@ -106,7 +106,7 @@ def test_a_patch_that_does_not_say_where_it_lies(tmp_path: Path) -> None:
     test = BigEarthNet(source_path=root, split="test", **options)
     with pytest.raises(DatasetError, match=r"_B01\.tif has no projection"):
         patch_footprint(test.path(0))
-    found, notes = outlines(test, range(len(test)))
+    found, notes = test.outlines(range(len(test)))
     assert found == [None] * len(test)
     (note,) = notes
     assert f"the places of {len(test)} of {len(test)} images are not known" in note
@@ -123,7 +123,7 @@ def test_a_patch_that_does_not_say_where_it_lies(tmp_path: Path) -> None:
 
 def test_photographs_have_no_place_and_say_nothing(demo_run: tuple[Path, Path]) -> None:
     test = Demo(source_path=demo_run[0], split="test", images_per_category=8, side=48, seed=0)
-    assert outlines(test, [0, 1]) == ([None, None], [])
+    assert test.outlines([0, 1]) == ([None, None], [])
 
 
 def test_without_rasterio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,13 @@ tell apart and are what the official splits and published results use. Licence C
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from datasets.base import DATASETS, Packed, RetrievalDataset
+from datasets.bigearthnet import footprints
 from datasets.bigearthnet.labels_v1 import TABLE, PatchTable, decoded, load_table, read_version_1
 from datasets.bigearthnet.lmdb_patches import DATA, LmdbPatches, find_lmdb
 from datasets.bigearthnet.metadata_v2 import read_version_2
@@ -27,6 +28,7 @@ from datasets.bigearthnet.nomenclature import BAND_SETS, BAND_SIDES, LABELS_19, 
 from datasets.bigearthnet.splits import split_rows
 from datasets.files.geotiff import read_band, stretched
 from utilities.errors import DatasetError, UserError
+from utilities.geojson import Ring
 
 
 @DATASETS.register("BigEarthNet", prefix="ben")
@@ -113,6 +115,9 @@ class BigEarthNet(RetrievalDataset):
         """
         bands = self._prepared_rgb(row) if self.packed else self._read_bands(row, BAND_SETS["rgb"])
         return stretched(bands, side)
+
+    def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
+        return footprints.outlines([self.path(row) for row in rows])
 
     def _read_bands(self, row: int, bands: tuple[str, ...]) -> list[np.ndarray]:
         if self._lmdb is not None:

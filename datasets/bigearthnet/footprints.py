@@ -6,9 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.base import RetrievalDataset
-from datasets.bigearthnet.dataset import BigEarthNet
-from datasets.examples import PatchFolder
 from utilities.errors import DatasetError, UserError
 from utilities.geojson import Footprint, Ring, raster_footprint, rasterio_module, ring
 
@@ -43,22 +40,22 @@ def _from_json(path: Path) -> Footprint:
         raise DatasetError(f"{path} does not say where the patch lies: {type(error).__name__} {error}") from error
 
 
-def outlines(dataset: RetrievalDataset, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
-    """Outlines of images on the ground, None where a place is not known, and notes on why one is not.
+def outlines(folders: Sequence[Path]) -> tuple[list[Ring | None], list[str]]:
+    """Outlines of patches on the ground, None where a place is not known, and notes on why one is not.
 
-    Only BigEarthNet has places. Without rasterio none is known, which a note says with what to install.
+    Without rasterio none is known, which a note says with what to install.
     """
-    nowhere: list[Ring | None] = [None for _ in rows]
-    if not isinstance(dataset, BigEarthNet | PatchFolder):
-        return nowhere, []
+    nowhere: list[Ring | None] = [None for _ in folders]
     try:
         rasterio_module()
     except UserError as error:
         return nowhere, [f"no hits.geojson: {error}"]
     found, unknown = nowhere, []
-    for place, row in enumerate(rows):
+    for place, folder in enumerate(folders):
         try:
-            found[place] = ring(patch_footprint(dataset.path(row)))
+            found[place] = ring(patch_footprint(folder))
         except DatasetError as error:
             unknown.append(str(error))
-    return found, [f"the places of {len(unknown)} of {len(rows)} images are not known: {unknown[0]}"] if unknown else []
+    if unknown:
+        return found, [f"the places of {len(unknown)} of {len(folders)} images are not known: {unknown[0]}"]
+    return found, []

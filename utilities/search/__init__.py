@@ -1,4 +1,5 @@
-"""What a search by example leaves behind: page, picture, table and places of the hits.
+"""Search by example over the embeddings of a split, and what it leaves behind: page, picture, table and places.
 
-May import: utilities, utilities.report.
+May import: utilities, utilities.flags, utilities.parallel, utilities.neighbours, utilities.measures,
+utilities.training, utilities.report.
 """

@@ -1,0 +1,83 @@
+"""A split with its embeddings: what scoring compares, and what a search by example looks through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from utilities.batch import Batch
+from utilities.flags.settings import Settings
+from utilities.measures import evaluation
+from utilities.neighbours import embedding_file
+from utilities.parallel import distributed
+from utilities.report.page import Collection
+from utilities.training import precision
+
+
+class Feed(Protocol):
+    """One split and its batches (`datasets.batches.loaders.Loader`)."""
+
+    dataset: Any
+
+    def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]: ...
+
+
+class Embedded(NamedTuple):
+    """A split (`datasets.base.RetrievalDataset`), and the embeddings (M, D) of its rows (M,), both on the CPU.
+
+    Rows are missing where broken images were skipped.
+    """
+
+    dataset: Any
+    embeddings: Tensor
+    rows: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.dataset.labels)[self.rows]
+
+    def images(self) -> Collection:
+        names, labels = self.dataset.names[self.rows], self.dataset.labels[self.rows]
+        return Collection(names, labels, lambda row: self.dataset.thumbnail(int(self.rows[row]), 192))
+
+
+def embed(network: Any, feed: Feed, run: Settings, device: torch.device) -> Embedded:
+    """Every image of the feed through `network.embed` (`architectures.embedding.EmbeddingNetwork`), as the run
+    says: batch size, memory format, precision."""
+    layout = torch.channels_last if run.channels_last else torch.contiguous_format
+    network.to(device).to(memory_format=layout).eval()
+    size = len(feed.dataset)
+    batches = feed.evaluation(np.arange(size), run.eval_batch_size)
+    title = f"embedding {feed.dataset.split}"
+    bar = tqdm(batches, title, -(-size // run.eval_batch_size), disable=None, leave=False)
+    with precision.autocast(run.precision, device):
+        return Embedded(feed.dataset, *evaluation.embed_split(network.embed, bar, size))
+
+
+def embed_once(path: Path, network: Any, feed: Feed, run: Settings, device: torch.device, *, refresh: bool) -> Embedded:
+    """As `embed`, from `path` where an earlier search left there what the same network made of the same files."""
+    dataset = feed.dataset
+    flags = ("image_size", "resize_to", "per_image_normalisation", "channels_last")
+    facts = {name: run[name] for name in flags} | {
+        "fingerprint": dataset.fingerprint(),
+        "bands": list(dataset.bands),
+        "precision": precision.resolve(run.precision, device),
+        "device": device.type,
+        "files": dataset.state(placed=True),
+        "skip_broken_images": dataset.skip_broken,
+    }
+    key = embedding_file.digest(network, dataset.names, facts)
+    kept = None if refresh or distributed.world_size() > 1 else embedding_file.load(path, key)
+    if kept is not None and not any(map(dataset.readable, set(range(len(dataset))) - set(kept[1].tolist()))):
+        print(f"note: embeddings of {embedding_file.date(path)} are used; --refresh embeds the images anew", flush=True)
+        return Embedded(dataset, *kept)
+    embedded = embed(network, feed, run, device)
+    if distributed.is_main():
+        embedding_file.save(path, key, embedded.embeddings, embedded.rows)
+    return embedded
