@@ -17,6 +17,7 @@ from utilities.flags.settings import Settings
 from utilities.measures import evaluation
 from utilities.report import figures
 from utilities.runs import checkpoint
+from utilities.runs.logger import read_metrics
 from utilities.training import engine, optim
 from utilities.training.engine import Trainer
 from utilities.training.method import Method
@@ -160,7 +161,7 @@ def test_training_is_the_literal_loop(tmp_path):
     assert min(norm for norm, _ in steps) > CLIP, "every gradient is clipped"
     for name, value in trainer.method.state_dict().items():
         torch.testing.assert_close(value, twin.state_dict()[name], rtol=1e-4, atol=1e-5, msg=name)
-    lines = [r for r in engine.read_metrics(trainer.folder) if r["split"] == "train"]
+    lines = [r for r in read_metrics(trainer.folder) if r["split"] == "train"]
     assert [r["step"] for r in lines] == list(range(1, 10))
     for line, (norm, factor) in zip(lines, steps, strict=True):
         assert line["observed"]["gradient_norm"] == pytest.approx(norm, rel=1e-3)
@@ -205,7 +206,7 @@ def test_a_kill_in_a_validation_costs_no_epoch(tmp_path, monkeypatch, epoch, whe
     resumed.fit()
     resumed.close()
     assert epochs == list(range(epoch, EPOCHS)), "trained anew"
-    kept = [[(r["step"], r.get("scores"), r.get("losses")) for r in engine.read_metrics(f)]
+    kept = [[(r["step"], r.get("scores"), r.get("losses")) for r in read_metrics(f)]
             for f in (whole.folder, trainer.folder)]  # fmt: skip
     assert kept[0] == kept[1]
     ours, straight = (checkpoint.load(folder) for folder in (trainer.folder, whole.folder))
@@ -260,7 +261,7 @@ def test_validation_comes_every_so_many_epochs_and_last_and_by_the_network_at_re
     monkeypatch.setattr(trainer.method.network, "embed", lambda x: modes.append(trainer.model.training) or embed(x))
     trainer.fit()
     trainer.close()
-    lines = [r for r in engine.read_metrics(trainer.folder) if r["split"] == "val"]
+    lines = [r for r in read_metrics(trainer.folder) if r["split"] == "val"]
     assert [r["epoch"] for r in lines] == [2, 3]
     assert set(modes) == {False}
     feed = trainer.data.val

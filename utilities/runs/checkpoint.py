@@ -103,9 +103,8 @@ def check_same_data(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]
 
 def note_other_files(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Say so where images have other files than when the checkpoint was written: their pixels may be others."""
-    splits = [
-        split for split in ("train", "val") if was.get(f"{split}_files", now[f"{split}_files"]) != now[f"{split}_files"]
-    ]
+    keys = {split: f"{split}_files" for split in ("train", "val")}
+    splits = [split for split, key in keys.items() if key in was and key in now and was[key] != now[key]]
     if splits:
         warnings.warn(
             f"files of the {' and '.join(splits)} split have another size or time than when this run left off: a copy, "

@@ -1,10 +1,8 @@
-"""One loop for every method: epochs, precision, ranks, checkpoints, logs and validation."""
+"""One loop for every method: epochs, precision, ranks, validation, when to save; `run` writes."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +15,7 @@ from tqdm import tqdm
 
 from utilities.batch import Batch, IndexBatches
 from utilities.errors import UserError
-from utilities.files import json_safe, read_json, write_json
+from utilities.files import json_safe
 from utilities.flags.settings import Settings
 from utilities.measures import evaluation
 from utilities.measures.formulae import Relevance
@@ -26,13 +24,11 @@ from utilities.neighbours import search as neighbours
 from utilities.parallel import distributed
 from utilities.parallel.batch_norm import synchronise
 from utilities.runs import checkpoint
-from utilities.runs import folder as run_folder
-from utilities.runs.lock import RunLock
-from utilities.runs.logger import Logger, drop_later, read_metrics
 from utilities.training import optim, precision
 from utilities.training.allocator import keep_freed_memory
 from utilities.training.loss_window import GRADIENT_NORM, LossWindow
 from utilities.training.method import Method
+from utilities.training.run import Run, say
 
 SELECTED_BY = "recall@1"  # of the val split: the best network so far becomes best.pt
 
@@ -126,15 +122,13 @@ class Trainer:
         self.unvalidated = False
         self.said: set[str] = set()  # notes on the scores, each once
         self.window = LossWindow()
-        self.logger: Logger | None = None
-        self.lock: RunLock | None = None
-        self.folder = self._open_folder()
+        self.run = Run(args, device, data.description)
+        self.folder = self.run.folder
         try:
-            payload = checkpoint.load(self.folder) if args["load_from_checkpoint"] else None
+            payload = self.run.load()
             if payload is not None:
                 self._restore(payload)
-            if distributed.is_main():
-                self.logger = self._open_logger(resumed=payload is not None)
+            self.run.open_log(step=self.step, validated=not self.unvalidated)
         except BaseException:
             self.discard_unbegun()
             self.close()
@@ -145,10 +139,10 @@ class Trainer:
     def fit(self) -> None:
         epochs = self.args["nb_epochs"]
         if self.epoch >= epochs and not self.unvalidated:
-            _say(f"{self.folder} has its {self.epoch} epochs; give a larger --nb_epochs to go on")
+            say(f"{self.folder} has its {self.epoch} epochs; give a larger --nb_epochs to go on")
             return
-        if self.args["load_from_checkpoint"]:
-            self.record_changes()
+        if self.run.resumed:
+            self.run.record_flags(self.epoch)
         while self.epoch < epochs or self.unvalidated:
             if not self.unvalidated:
                 self.train_epoch()
@@ -225,26 +219,22 @@ class Trainer:
         embedded = time.perf_counter()
         scores, chance = self._scores(embeddings, torch.from_numpy(feed.dataset.labels)[rows])
         done = time.perf_counter()
-        if distributed.is_main():
-            record = {
-                "epoch": self.epoch,
-                "step": self.step,
-                "split": "val",
-                "scores": json_safe(scores),
-                "chance": json_safe(chance),
-                "seconds": round(done - start, 3),
-                "images_per_second": round(len(rows) / (embedded - start), 1),
-            }
-            if feed.skipped:
-                record["skipped_images"] = len(feed.skipped)
-            assert self.logger is not None
-            self.logger.log(record)
-            _say(f"epoch {self.epoch}  val  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-            if scores[SELECTED_BY] > self.best:
-                checkpoint.save(self.folder, checkpoint.BEST, self._network_payload(scores))
-            from utilities.report import figures  # matplotlib, which the first step need not wait for
-
-            figures.curves(self.folder / "figures", read_metrics(self.folder))
+        record = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "split": "val",
+            "scores": json_safe(scores),
+            "chance": json_safe(chance),
+            "seconds": round(done - start, 3),
+            "images_per_second": round(len(rows) / (embedded - start), 1),
+        }
+        if feed.skipped:
+            record["skipped_images"] = len(feed.skipped)
+        self.run.log(record)
+        say(f"epoch {self.epoch}  val  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        if scores[SELECTED_BY] > self.best:
+            self.run.save(checkpoint.BEST, self._network_payload(scores))
+        self.run.draw_curves()
         self.best = max(self.best, scores[SELECTED_BY])
         distributed.barrier()
 
@@ -263,7 +253,7 @@ class Trainer:
         )
         for note in result.scores.protocol["notes"]:
             if note not in self.said:
-                _say(f"note: {note}")
+                say(f"note: {note}")
         self.said.update(result.scores.protocol["notes"])
         scores = dict(result.scores.scores)
         if self.args["is_log_intra_inter_overlap"]:
@@ -298,8 +288,7 @@ class Trainer:
         record = self.window.read(self.folder)
         if self.data.train.skipped:
             record["skipped_images"] = len(self.data.train.skipped)
-        if self.logger is not None:
-            self.logger.log(record)
+        self.run.log(record)
         return record["losses"]
 
     def save(self) -> None:
@@ -319,18 +308,7 @@ class Trainer:
                 "world_size": distributed.world_size(),
                 **self._identity(),
             }
-            checkpoint.save(self.folder, checkpoint.LAST, payload)
-
-    def record_changes(self) -> None:
-        """What this resumption changes in the flags goes into args.json: the next one may be plain."""
-        if not distributed.is_main():
-            return
-        before = run_folder.read_args(self.folder)
-        note = optim.stretched(self.epoch, before["nb_epochs"], self.args)
-        if note:
-            _say(note)
-        now = self.args.recorded | {"load_from_checkpoint": before["load_from_checkpoint"]}
-        write_json(self.folder / run_folder.ARGS, before | now)
+            self.run.save(checkpoint.LAST, payload)
 
     def _network_payload(self, scores: Mapping[str, float]) -> dict[str, Any]:
         return {
@@ -361,57 +339,16 @@ class Trainer:
         world = distributed.world_size()
         if payload["world_size"] != world:
             self.batch = self.batch * payload["world_size"] // world
-            _say(
+            say(
                 f"note: the run had {payload['world_size']} processes and goes on with {world}: batches, and so the "
                 "numbers from here on, differ from those of an uninterrupted run"
             )
-        _say(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
-
-    def _open_folder(self) -> Path:
-        if self.args["load_from_checkpoint"]:
-            folder = Path(self.args["load_from_checkpoint"])
-            if distributed.is_main():
-                self.lock = RunLock(folder)
-            distributed.barrier()  # the others load nothing where there is no lock
-            return folder
-        name = ""
-        if distributed.is_main():
-            environment = run_folder.describe_environment(self.device) | {
-                "precision": self.precision,
-                "world_size": distributed.world_size(),
-                "wandb_run_id": os.urandom(6).hex(),
-                "data": self.data.description,
-            }
-            parent = Path(self.args["save_path"]) / self.args["dataset"]
-            name = str(run_folder.create(parent, self.args["savename"], self.args.recorded, environment))
-            self.lock = RunLock(Path(name))
-        name = distributed.broadcast_object(name)
-        _say(f"run folder {name}")
-        return Path(name)
-
-    def _open_logger(self, *, resumed: bool) -> Logger:
-        environment = read_json(self.folder / run_folder.ENVIRONMENT)
-        names = ("project", "group", "savename")
-        run = {key: self.args[key] for key in names} | {
-            "wandb_run_id": environment["wandb_run_id"],
-            "config": self.args.recorded,
-        }
-        if resumed or self.args["load_from_checkpoint"]:
-            drop_later(self.folder, self.step, validated=not self.unvalidated)
-        return Logger(self.folder, wandb_mode=self.args["wandb_mode"], run=run)
+        say(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
 
     def discard_unbegun(self) -> None:
-        """After a failure: a run without a step leaves no folder, so that the next try has its name."""
-        if distributed.is_main() and not self.step and not self.args["load_from_checkpoint"]:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """After a failure: what has no step yet is no run."""
+        if not self.step:
+            self.run.discard()
 
     def close(self) -> None:
-        if self.logger is not None:
-            self.logger.close()
-        if self.lock is not None:
-            self.lock.release()
-
-
-def _say(text: str) -> None:
-    if distributed.is_main():
-        tqdm.write(text)
+        self.run.close()

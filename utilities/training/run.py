@@ -1,0 +1,118 @@
+"""What a training keeps on disk: its folder and the lock on it, the log, checkpoints, the flags as they ran."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from utilities.files import read_json, write_json
+from utilities.flags.settings import Settings
+from utilities.parallel import distributed
+from utilities.runs import checkpoint
+from utilities.runs import folder as run_folder
+from utilities.runs.lock import RunLock
+from utilities.runs.logger import Logger, drop_later, read_metrics
+from utilities.training import optim, precision
+
+
+class Run:
+    """A new run folder, or that of `--load_from_checkpoint`, locked. Every rank has one; rank 0 alone writes.
+
+    data: what was trained on, in plain values (`Data.description`), for environment.json.
+    """
+
+    def __init__(self, args: Settings, device: torch.device, data: Mapping[str, Any]) -> None:
+        self.args = args
+        self.resumed = bool(args["load_from_checkpoint"])
+        self.lock: RunLock | None = None
+        self.logger: Logger | None = None
+        self.folder = self._reopen() if self.resumed else self._create(device, data)
+
+    def _reopen(self) -> Path:
+        folder = Path(self.args["load_from_checkpoint"])
+        if distributed.is_main():
+            self.lock = RunLock(folder)
+        distributed.barrier()  # the others load nothing where there is no lock
+        return folder
+
+    def _create(self, device: torch.device, data: Mapping[str, Any]) -> Path:
+        name = ""
+        if distributed.is_main():
+            environment = run_folder.describe_environment(device) | {
+                "precision": precision.resolve(self.args["precision"], device),
+                "world_size": distributed.world_size(),
+                "wandb_run_id": os.urandom(6).hex(),
+                "data": data,
+            }
+            parent = Path(self.args["save_path"]) / self.args["dataset"]
+            name = str(run_folder.create(parent, self.args["savename"], self.args.recorded, environment))
+            self.lock = RunLock(Path(name))
+        name = distributed.broadcast_object(name)
+        say(f"run folder {name}")
+        return Path(name)
+
+    def load(self) -> dict[str, Any] | None:
+        """The checkpoint to go on from; None at the start."""
+        return checkpoint.load(self.folder) if self.resumed else None
+
+    def open_log(self, *, step: int, validated: bool) -> None:
+        """Records that a checkpoint of this step has not seen are dropped."""
+        if not distributed.is_main():
+            return
+        environment = read_json(self.folder / run_folder.ENVIRONMENT)
+        about = {key: self.args[key] for key in ("project", "group", "savename")} | {
+            "wandb_run_id": environment["wandb_run_id"],
+            "config": self.args.recorded,
+        }
+        if self.resumed:
+            drop_later(self.folder, step, validated=validated)
+        self.logger = Logger(self.folder, wandb_mode=self.args["wandb_mode"], run=about)
+
+    def log(self, record: dict[str, Any]) -> None:
+        if self.logger is not None:
+            self.logger.log(record)
+
+    def save(self, name: str, payload: dict[str, Any]) -> None:
+        """`last.pt` or `best.pt`."""
+        if distributed.is_main():
+            checkpoint.save(self.folder, name, payload)
+
+    def record_flags(self, epoch: int) -> None:
+        """What this resumption, which goes on at `epoch`, changes goes into args.json: the next one may be plain."""
+        if not distributed.is_main():
+            return
+        before = run_folder.read_args(self.folder)
+        note = optim.stretched(epoch, before["nb_epochs"], self.args)
+        if note:
+            say(note)
+        now = self.args.recorded | {"load_from_checkpoint": before["load_from_checkpoint"]}
+        write_json(self.folder / run_folder.ARGS, before | now)
+
+    def draw_curves(self) -> None:
+        if distributed.is_main():
+            from utilities.report import figures  # matplotlib, which the first step need not wait for
+
+            figures.curves(self.folder / "figures", read_metrics(self.folder))
+
+    def discard(self) -> None:
+        """A new run that failed before its first step leaves no folder, so that the next try has its name."""
+        if distributed.is_main() and not self.resumed:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        if self.logger is not None:
+            self.logger.close()
+        if self.lock is not None:
+            self.lock.release()
+
+
+def say(text: str) -> None:
+    """Print a line above the progress bar, in one of several processes."""
+    if distributed.is_main():
+        tqdm.write(text)
