@@ -5,8 +5,12 @@
     python evaluate_model.py --load_from_checkpoint RUN --query image.jpg --top 20
 
 Each run gets `evaluation_results/<initial, best or last>_<split>/` in its folder, or `..._<split>_in_<gallery split>/`:
-`scores.json`, the same as text in `evaluate_model.txt`, the neighbours as a table, `retrievals.png`,
-`label_scores.png`, `embedding_map.png`, `report.html`, and on val (or with `--is_plot_dist`) `distance_density.png`.
+`scores.json`, the same as text in `evaluate_model.txt`, the neighbours as a table, `query_scores.npz` (each measure of
+each query), `retrievals.png`, `label_scores.png`, `embedding_map.png`, `report.html`, and on val (or with
+`--is_plot_dist`) `distance_density.png`.
+
+Several runs end with a comparison: their scores, the flags in which they differ, and paired differences of methods
+(runs of one recipe over seeds are taken together), of which it says which are larger than chance.
 
 `--query` searches by example instead: images, BigEarthNet patch folders or names of images, of which the nearest in the
 split go to `search_results/<network>_<split>/<query>/`: `search.html`, `retrievals.png`, `hits.csv`, and `hits.geojson`
@@ -37,7 +41,7 @@ from utilities.measures import evaluation
 from utilities.measures.formulae import Relevance
 from utilities.neighbours import density
 from utilities.parallel import distributed
-from utilities.report import comparison, results
+from utilities.report import compared, comparison, results
 from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
 from utilities.search.gallery import Embedded, embed, embed_once
@@ -115,7 +119,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
         densities = density.distance_densities(queries.embeddings, queries.labels, gallery=searched, device=device)
     if distributed.is_main():
         where = split_name(args)
-        target = folder / "evaluation_results" / f"{network_name(args)}_{where.replace(' ', '_')}"
+        target = results_folder(folder, args)
         replaced = results.replaced(target, content)
         text = results.write_results(
             target,
@@ -178,16 +182,21 @@ def split_name(args: Settings) -> str:
     return args.dataset_type + (f" in {args.gallery_split}" if args.gallery_split else "")
 
 
+def results_folder(folder: Path, args: Settings) -> Path:
+    return folder / "evaluation_results" / f"{network_name(args)}_{split_name(args).replace(' ', '_')}"
+
+
 def comparison_folder(folders: Sequence[Path], args: Settings) -> Path:
     what = f"{network_name(args)}_{split_name(args).replace(' ', '_')}"
-    return Path(args.comparison_path or comparison.place(folders) / f"comparison_{what}")
+    return Path(args.comparison_path or compared.place(folders) / f"comparison_{what}")
 
 
 def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
     """Print the table of several runs, and save it and its figure."""
     target = comparison_folder(folders, args)
     title = f"{len(folders)} runs, {split_name(args)}, {network_name(args)} network"
-    runs = comparison.describe(folders, contents, parameters.INCIDENTAL)
+    kept = [results_folder(folder, args) for folder in folders]
+    runs = compared.describe(folders, contents, parameters.INCIDENTAL, kept)
     print(comparison.write_comparison(target, runs, title=title))
     print(f"saved in {target}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from utilities.errors import UserError
-from utilities.report import comparison
+from utilities.report import compared
 from utilities.runs.logger import SPOILT, drop_later, read_metrics
 
 
@@ -46,7 +46,7 @@ def test_a_line_that_is_no_record_is_named_left_out_and_kept_aside(tmp_path, lin
     (tmp_path / "run" / "args.json").write_text('{"method": "dac", "dataset": "Demo"}')
     content = write(tmp_path / "run", record(1, losses={"margin": 0.5}), line, record(2), record(3))
     with pytest.warns(UserWarning, match=r"metrics\.jsonl: line 2 is no record of a run, and left out"):
-        (run,) = comparison.describe([tmp_path / "run"], [{"protocol": {"network": "best"}}], ())
+        (run,) = compared.describe([tmp_path / "run"], [{"protocol": {"network": "best"}}], ())
     assert run.minutes == 3 * 1.5 / 60
     with pytest.warns(UserWarning, match="line 2"):
         drop_later(tmp_path / "run", 2, validated=True)

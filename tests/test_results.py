@@ -20,7 +20,7 @@ from utilities.report.results import SHOWN_BY, write_results
 
 METRICS = ("recall@1", "map@8", "map", "ndcg", "ndcg_jaccard@4", "knn_f1@3", SHOWN_BY)
 FILES = {
-    "scores.json", "evaluate_model.txt", "report.html",
+    "scores.json", "evaluate_model.txt", "report.html", "query_scores.npz",
     "retrievals.png", "label_scores.png", "distance_density.png", "embedding_map.png",
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
 """What an evaluation leaves behind: text, figures, tables, the HTML report, comparisons of runs.
 
-May import: utilities, utilities.neighbours, utilities.measures, utilities.runs.
+May import: utilities, utilities.flags, utilities.neighbours, utilities.measures, utilities.runs.
 """

@@ -4,76 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from utilities.report import differences
+from utilities.report.compared import Run, notes, shown, table
 from utilities.report.figures import INK, SERIES, Axes, Figure, save, styled
-from utilities.runs import folder as run_folder
-from utilities.runs.logger import read_metrics
-
-SHOWN = ("recall@1", "r_precision@8", "map@8", "label_jaccard@8")
-
-
-class Run(NamedTuple):
-    """One evaluated run.
-
-    content            what its scores.json holds: scores, intervals, chance, protocol
-    images_per_second  of training, None where the network was not trained
-    minutes            of training, None likewise
-    recipe             equal for runs that differ in their seed, which is `seed`, and in nothing that decides scores
-    """
-
-    name: str
-    method: str
-    content: dict[str, Any]
-    images_per_second: float | None
-    minutes: float | None
-    recipe: str = ""
-    seed: int = 0
-
-    def number(self, part: str, measure: str) -> float | None:
-        """A score or chance level; None where no query could be scored."""
-        value = self.content[part].get(measure)
-        return None if value is None or value != value else float(value)
-
-    def interval(self, measure: str) -> tuple[float | None, float | None]:
-        low, high = self.content["interval"][measure]
-        return (None, None) if low is None or low != low else (float(low), float(high))
-
-
-def common_parent(folders: Sequence[Path]) -> Path:
-    """The deepest folder in which all run folders lie."""
-    return Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
-
-
-def place(folders: Sequence[Path]) -> Path:
-    """Where a comparison is saved: beside runs that lie in one folder, else in the current one."""
-    parents = {folder.resolve().parent for folder in folders}
-    return parents.pop() if len(parents) == 1 else Path()
-
-
-def describe(folders: Sequence[Path], contents: Sequence[dict[str, Any]], incidental: Collection[str]) -> list[Run]:
-    """The runs, named by their place under the common parent, with how fast and how long they trained.
-
-    incidental  flags that decide nothing about scores
-    """
-    parent = common_parent(folders)
-    runs = []
-    for folder, content in zip(folders, contents, strict=True):
-        untrained = content["protocol"]["network"] == "initial"
-        trained = [] if untrained else [record for record in read_metrics(folder) if record["split"] == "train"]
-        seconds = sum(record["seconds"] for record in trained)
-        images = sum(record["seconds"] * record["images_per_second"] for record in trained)
-        name = str(folder.resolve().relative_to(parent))
-        args = run_folder.read_args(folder)
-        kept = {key: value for key, value in args.items() if key not in incidental and key != "random_seed"}
-        recipe = json.dumps(kept, sort_keys=True)
-        speed, minutes = (images / seconds, seconds / 60) if seconds else (None, None)
-        runs.append(Run(name, args["method"], content, speed, minutes, recipe, args.get("random_seed", 0)))
-    return runs
 
 
 class OverSeeds(NamedTuple):
@@ -86,13 +24,10 @@ class OverSeeds(NamedTuple):
 
 def over_seeds(runs: Sequence[Run]) -> list[OverSeeds]:
     """Every recipe of which there are runs with two seeds or more, on one set of images; measures that all can have."""
-    recipes: dict[str, list[Run]] = {}
-    for run in runs:
-        recipes.setdefault(run.recipe, []).append(run)
     found = []
-    for same in recipes.values():
-        if len({run.seed for run in same}) < max(2, len(same)) or notes(same):
-            continue  # one seed, or the same one twice
+    for same in differences.by_recipe(runs):
+        if len(same) < 2 or notes(same):
+            continue
         scores = {}
         for measure in shown(runs):
             values = [value for run in same if (value := run.number("scores", measure)) is not None]
@@ -103,22 +38,41 @@ def over_seeds(runs: Sequence[Run]) -> list[OverSeeds]:
 
 
 def write_comparison(folder: Path, runs: Sequence[Run], *, title: str) -> str:
-    """Fill `folder` with comparison.md, .csv, .json and .png; returns the text of the first."""
+    """Fill `folder` with comparison.md, .csv, .json and .png, and with differences.csv where there are any; returns the
+    text of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     seeds = over_seeds(runs)
+    groups = differences.groups(runs)
+    flags, compared = differences.differing_flags(runs), differences.pairs(groups)
     parts = [title, "", markdown(runs), *(f"\nnote: {note}" for note in notes(runs))]
     parts += ["", "mean ± standard deviation over seeds", "", seeds_markdown(seeds)] if seeds else []
+    parts += ["", differences.markdown(groups, compared, flags)] if flags or compared else []
     text = "\n".join(parts) + "\n"
     (folder / "comparison.md").write_text(text, encoding="utf-8")
     rows = [_row(run) for run in runs]
-    content = {"title": title, "runs": rows, "over_seeds": [line._asdict() for line in seeds]}
+    pairs = differences.rows(compared)
+    content = {
+        "title": title,
+        "runs": rows,
+        "over_seeds": [line._asdict() for line in seeds],
+        "differing_flags": flags,
+        "differences": pairs,
+    }
     (folder / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
-    with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
-        writer.writeheader()
-        writer.writerows(rows)
+    _write_csv(folder / "comparison.csv", rows)
+    _write_csv(folder / "differences.csv", pairs)
     draw(folder / "comparison.png", runs, title=title)
     return text
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The file, or none where there are no rows: not one of an earlier comparison either."""
+    path.unlink(missing_ok=True)
+    if rows:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def markdown(runs: Sequence[Run]) -> str:
@@ -131,7 +85,7 @@ def markdown(runs: Sequence[Run]) -> str:
         speed = "-" if run.images_per_second is None else f"{run.images_per_second:.0f}"
         scores = [_digits(run.number("scores", column)) for column in columns]
         rows.append([run.name, run.method, *scores, speed, _two_digits(run.minutes)])
-    return _table(rows)
+    return table(rows)
 
 
 def seeds_markdown(lines: Sequence[OverSeeds]) -> str:
@@ -141,29 +95,7 @@ def seeds_markdown(lines: Sequence[OverSeeds]) -> str:
     for line in lines:
         cells = ["{:.4f} ± {:.4f}".format(*line.scores[c]) if c in line.scores else "-" for c in columns]
         rows.append([line.method, ", ".join(line.names), *cells])
-    return _table(rows)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
-
-
-def notes(runs: Sequence[Run]) -> list[str]:
-    """What forbids to compare the scores: other images or labels."""
-    keys = ("fingerprint", "gallery_fingerprint")
-    data = {tuple(run.content["protocol"].get(key) for key in keys) for run in runs}
-    if len(data) == 1:
-        return []
-    sets = ", ".join(f"{run.name}: {run.content['protocol']['dataset']}" for run in runs)
-    return [f"these runs were evaluated on different images or labels ({sets}); their scores do not compare"]
-
-
-def shown(runs: Sequence[Run]) -> list[str]:
-    """The measures of the table and the figure: the usual ones, else the first that all runs have."""
-    common = [name for name in runs[0].content["scores"] if all(name in run.content["scores"] for run in runs)]
-    return [name for name in SHOWN if name in common] or common[:4]
+    return table(rows)
 
 
 def _digits(value: float | None) -> str:

@@ -20,6 +20,7 @@ from utilities.neighbours.statistics import neighbour_statistics
 from utilities.neighbours.table import write_neighbours
 from utilities.report import figures
 from utilities.report.page import Collection, write_report
+from utilities.report.query_scores import write_query_scores
 from utilities.report.retrievals import Retrieval, retrievals
 
 SHOWN = 8  # neighbours in retrievals.png
@@ -99,7 +100,7 @@ def replaced(folder: Path, content: dict[str, Any]) -> str:
 
 
 def _details(folder: Path, evaluation: Evaluation, images: Collection, searched: Collection) -> Details:
-    """What stands beside the scores; the table of neighbours is written for it."""
+    """What stands beside the scores; the table of neighbours is written for it, and the values of the queries."""
     labels, gallery_labels = torch.from_numpy(images.labels), torch.from_numpy(searched.labels)
     write_neighbours(
         folder,
@@ -110,6 +111,7 @@ def _details(folder: Path, evaluation: Evaluation, images: Collection, searched:
         gallery_labels=gallery_labels,
     )
     per_query = evaluation.scores.per_query
+    write_query_scores(folder, images.names, per_query)
     return Details(
         intervals=bootstrap_intervals(per_query, seed=SEED),
         labels=label_table(evaluation.neighbours.indices, labels, gallery_labels, per_query=per_query),
