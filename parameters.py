@@ -71,6 +71,7 @@ NETWORK = [
     Flag("weights", AUTO, "none, imagenet (V1), imagenet_v2, or a .pth / .safetensors file; imagenet (Demo none)"),
     Flag("sz_embedding", 512, "dimensions of the embedding, all heads together (D)", int, low=1),
     switch("frozen", "freeze the backbone's weights and batch-norm statistics; only heads and criteria train"),
+    Flag("stored_views", AUTO, "with --frozen: heads train from features of so many augmented views of each image, computed once and kept (--cache_path, or stored_features in --save_path); 0: fresh views; 8, at most --nb_epochs, and 0 with --small_epochs", int, low=0),
     Flag("freeze_batch_norm", AUTO, "fix batch-norm statistics while weights train; yes with pretrained weights, else no", yes_no),
 ]  # fmt: skip
 

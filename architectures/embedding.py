@@ -74,7 +74,9 @@ class EmbeddingNetwork(nn.Module):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, features) float32, before the heads."""
+        """(B, C, H, W) -> (B, features) float32, before the heads; (B, features) are these already (--stored_views)."""
+        if images.ndim == 2:
+            return at_least_float32(images)
         return at_least_float32(self.backbone(images))
 
     def raw(self, features: Tensor) -> dict[str, Tensor]:

@@ -197,16 +197,23 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """One step towards `network`; after the optimizer step."""
-        followers: list[Tensor] = list(self.network.parameters())
-        leaders: list[Tensor] = list(network.parameters())
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            if self.buffers_rule == "average" and mine.is_floating_point():
-                followers.append(mine)
-                leaders.append(theirs)
-            else:
-                mine.copy_(theirs)
-        torch._foreach_lerp_(followers, leaders, 1 - self.momentum)
+        """One step towards `network`; after the optimizer step. What is frozen there is equal here, and stays."""
+        followers: list[Tensor] = []
+        leaders: list[Tensor] = []
+        for mine, theirs in zip(self.network.modules(), network.modules(), strict=True):
+            own = list(theirs.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                continue
+            followers += mine.parameters(recurse=False)
+            leaders += own
+            for buffer, leading in zip(mine.buffers(recurse=False), theirs.buffers(recurse=False), strict=True):
+                if self.buffers_rule == "average" and buffer.is_floating_point():
+                    followers.append(buffer)
+                    leaders.append(leading)
+                else:
+                    buffer.copy_(leading)
+        if followers:
+            torch._foreach_lerp_(followers, leaders, 1 - self.momentum)
 
     @torch.no_grad()
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:

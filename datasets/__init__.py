@@ -8,8 +8,8 @@
 A data set is a folder whose `dataset.py` registers a class in `DATASETS`; an `archive.py` beside it says how its
 published archive is laid out.
 
-May import: datasets.base, datasets.batches, datasets.bigearthnet, datasets.files, datasets.prepared, utilities,
-utilities.flags, utilities.parallel.
+May import: datasets.base, datasets.batches, datasets.bigearthnet, datasets.features, datasets.files, datasets.prepared,
+utilities, utilities.flags, utilities.parallel.
 """
 
 from datasets.base import DATASETS, RetrievalDataset

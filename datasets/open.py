@@ -11,6 +11,8 @@ import torch
 from datasets.base import DATASETS, SPLITS, Packed, RetrievalDataset
 from datasets.batches.loaders import Loader
 from datasets.batches.transforms import Augmentation, DeviceTransform
+from datasets.features.feed import FeatureFeed
+from datasets.features.files import FeatureFiles
 from datasets.files.tar import SUFFIXES, find_archive
 from datasets.prepared.archive_layout import ARCHIVES
 from datasets.prepared.array import cache_folder, open_cache
@@ -25,9 +27,22 @@ from utilities.parallel import distributed
 class TrainingData(NamedTuple):
     """Loaders of a training run and a description of its data in plain values."""
 
-    train: Loader
-    val: Loader
+    train: Loader | FeatureFeed
+    val: Loader | FeatureFeed
     description: dict[str, Any]
+
+    def of_features(self, network: Any, args: Settings, parent: Path) -> TrainingData:
+        """The same splits as features of the network's frozen backbone, --stored_views looks at each training image.
+
+        They are kept in --cache_path, or in `stored_features` inside `parent`, for every later run of the same.
+        """
+        place = Path(args.cache_path or parent) / "stored_features"
+        files = [
+            FeatureFiles(place, network.backbone, loader, features=network.features, args=args)
+            for loader in (self.train, self.val)
+            if isinstance(loader, Loader)
+        ]
+        return self._replace(train=FeatureFeed(files[0], args.stored_views), val=FeatureFeed(files[1], 0))
 
 
 def open_split(args: Settings, split: str) -> RetrievalDataset:

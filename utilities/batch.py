@@ -17,6 +17,7 @@ class Batch(NamedTuple):
 
     images       (B, C, H, W) uint8 / uint16 as stored, float32 once `datasets.batches.transforms` has run;
                  Sentinel-2 patches travel as (B, P) uint16, every band at its own resolution.
+                 With --stored_views (B, F) float32: features of a frozen backbone in their place.
     labels       (B, L) bool, multi-hot.
     indices      (B,) int64, row in the split: memory banks, clusters, gathering over ranks.
     second_view  as images, an independently augmented copy; None unless the method asks for it.

@@ -109,6 +109,15 @@ class Loader:
             batch = batch.to(self.device)
             yield batch._replace(images=self.transform.evaluation(batch.images))
 
+    def view(self, rows: np.ndarray, batch_size: int, draws: torch.Tensor) -> Iterator[Batch]:
+        """As `evaluation`, each image augmented by its own draws, (len(dataset), DRAWS) by row."""
+        own = rows[distributed.rank() :: distributed.world_size()]
+        shares = [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
+        for batch, _ in self._fetch(shares):
+            own_draws = draws[batch.indices]
+            batch = batch.to(self.device)
+            yield batch._replace(images=self.transform.training(batch.images, own_draws, self.augmentation))
+
     def _fetch(self, shares: Sequence[np.ndarray]) -> Iterator[tuple[Batch, np.ndarray]]:
         self._current.batches = shares
         for share, batch in zip(shares, arriving(self._loader), strict=True):

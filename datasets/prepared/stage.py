@@ -39,7 +39,7 @@ def preparing(folder: Path, *, given: bool) -> Iterator[Path]:
     given  whether the user chose the place (--cache_path)
     """
     _require_writable(folder.parent, given=given)
-    with _locked(folder.with_name(f".{folder.name}.lock"), folder):
+    with locked(folder.with_name(f".{folder.name}.lock"), folder):
         try:
             yield folder.with_name(f".{folder.name}.partial")
         except OSError as error:
@@ -63,7 +63,7 @@ def _require_writable(parent: Path, *, given: bool) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, folder: Path) -> Iterator[None]:
+def locked(path: Path, folder: Path) -> Iterator[None]:
     """Hold the lock file; the system lets go of it however this process ends."""
     with path.open("w") as file:
         try:
@@ -95,14 +95,17 @@ def begin(partial: Path, plan: dict[str, Any], size: int, lay_out: Callable[[], 
     return int(found["block_images"])
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Refuse when the disk of `folder` has not `needed` bytes free, and a reserve."""
+def require_space(
+    folder: Path,
+    needed: int,
+    *,
+    what: str = "the prepared array",
+    remedy: str = "give a folder on a larger disk with --cache_path",
+) -> None:
+    """Refuse when the disk of `folder` has not `needed` bytes free, and a reserve. what, remedy: of the message."""
     free = shutil.disk_usage(folder).free
     if free < needed + RESERVE:
-        raise UserError(
-            f"the prepared array takes {size_text(needed)} and {folder.parent} has {size_text(free)} free; "
-            "give a folder on a larger disk with --cache_path"
-        )
+        raise UserError(f"{what} takes {size_text(needed)} and {folder.parent} has {size_text(free)} free; {remedy}")
 
 
 def write_header(path: Path, dtype: str, shape: Sequence[int]) -> int:

@@ -20,6 +20,7 @@ def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]])
         raise UserError(
             f"--small_image_size {settings['small_image_size']} is larger than --image_size {settings['image_size']}"
         )
+    _check_stored_views(settings)
     if settings["resize_to"] < settings["image_size"]:
         raise UserError(f"--resize_to {settings['resize_to']} is smaller than --image_size {settings['image_size']}")
     balanced = settings["method"] != "sndl" and settings.get("baseline_batches") != "shuffled"
@@ -37,6 +38,21 @@ def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]])
         )
     _check_parts(settings)
     _check_folder(settings)
+
+
+def _check_stored_views(settings: Mapping[str, Any]) -> None:
+    views = settings["stored_views"]
+    if views and not settings["frozen"]:
+        raise UserError(
+            f"--stored_views {views} are features of a backbone that does not change; give --frozen as well"
+        )
+    if views and settings["small_epochs"]:
+        raise UserError(
+            f"--stored_views {views} are of one size; leave out --small_epochs {settings['small_epochs']} or give "
+            "--stored_views 0"
+        )
+    if views == 1 and settings["method"] == "diva":
+        raise UserError("--stored_views 1 leaves DiVA no second view of an image; give 2 or more, or 0")
 
 
 def _check_folder(settings: Mapping[str, Any]) -> None:

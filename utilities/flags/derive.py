@@ -7,6 +7,8 @@ from typing import Any
 
 from utilities.flags.flag import AUTO
 
+STORED_VIEWS = 8  # docs/performance.md has what fewer cost
+
 
 def derive(values: Mapping[str, Any]) -> dict[str, Any]:
     """Replace every AUTO by what follows from the data set and from `--weights`."""
@@ -24,6 +26,7 @@ def derive(values: Mapping[str, Any]) -> dict[str, Any]:
     default("resize_to", round(settings["image_size"] * (6 / 5 if sentinel else 8 / 7)))
     default("small_image_size", max(2, settings["image_size"] // 2))
     default("freeze_batch_norm", not scratch)
+    default("stored_views", _stored_views(settings))
     default("optim", "adamw" if scratch else "adam")
     default("lr", 1e-3 if scratch else 1e-5)
     default("backbone_lr", settings["lr"])
@@ -33,6 +36,13 @@ def derive(values: Mapping[str, Any]) -> dict[str, Any]:
     settings["channels_last"] = not settings["contiguous"]
     settings["wandb_mode"] = ("offline" if settings["wandb_dryrun"] else "online") if settings["log_online"] else None
     return settings
+
+
+def _stored_views(settings: Mapping[str, Any]) -> int:
+    """No more views than an image has epochs, but a second one where a method takes two."""
+    if not settings["frozen"] or settings["small_epochs"]:
+        return 0
+    return max(min(STORED_VIEWS, settings["nb_epochs"]), 2 if settings["method"] == "diva" else 1)
 
 
 def _derive_of_method(settings: Mapping[str, Any], default: Callable[[str, Any], None]) -> None:

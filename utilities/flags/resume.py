@@ -14,6 +14,7 @@ from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
 
 TRANSIENT = ("log_online", "wandb_dryrun", "gpu_ids")  # asked for anew at every part of a run
+BEFORE = {"stored_views": 0}  # what runs did that were begun before there was such a flag
 # Epochs that follow from --nb_epochs where they are not given.
 EPOCHS_OF_RUN = ("dac_finetune_epoch", "dac_merge_epoch", "sndl_momentum_epochs")
 
@@ -30,7 +31,7 @@ def going_on(method: str, folder: Path, given: Mapping[str, Any], resumable: Col
             f"a resumed run keeps its flags, and {folder} has {differing}: leave them out "
             f"(only {', '.join(sorted(resumable))} may differ) or start a new run"
         )
-    return {name: value for name, value in recorded.items() if name not in TRANSIENT} | dict(given)
+    return BEFORE | {name: value for name, value in recorded.items() if name not in TRANSIENT} | dict(given)
 
 
 def initial_weights(settings: Mapping[str, Any]) -> str:

@@ -157,6 +157,15 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return values / world_size()
 
 
+def on_all(value: bool) -> bool:
+    """Whether it holds on every rank, each of which calls this."""
+    if not is_active():
+        return value
+    smallest = torch.tensor(int(value), device=communication_device())
+    dist.all_reduce(smallest, dist.ReduceOp.MIN)
+    return bool(smallest)
+
+
 def broadcast(tensor: Tensor) -> Tensor:
     """Rank 0's values on every rank, in place; what is computed once (clusters) is computed there."""
     if is_active():

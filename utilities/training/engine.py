@@ -58,6 +58,10 @@ class Data(Protocol):
         """Data set, label names, bands, fingerprints, image sizes: plain values."""
         ...
 
+    def of_features(self, network: Any, args: Settings, parent: Path) -> Data:
+        """The same splits as features of the network's backbone, kept in --cache_path or `parent`."""
+        ...
+
 
 @contextlib.contextmanager
 def session(args: Settings) -> Iterator[torch.device]:
@@ -128,6 +132,10 @@ class Trainer:
             payload = self.run.load()
             if payload is not None:
                 self._restore(payload)
+            if args["stored_views"]:
+                method.eval()
+                self.data = data.of_features(method.network, args, self.folder.absolute().parents[1])
+                say(f"heads train from stored features: {args['stored_views']} views of each image, computed once")
             self.run.open_log(step=self.step, validated=not self.unvalidated)
         except BaseException:
             self.discard_unbegun()
@@ -147,7 +155,8 @@ class Trainer:
             if not self.unvalidated:
                 self.train_epoch()
                 self.unvalidated = self.epoch % self.args["eval_epoch"] == 0 or self.epoch == epochs
-                self.save()  # a kill in the validation of a whole archive costs no epoch
+                if self.run.is_save_due():
+                    self.save()  # a kill in the validation of a whole archive costs no epoch
             if self.unvalidated:
                 self.validate()
                 self.unvalidated = False
@@ -234,7 +243,7 @@ class Trainer:
         say(f"epoch {self.epoch}  val  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         if scores[SELECTED_BY] > self.best:
             self.run.save(checkpoint.BEST, self._network_payload(scores))
-        self.run.draw_curves()
+        self.run.draw_curves(last=self.epoch >= self.args["nb_epochs"])
         self.best = max(self.best, scores[SELECTED_BY])
         distributed.barrier()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from utilities.runs.lock import RunLock
 from utilities.runs.logger import Logger, drop_later, read_metrics
 from utilities.training import optim, precision
 
+PAUSE = 20.0  # seconds without a checkpoint or a drawing, where these would take longer than the epochs between them
+
 
 class Run:
     """A new run folder, or that of `--load_from_checkpoint`, locked. Every rank has one; rank 0 alone writes.
@@ -32,6 +35,7 @@ class Run:
         self.resumed = bool(args["load_from_checkpoint"])
         self.lock: RunLock | None = None
         self.logger: Logger | None = None
+        self.saved = self.drawn = time.perf_counter()
         self.folder = self._reopen() if self.resumed else self._create(device, data)
 
     def _reopen(self) -> Path:
@@ -82,6 +86,13 @@ class Run:
         """`last.pt` or `best.pt`."""
         if distributed.is_main():
             checkpoint.save(self.folder, name, payload)
+        self.saved = time.perf_counter()
+
+    def is_save_due(self) -> bool:
+        """Whether an epoch ends with `last.pt`, on every rank: from stored features, some take less than writing it."""
+        if not self.args["stored_views"]:
+            return True
+        return distributed.broadcast_object(time.perf_counter() - self.saved > PAUSE)
 
     def record_flags(self, epoch: int) -> None:
         """What this resumption, which goes on at `epoch`, changes goes into args.json: the next one may be plain."""
@@ -94,11 +105,13 @@ class Run:
         now = self.args.recorded | {"load_from_checkpoint": before["load_from_checkpoint"]}
         write_json(self.folder / run_folder.ARGS, before | now)
 
-    def draw_curves(self) -> None:
-        if distributed.is_main():
+    def draw_curves(self, *, last: bool) -> None:
+        """Not after every validation, some of which take less than drawing does, but after the last."""
+        if distributed.is_main() and (last or time.perf_counter() - self.drawn > PAUSE):
             from utilities.report import figures  # matplotlib, which the first step need not wait for
 
             figures.curves(self.folder / "figures", read_metrics(self.folder))
+            self.drawn = time.perf_counter()
 
     def discard(self) -> None:
         """A new run that failed before its first step leaves no folder, so that the next try has its name."""
