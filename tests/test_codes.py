@@ -63,12 +63,15 @@ def test_hamming_search_is_a_count_of_bits_with_ties_by_index(bits):
 def test_hamming_search_is_the_same_for_every_block(monkeypatch):
     codes = Codes.of(random_flags(500, 24))
     queries = Codes.of(random_flags(40, 24, seed=1))
-    whole = search_codes(queries, codes, 30)
-    monkeypatch.setattr("utilities.neighbours.codes._IMAGES", 64)
+    own = torch.arange(40)
+    whole = search_codes(queries, codes, 30, query_rows=own)
     finished: list[int] = []
-    parts = search_codes(queries, codes, 30, block_bytes=4000, progress=finished.append)
-    assert torch.equal(whole.indices, parts.indices)
-    assert torch.equal(whole.distances, parts.distances)
+    for images, k in ((64, 30), (256, 3)):
+        monkeypatch.setattr("utilities.neighbours.codes._IMAGES", images)
+        finished.clear()
+        parts = search_codes(queries, codes, k, query_rows=own, block_bytes=4000, progress=finished.append)
+        assert torch.equal(whole.indices[:, :k], parts.indices)
+        assert torch.equal(whole.distances[:, :k], parts.distances)
     assert sum(finished) == 40
     assert len(finished) > 1
 
