@@ -39,7 +39,8 @@ from utilities.files import check_writable
 from utilities.flags.settings import Settings
 from utilities.measures import evaluation
 from utilities.measures.formulae import Relevance
-from utilities.neighbours import density
+from utilities.neighbours import coders, density
+from utilities.neighbours.coders import Coder
 from utilities.parallel import distributed
 from utilities.report import compared, comparison, results
 from utilities.runs import checkpoint
@@ -71,8 +72,12 @@ def checkpoint_name(args: Settings) -> str:
 def load_network(folder: Path, run: Settings, args: Settings) -> tuple[EmbeddingNetwork, dict[str, Any]]:
     """The network of best.pt or last.pt, or as it was before training, and the description of its data."""
     if args.is_evaluate_initial:
-        return saved.untrained_network(folder, seed=run.random_seed, weights=run.weights)
-    return saved.read_network(folder, checkpoint_name(args))
+        found = saved.untrained_network(folder, seed=run.random_seed, weights=run.weights)
+    else:
+        found = saved.read_network(folder, checkpoint_name(args))
+    if args.get("codes"):
+        coders.check(args.codes, args.code_bits, found[0].dimensions)  # before anything is embedded
+    return found
 
 
 def check_data(dataset: RetrievalDataset, data: dict[str, Any], folder: Path) -> None:
@@ -93,32 +98,34 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     start = time.perf_counter()
     queries, *others = [embed(network, open_loader(run, dataset, device), run, device) for dataset in datasets]
     seconds = {"embed": time.perf_counter() - start}
-    gallery = others[0] if others else None
-    searched = None if gallery is None else (gallery.embeddings, gallery.labels)
+    coder = fit_coder(args, others[0] if others else queries)
+    queries, gallery = queries.coded(coder), others[0].coded(coder) if others else None
     with progress_bar(len(queries.rows), args.eval_metric) as bar:
         result = evaluation.evaluate(
-            queries.embeddings,
+            queries.searched,
             queries.labels,
             metrics=list(dict.fromkeys([*args.eval_metric, results.SHOWN_BY])),
             ks=parameters.KS,
             relevance=Relevance(args.relevance, args.relevance_threshold),
             backend=args.backend,
-            gallery=searched,
+            gallery=None if gallery is None else (gallery.searched, gallery.labels),
             device=device,
             progress=bar.update,
         )
     content = result.report()
     content["protocol"] |= {
-        **description(folder, run, args, device),
+        **description(folder, run, args, device, coder),
         **sides(queries, gallery),
         "seconds": seconds | result.seconds,
     }
     content["protocol"]["notes"] += [note for dataset in datasets for note in other_data(dataset, data)]
     densities = None
-    if args.dataset_type == "val" or args.is_plot_dist:
-        densities = density.distance_densities(queries.embeddings, queries.labels, gallery=searched, device=device)
+    if coder is None and (args.dataset_type == "val" or args.is_plot_dist):
+        others_searched = None if gallery is None else (gallery.embeddings, gallery.labels)
+        densities = density.distance_densities(
+            queries.embeddings, queries.labels, gallery=others_searched, device=device
+        )
     if distributed.is_main():
-        where = split_name(args)
         target = results_folder(folder, args)
         replaced = results.replaced(target, content)
         text = results.write_results(
@@ -129,7 +136,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
             queries.embeddings,
             gallery=None if gallery is None else gallery.images(),
             label_names=queries.dataset.label_names,
-            title=f"{folder.name} on {run.dataset}, {where}, {network_name(args)} network",
+            title=f"{folder.name} on {run.dataset}, {split_name(args)}, {what_searches(args, coder)}",
             pictured_queries=args.retrieval_queries,
             densities=densities,
             map_method=args.map_method,
@@ -151,7 +158,9 @@ def other_data(dataset: RetrievalDataset, data: dict[str, Any]) -> list[str]:
     return [] if seen == now else [f"{dataset.split} holds other images or labels than when this run was trained"]
 
 
-def description(folder: Path, run: Settings, args: Settings, device: torch.device) -> dict[str, Any]:
+def description(
+    folder: Path, run: Settings, args: Settings, device: torch.device, coder: Coder | None
+) -> dict[str, Any]:
     """What was evaluated, for the protocol."""
     return {
         "run": str(folder),
@@ -161,6 +170,7 @@ def description(folder: Path, run: Settings, args: Settings, device: torch.devic
         "dataset": run.dataset,
         "image_size": run.image_size,
         "precision": precision.resolve(run.precision, device),
+        "codes": coder and {"kind": coder.kind, "bits": coder.bits, "seed": args.code_seed},
     }
 
 
@@ -182,13 +192,29 @@ def split_name(args: Settings) -> str:
     return args.dataset_type + (f" in {args.gallery_split}" if args.gallery_split else "")
 
 
+def results_name(args: Settings, split: str) -> str:
+    """Of the folder of results: "best_test_in_train", "best_test_itq64" for those of codes."""
+    codes = f"_{args.codes}{args.code_bits or ''}" if args.codes else ""
+    return f"{network_name(args)}_{split.replace(' ', '_')}{codes}"
+
+
 def results_folder(folder: Path, args: Settings) -> Path:
-    return folder / "evaluation_results" / f"{network_name(args)}_{split_name(args).replace(' ', '_')}"
+    return folder / "evaluation_results" / results_name(args, split_name(args))
+
+
+def what_searches(args: Settings, coder: Coder | None) -> str:
+    """ "best network", or "best network, codes itq, 64 bits"."""
+    return f"{network_name(args)} network" + (f", codes {coder}" if coder else "")
+
+
+def fit_coder(args: Settings, gallery: Embedded) -> Coder | None:
+    """What makes --codes of embeddings, learned from those that are searched; None without --codes."""
+    return coders.fit(args.codes, args.code_bits, gallery.embeddings, seed=args.code_seed) if args.codes else None
 
 
 def comparison_folder(folders: Sequence[Path], args: Settings) -> Path:
-    what = f"{network_name(args)}_{split_name(args).replace(' ', '_')}"
-    return Path(args.comparison_path or compared.place(folders) / f"comparison_{what}")
+    default = compared.place(folders) / f"comparison_{results_name(args, split_name(args))}"
+    return Path(args.comparison_path or default)
 
 
 def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
@@ -212,11 +238,15 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     examples = [find_example(given, dataset, others) for given in args.query]
     at_once = open_loader(Settings({**run, "num_workers": 0}), Examples(examples, dataset), device)
     asked = embed(network, at_once, run, device)  # what is wrong with them shows before the long work
-    target = folder / "search_results" / f"{network_name(args)}_{split}"
-    kept, feed = target / "embeddings.npz", open_loader(run, dataset, device)
-    gallery = embed_once(kept, network, feed, run, device, refresh=args.refresh)
+    kept = folder / "search_results" / f"{network_name(args)}_{split}" / "embeddings.npz"
+    gallery = embed_once(kept, network, open_loader(run, dataset, device), run, device, refresh=args.refresh)
+    coder = fit_coder(args, gallery)
+    asked, gallery = asked.coded(coder), gallery.coded(coder)
     if distributed.is_main():
-        by = f"{folder.name}, {network_name(args)} network"
+        target, by = (
+            folder / "search_results" / results_name(args, split),
+            f"{folder.name}, {what_searches(args, coder)}",
+        )
         search_each(examples, asked, gallery, target, top=args.top, network=by, backend=args.backend, device=device)
 
 

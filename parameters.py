@@ -30,7 +30,7 @@ from utilities.flags.derive import derive
 from utilities.flags.flag import AUTO, Flag, Parser, build_parser, check_bounds, switch, yes_no
 from utilities.flags.settings import Settings
 from utilities.measures import formulae as metrics
-from utilities.neighbours import embedding_map
+from utilities.neighbours import coders, embedding_map
 from utilities.tensors import labels
 from utilities.training import optim, precision, start
 
@@ -309,6 +309,9 @@ EVALUATION = [
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),
     switch("refresh", "with --query: embed the images of the split anew, whatever an earlier search has kept"),
     Flag("top", 20, "with --query: nearest images shown for each example", int, low=1),
+    Flag("codes", None, "compare binary codes of the embeddings by Hamming distance: their signs, bits above the median, iterative quantization, or random hyperplanes", choices=coders.KINDS),
+    Flag("code_bits", None, "with --codes: bits of a code; default: one for each dimension of the embedding", int, low=1),
+    Flag("code_seed", 0, "with --codes itq or lsh: seed of what is drawn", int, low=0),
     Flag("eval_batch_size", None, "images of a batch on each process; default: as the run recorded", int, low=1),
     Flag("num_workers", None, "processes that read images, 0: the main process; default: as the run recorded", int, low=0),
     BACKEND,

@@ -96,6 +96,11 @@ class EmbeddingNetwork(nn.Module):
         """(B, C, H, W) -> (B, D) float32 unit rows: what is searched."""
         return self.concatenate(self(images))
 
+    @property
+    def dimensions(self) -> int:
+        """D, the length of what `embed` gives."""
+        return sum(self.description()["heads"].values()) or self.backbone.features
+
     def description(self) -> dict[str, Any]:
         """Plain values for the checkpoint: `EmbeddingNetwork(**description)` takes the saved weights."""
         heads = {name: head.out_features for name, head in self.heads.items()}

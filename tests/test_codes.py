@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
+from datasets.demo.dataset import Demo
+from tests.oracles import metrics as twin
+from tests.scripts import run_inside
 from utilities.errors import UserError
 from utilities.measures.evaluation import evaluate
 from utilities.measures.formulae import Relevance, metric_names
 from utilities.neighbours.coders import check, fit
 from utilities.neighbours.codes import Codes, hamming_distances, images_at_a_time, search_codes
 from utilities.neighbours.search import search
+from utilities.neighbours.table import read_neighbours
 
 
 def random_flags(count: int, bits: int, seed: int = 0) -> torch.Tensor:
@@ -176,3 +184,38 @@ def test_what_itq_cannot_learn_and_codes_of_other_lengths_are_refused():
         search_codes(Codes.of(random_flags(3, 8)), Codes.of(random_flags(3, 9)), 1)
     with pytest.raises(UserError, match="1 images, 0 to be found"):
         search_codes(Codes.of(random_flags(1, 8)), Codes.of(random_flags(1, 8)), 1, query_rows=torch.zeros(1).long())
+
+
+def test_a_saved_run_is_scored_and_searched_by_codes(demo_run, tmp_path):
+    """The folder's name tells which; a search by example finds what the evaluation found, from the kept embeddings."""
+    source, saved = demo_run
+    folder = tmp_path / "baseline"
+    shutil.copytree(saved, folder, ignore=shutil.ignore_patterns("*_results"))
+    argv = ["--load_from_checkpoint", folder, "--num_workers", 0, "--codes", "itq", "--code_bits", 8]
+    done = run_inside("evaluate_model", *argv, "--retrieval_queries", 1, "--eval_metric", "recall@4", "--code_seed", 3)
+    results = folder / "evaluation_results" / "best_test_itq8"
+    assert f"saved in {results}" in done.stdout
+    content = json.loads((results / "scores.json").read_text())
+    assert content["protocol"]["codes"] == {"kind": "itq", "bits": 8, "seed": 3}
+    test = Demo(source_path=source, split="test", images_per_category=8, side=48, seed=0)
+    table = read_neighbours(results)
+    assert set(table["distance"]) <= set(range(9)), "bits that differ"
+    sets = {str(name): frozenset(row.nonzero()[0]) for name, row in zip(test.names, test.labels, strict=True)}
+    found: dict[str, list[str]] = {}
+    for query, image in zip(table["query"], table["image"], strict=True):
+        found.setdefault(str(query), []).append(str(image))
+    expected = [twin.recall(sets[query], [sets[image] for image in images[:4]]) for query, images in found.items()]
+    assert content["scores"]["recall@4"] == pytest.approx(sum(expected) / len(expected), abs=1e-12)
+
+    name = str(test.names[5])
+    done = run_inside("evaluate_model", *argv, "--code_seed", 3, "--query", name, "--top", 4)
+    assert "Hamming distance of binary codes; baseline, best network, codes itq, 8 bits" in done.stdout
+    hits = folder / "search_results" / "best_test_itq8" / name.removesuffix(".jpg") / "hits.csv"
+    with hits.open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == found[name][:4]
+    assert (folder / "search_results" / "best_test" / "embeddings.npz").exists()
+    refused = run_inside("evaluate_model", *argv[:4], "--codes", "sign", "--code_bits", 5, code=2)
+    assert (
+        "folds the 16 dimensions of the embedding into bits of equal share; give one of 1, 2, 4, 8, 16"
+        in refused.stderr
+    )

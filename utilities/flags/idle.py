@@ -53,6 +53,12 @@ def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from ((name, "without --query") for name in ("top", "refresh"))
         if len(values["load_from_checkpoint"]) == 1:
             yield "comparison_path", "with one run"
+    if values["codes"]:
+        yield from ((name, "with --codes") for name in ("backend", "is_plot_dist"))
+    else:
+        yield "code_bits", "without --codes"
+    if values["codes"] not in ("itq", "lsh"):
+        yield "code_seed", f"with --codes {values['codes']}" if values["codes"] else "without --codes"
     if values["is_evaluate_initial"]:
         yield "checkpoint", "with --is_evaluate_initial"
     if values["relevance"] != "jaccard":

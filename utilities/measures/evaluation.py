@@ -17,8 +17,8 @@ from utilities.measures.formulae import Metric, Relevance, expand_metrics
 from utilities.measures.label_sets import GalleryFacts
 from utilities.measures.ranking import whole_ranking_values
 from utilities.measures.scoring import Scores, facts_for, score
-from utilities.neighbours.codes import Codes, search_codes
-from utilities.neighbours.search import Neighbours, search
+from utilities.neighbours.codes import Codes, search_either
+from utilities.neighbours.search import Neighbours
 from utilities.parallel.distributed import communication_device, gather_uneven, is_active, rank, world_size
 
 _GATHERED_ROWS = 2**15  # that each rank sends at a time
@@ -149,14 +149,14 @@ def _search_shares(
     block_bytes: int | None,
     progress: Callable[[int], object] | None,
 ) -> Neighbours:
-    """`search` or `search_codes`, each rank for its share of the queries; the whole on the CPU."""
+    """`search_either`, each rank for its share of the queries; the whole on the CPU."""
     share = _share(len(queries))
-    find = search_codes if isinstance(gallery, Codes) else partial(search, backend=backend)
-    found = find(
-        queries[share],  # type: ignore[arg-type]
-        gallery,  # type: ignore[arg-type]
+    found = search_either(
+        queries[share],
+        gallery,
         k,
         query_rows=None if rows is None else rows[share],
+        backend=backend,
         block_bytes=block_bytes,
         progress=progress,
     )

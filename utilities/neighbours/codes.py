@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from utilities.neighbours.exact import full_float32
-from utilities.neighbours.search import Neighbours, default_block_bytes, findable
+from utilities.neighbours.search import Neighbours, default_block_bytes, findable, search
 
 _IMAGES = 2**13  # of the gallery unpacked at a time: a power of two, by which float32 divides exactly
 _GROUP = 32  # columns whose least number is looked at first
@@ -94,6 +94,26 @@ def search_codes(
             progress(len(rows[part]))
     distances = torch.floor(found / count)
     return Neighbours((found - distances * count).long(), distances)
+
+
+def search_either(
+    queries: Tensor | Codes,
+    gallery: Tensor | Codes,
+    k: int,
+    *,
+    query_rows: Tensor | None = None,
+    backend: str = "auto",
+    block_bytes: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Neighbours:
+    """`search.search` of embeddings or `search_codes`: both sides are of one kind."""
+    if isinstance(queries, Codes) and isinstance(gallery, Codes):
+        return search_codes(queries, gallery, k, query_rows=query_rows, block_bytes=block_bytes, progress=progress)
+    if isinstance(queries, Codes) or isinstance(gallery, Codes):
+        raise ValueError("codes cannot be searched among embeddings, nor embeddings among codes")
+    return search(
+        queries, gallery, k, query_rows=query_rows, backend=backend, block_bytes=block_bytes, progress=progress
+    )
 
 
 def images_at_a_time(bits: int) -> int:

@@ -15,6 +15,8 @@ from utilities.batch import Batch
 from utilities.flags.settings import Settings
 from utilities.measures import evaluation
 from utilities.neighbours import embedding_file
+from utilities.neighbours.coders import Coder
+from utilities.neighbours.codes import Codes
 from utilities.parallel import distributed
 from utilities.report.page import Collection
 from utilities.training import precision
@@ -31,12 +33,22 @@ class Feed(Protocol):
 class Embedded(NamedTuple):
     """A split (`datasets.base.RetrievalDataset`), and the embeddings (M, D) of its rows (M,), both on the CPU.
 
-    Rows are missing where broken images were skipped.
+    Rows are missing where broken images were skipped. codes: of the embeddings, where these are searched instead.
     """
 
     dataset: Any
     embeddings: Tensor
     rows: Tensor
+    codes: Codes | None = None
+
+    @property
+    def searched(self) -> Tensor | Codes:
+        """What is compared: the embeddings, or their codes where there are any."""
+        return self.embeddings if self.codes is None else self.codes
+
+    def coded(self, coder: Coder | None) -> Embedded:
+        """With codes by the coder; as it is where there is none."""
+        return self if coder is None else self._replace(codes=coder.encode(self.embeddings))
 
     @property
     def labels(self) -> Tensor:

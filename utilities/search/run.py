@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from utilities.neighbours.search import Neighbours, search
+from utilities.neighbours.codes import search_either
+from utilities.neighbours.search import Neighbours
 from utilities.search.example import Search, Shown
 from utilities.search.gallery import Embedded
 from utilities.search.results import write_search
@@ -82,11 +83,11 @@ def nearest(
     device: torch.device,
 ) -> Neighbours:
     """Rows of the gallery's embeddings nearest to an example, itself left out where it is one of them."""
-    own, embedding = None, asked.embeddings[number]
+    own, query = None, asked.searched[number : number + 1]
     if example.dataset is gallery.dataset:
         own = (gallery.rows == example.row).nonzero().flatten()
-        embedding = gallery.embeddings[own[0]]  # to the last bit what an evaluation searches for
-    found = search(embedding[None].to(device), gallery.embeddings.to(device), top, query_rows=own, backend=backend)
+        query = gallery.searched[own]  # to the last bit what an evaluation searches for
+    found = search_either(query.to(device), gallery.searched.to(device), top, query_rows=own, backend=backend)
     return Neighbours(found.indices[0].cpu(), found.distances[0].cpu())
 
 
@@ -115,6 +116,7 @@ def describe(
         said.append(f"--top {top} is more than there are: all {len(rows)} images are shown")
     if skipped := len(dataset) - len(gallery.rows):
         said.append(f"{skipped} unreadable images were left out")
+    distance = "Hamming distance of binary codes" if gallery.codes else "Euclidean distance of unit embeddings"
     return Search(
         Shown(example.name, asked.dataset.thumbnail(number, 320), example.labels, own_place),
         hits,
@@ -122,6 +124,6 @@ def describe(
         dataset.label_names,
         title=f"Nearest to {example.name}",
         about=f"{len(rows)} of {len(gallery.rows):,} images of {type(dataset).__name__}, {dataset.split} split; "
-        f"Euclidean distance of unit embeddings; {network}",
+        f"{distance}; {network}",
         notes=[*said, *dict.fromkeys([*own_notes, *notes])],
     )
