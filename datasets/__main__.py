@@ -11,7 +11,6 @@ and to --out. Exit code 1 when something is broken, 2 when something is asked fo
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from datasets.open import open_archive, open_files
 from datasets.prepared.from_files import prepare
 from datasets.prepared.stage import usable_cores
 from utilities.errors import DatasetError, UserError, WrongFolderError, main_guard
+from utilities.files import write_json
 from utilities.flags.flag import Flag, build_parser, switch
 from utilities.flags.settings import Settings
 
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = look_at(args)
     content = summary(result, args.dataset)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "check.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(folder / "check.json", content)
     (folder / "check.txt").write_text(text(content, decoded=not args.quick, most=sys.maxsize) + "\n")
     if result.splits:
         draw(folder, result, args.dataset, args.contact_images)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from utilities.batch import Batch
 from utilities.errors import DatasetError, WrongFolderError
-from utilities.files import sizes_and_times
+from utilities.files import fingerprint, sizes_and_times
 from utilities.flags.registry import Registry
 from utilities.geojson import Ring
 
@@ -106,7 +106,7 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
         self.source_path = source_path
         self.split = split
         self.skip_broken = False
-        self.cache: DecodedPixels | None = None
+        self.pixels: DecodedPixels | None = None
 
     def read(self, row: int) -> np.ndarray:
         """Pixels of one image, `item_shape` and `dtype`. Raises `DatasetError` naming the file."""
@@ -122,8 +122,8 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
 
     def readable(self, row: int) -> bool:
         """Whether the pixels of an image are at hand now."""
-        if self.cache is not None:
-            return not self.cache.broken[row]
+        if self.pixels is not None:
+            return not self.pixels.broken[row]
         try:
             self.read(row)
         except DatasetError:
@@ -143,11 +143,11 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
         about: list[Any] = [self.kind, self.variant, self.decoder]
         if placed:
             about.append(str(self.source_path.resolve()))
-        if placed and self.cache is not None:
-            about += [str(self.cache.array.resolve()), sizes_and_times([[self.cache.array]]).tolist()]
+        if placed and self.pixels is not None:
+            about += [str(self.pixels.array.resolve()), sizes_and_times([[self.pixels.array]]).tolist()]
         hashed = hashlib.sha256(json.dumps(about).encode())
         hashed.update("\n".join(self.names.tolist()).encode())
-        decoded = None if self.cache is None else self.cache.facts
+        decoded = None if self.pixels is None else self.pixels.facts
         hashed.update((self.file_facts() if decoded is None else decoded).astype("<i8").tobytes())
         return hashed.hexdigest()
 
@@ -164,18 +164,18 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
 
     def prepared(self, row: int) -> np.ndarray:
         """Pixels of one image from the prepared array: the only place where an archive's images can be read."""
-        if self.cache is None:
+        if self.pixels is None:
             raise DatasetError(f"{self.names[row]} lies in an archive; give --use_npmem, or unpack the archive")
-        if self.cache.broken[row]:
+        if self.pixels.broken[row]:
             raise DatasetError(f"{self.names[row]} could not be decoded when the pixels were prepared")
-        return self.cache.gather([row])[0].numpy()
+        return self.pixels.gather([row])[0].numpy()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         """The rows as one batch; with `skip_broken`, unreadable images are warned about and left out."""
-        images, kept = self._decode(rows) if self.cache is None else self._fetch(rows, self.cache)
+        images, kept = self._decode(rows) if self.pixels is None else self._fetch(rows, self.pixels)
         indices = np.asarray(kept, np.int64)
         return Batch(images, torch.from_numpy(self.labels[indices]), torch.from_numpy(indices))
 
@@ -191,12 +191,12 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
             kept.append(row)
         return torch.from_numpy(images[: len(kept)]), kept
 
-    def _fetch(self, rows: Sequence[int], cache: DecodedPixels) -> tuple[torch.Tensor, list[int]]:
-        broken = cache.broken[np.asarray(rows, np.int64)]
+    def _fetch(self, rows: Sequence[int], pixels: DecodedPixels) -> tuple[torch.Tensor, list[int]]:
+        broken = pixels.broken[np.asarray(rows, np.int64)]
         for row in np.asarray(rows, np.int64)[broken].tolist():
             self._skip(DatasetError(f"{self.names[row]} could not be decoded when the pixels were prepared"))
         kept = [row for row, left_out in zip(rows, broken.tolist(), strict=True) if not left_out]
-        return cache.gather(kept), kept
+        return pixels.gather(kept), kept
 
     def _skip(self, error: DatasetError) -> None:
         if not self.skip_broken:
@@ -220,7 +220,7 @@ def label_fingerprint(names: np.ndarray, labels: np.ndarray, label_names: Sequen
     flags = np.unpackbits(sets, axis=1, count=len(spelled)).astype(bool)
     tails = [",".join(label for label, carried in zip(spelled, row, strict=True) if carried) for row in flags]
     lines = sorted(f"{name}:{tails[i]}\n" for name, i in zip(names.tolist(), set_of.ravel().tolist(), strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return fingerprint("".join(lines))
 
 
 DATASETS: Registry[RetrievalDataset] = Registry("data set")

@@ -15,7 +15,7 @@ from datasets.features.feed import FeatureFeed
 from datasets.features.files import FeatureFiles
 from datasets.files.tar import SUFFIXES, find_archive
 from datasets.prepared.archive_layout import ARCHIVES
-from datasets.prepared.array import cache_folder, open_cache
+from datasets.prepared.array import open_prepared, prepared_folder
 from datasets.prepared.from_archive import open_packed, prepare_archive
 from datasets.prepared.from_files import prepare
 from datasets.prepared.stage import refuse_broken, usable_cores
@@ -49,7 +49,7 @@ def open_split(args: Settings, split: str) -> RetrievalDataset:
     """One split of the data set that the flags name. Raises UserError when it is not what it should be."""
     dataset = open_files(args, split)
     if args.use_npmem:
-        attach_cache(args, dataset)
+        attach_prepared(args, dataset)
     refuse_known_broken(dataset)
     return dataset
 
@@ -61,7 +61,7 @@ def open_files(args: Settings, split: str) -> RetrievalDataset:
     dataset = DATASETS.build(args.dataset, args, source_path=_folder(args), split=split, packed=packed, generate=new)
     dataset.skip_broken = args.skip_broken_images
     if packed is not None:
-        dataset.cache = open_cache(dataset, packed.folder.parent)
+        dataset.pixels = open_prepared(dataset, packed.folder.parent)
     return dataset
 
 
@@ -77,7 +77,7 @@ def open_archive(args: Settings) -> Packed | None:
     if not layout.source_path.exists() or (source.is_dir() and layout.is_unpacked()):
         return None
     archive = find_archive(source, layout.pattern)
-    folder = cache_folder(layout, args.cache_path)
+    folder = prepared_folder(layout, args.cache_path)
     if archive is None:
         return open_packed(folder, None) if folder.exists() else None
     if not args.use_npmem:
@@ -102,15 +102,15 @@ def _folder(args: Settings) -> Path:
     return source.parent if (named or source.is_file()) and args.dataset in ARCHIVES.names() else source
 
 
-def attach_cache(args: Settings, *opened: RetrievalDataset) -> None:
+def attach_prepared(args: Settings, *opened: RetrievalDataset) -> None:
     """Let the splits read from the prepared array, after preparing it where it is not there yet."""
-    folder = cache_folder(opened[0], args.cache_path)
+    folder = prepared_folder(opened[0], args.cache_path)
     if not folder.exists():
         at_hand = {dataset.split: dataset for dataset in opened}
         splits = [at_hand.get(split) or open_files(args, split) for split in SPLITS]
         prepare(splits, args.cache_path, processes=usable_cores(), skip_broken=args.skip_broken_images)
     for dataset in opened:
-        dataset.cache = open_cache(dataset, folder)
+        dataset.pixels = open_prepared(dataset, folder)
 
 
 def refuse_known_broken(*opened: RetrievalDataset) -> None:
@@ -119,9 +119,9 @@ def refuse_known_broken(*opened: RetrievalDataset) -> None:
     Otherwise the first that is drawn would end a run that may have been training for hours.
     """
     for dataset in opened:
-        if dataset.cache is not None and not dataset.skip_broken:
-            names = dataset.names[dataset.cache.broken].tolist()
-            remedy = f"Mend them and delete {dataset.cache.folder} to prepare it again"
+        if dataset.pixels is not None and not dataset.skip_broken:
+            names = dataset.names[dataset.pixels.broken].tolist()
+            remedy = f"Mend them and delete {dataset.pixels.folder} to prepare it again"
             refuse_broken([(name, name) for name in names], remedy)
 
 
@@ -165,7 +165,7 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
     if distributed.is_main():
         distributed.barrier()
     if args.use_npmem:  # hours and a lock, likewise
-        attach_cache(args, train, val)
+        attach_prepared(args, train, val)
     refuse_known_broken(train, val)
     whole = args.batch_size * distributed.world_size()
     if whole > len(train):

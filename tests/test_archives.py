@@ -28,9 +28,8 @@ from datasets.demo.dataset import write_mlrsnet_layout
 from datasets.files.tar import TarStream, find_archive
 from datasets.mlrsnet.archive import MLRSNetArchive
 from datasets.open import open_data, open_split
-from datasets.prepared import archive_layout
-from datasets.prepared import from_archive as archive_writer
-from datasets.prepared import stage as cache_stage
+from datasets.prepared import archive_layout, stage
+from datasets.prepared import from_archive as from_archive
 from tests.miniatures import patch_names, write_bigearthnet, write_mlrsnet, write_reben
 from tests.sentinel.patches import write_bigearthnet_layout
 from utilities.errors import DatasetError, RunFailure, UserError
@@ -42,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*(corrupted|split 60/20/20|abse
 
 @pytest.fixture(autouse=True)
 def _blocks_of_two_patches(monkeypatch):
-    monkeypatch.setattr(cache_stage, "BLOCK_BYTES", 2 * 160_000)
+    monkeypatch.setattr(stage, "BLOCK_BYTES", 2 * 160_000)
 
 
 def compressed(data, suffix):
@@ -248,7 +247,7 @@ def test_patches_with_snow_are_passed_over_where_lists_name_them(tmp_path):
     for stem in SPLITS:
         (lists / f"{stem}.csv").write_text("")
     (lists / "patches_with_seasonal_snow.csv").write_text(f"{patch_names(8)[3]}\n")
-    done = archive_writer.prepare_archive(ben(archive), archive, None, processes=1, skip_broken=False)
+    done = from_archive.prepare_archive(ben(archive), archive, None, processes=1, skip_broken=False)
     assert set(np.load(done / "names.npy").tolist()) == {name.encode() for name in patch_names(8)} - {
         patch_names(8)[3].encode()
     }
@@ -312,7 +311,7 @@ def archive(tmp_path):
 
 
 def prepare(archive, *, processes=2, skip_broken=False):
-    return archive_writer.prepare_archive(ben(archive), archive, None, processes=processes, skip_broken=skip_broken)
+    return from_archive.prepare_archive(ben(archive), archive, None, processes=processes, skip_broken=skip_broken)
 
 
 def assert_whole(folder, tmp_path):
@@ -355,7 +354,7 @@ def slow_prepare(archive):
 def test_a_killed_pass_writes_only_what_is_missing(archive, tmp_path, monkeypatch):
     process = FORK.Process(target=slow_prepare, args=(archive,))
     process.start()
-    partial = archive.parent / ".cache" / f".{cache_folder_name(archive)}.partial"
+    partial = archive.parent / ".cache" / f".{prepared_name(archive)}.partial"
     deadline = time.monotonic() + 20
     while not ((partial / "done").exists() and 1 in (partial / "done").read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -363,19 +362,19 @@ def test_a_killed_pass_writes_only_what_is_missing(archive, tmp_path, monkeypatc
     process.join()
     kept = (partial / "done").read_bytes()
     assert 0 < sum(kept) < 5, "killed in the middle"
-    written, write = [], archive_writer.write_at
-    monkeypatch.setattr(archive_writer, "write_at", lambda *a: written.append(1) or write(*a))
+    written, write = [], from_archive.write_at
+    monkeypatch.setattr(from_archive, "write_at", lambda *a: written.append(1) or write(*a))
     assert_whole(prepare(archive), tmp_path)
     assert len(written) == 5 - sum(kept)
     assert not partial.exists()
 
 
-def cache_folder_name(archive):
-    return archive_writer.cache_folder(ben(archive), None).name
+def prepared_name(archive):
+    return from_archive.prepared_folder(ben(archive), None).name
 
 
 def test_nothing_of_an_archive_that_ends_early_is_kept(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive_writer, "PROBED", 2)  # it begins before the end is known
+    monkeypatch.setattr(from_archive, "PROBED", 2)  # it begins before the end is known
     whole = archive.read_bytes()
     archive.write_bytes(whole[:-2000])
     with pytest.raises(DatasetError, match=r"v1\.0\.tar\.gz is cut off or damaged after"):
@@ -386,7 +385,7 @@ def test_nothing_of_an_archive_that_ends_early_is_kept(archive, tmp_path, monkey
 
 
 def test_an_unfinished_pass_over_another_archive_is_refused(archive, monkeypatch):
-    monkeypatch.setattr(archive_writer, "_stream", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(from_archive, "_stream", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare(archive)
     monkeypatch.undo()
@@ -397,7 +396,7 @@ def test_an_unfinished_pass_over_another_archive_is_refused(archive, monkeypatch
 
 def test_an_unfinished_pass_with_other_lists_is_refused(archive, monkeypatch):
     """Its images would come to lie in other rows."""
-    monkeypatch.setattr(archive_writer, "_stream", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(from_archive, "_stream", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare(archive)
     monkeypatch.undo()
@@ -419,27 +418,27 @@ def test_a_full_disk_is_a_failure_and_resumable(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(RunFailure, match="No space left"):
         prepare(archive)
-    assert not (archive.parent / ".cache" / cache_folder_name(archive)).exists()
+    assert not (archive.parent / ".cache" / prepared_name(archive)).exists()
     monkeypatch.undo()
-    monkeypatch.setattr(cache_stage, "BLOCK_BYTES", 999_999)  # an unfinished pass keeps its blocks
+    monkeypatch.setattr(stage, "BLOCK_BYTES", 999_999)  # an unfinished pass keeps its blocks
     assert_whole(prepare(archive), tmp_path)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_pass(archive, monkeypatch):
-    free = cache_stage.RESERVE + 9 * 160_000 - 1
-    monkeypatch.setattr(cache_stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    free = stage.RESERVE + 9 * 160_000 - 1
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
     with pytest.raises(UserError, match=r"takes 1.4 MB .* free.*--cache_path"):
         prepare(archive)
 
 
 def test_a_disk_that_may_be_too_small_is_noted(archive, tmp_path, monkeypatch, capsys):
     """An archive may hold half of the images that its first ones let expect."""
-    monkeypatch.setattr(archive_writer, "_probe", lambda *_: archive_writer._Estimate(18, False, 1.0))
-    free = cache_stage.RESERVE + 9 * 160_000
-    monkeypatch.setattr(cache_stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free - 1}))
+    monkeypatch.setattr(from_archive, "_probe", lambda *_: from_archive._Estimate(18, False, 1.0))
+    free = stage.RESERVE + 9 * 160_000
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free - 1}))
     with pytest.raises(UserError, match=r"takes 1.4 MB .* free.*--cache_path"):
         prepare(archive)
-    monkeypatch.setattr(cache_stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
     assert_whole(prepare(archive), tmp_path)
     assert "68.5 MB are free, which may not be enough" in capsys.readouterr().err
 
@@ -451,14 +450,14 @@ def test_of_two_processes_one_prepares_and_the_other_waits(archive, tmp_path):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert_whole(archive.parent / ".cache" / cache_folder_name(archive), tmp_path)
+    assert_whole(archive.parent / ".cache" / prepared_name(archive), tmp_path)
 
 
 def test_few_blocks_are_held_at_a_time(tmp_path, monkeypatch):
     """The reader waits for the threads: what is read and not yet written does not grow with the archive."""
     archive = pack(write_bigearthnet(tmp_path / "plain", 40), tmp_path / "packed" / "BigEarthNet-v1.0.tar")
     lock, read, written, most = threading.Lock(), [], [], []
-    take, write = BigEarthNetArchive.take, archive_writer.write_at
+    take, write = BigEarthNetArchive.take, from_archive.write_at
 
     def counting_take(self, image, files):
         read.append(1)
@@ -472,7 +471,7 @@ def test_few_blocks_are_held_at_a_time(tmp_path, monkeypatch):
             written.extend([1] * len(pixels))
 
     monkeypatch.setattr(BigEarthNetArchive, "take", counting_take)
-    monkeypatch.setattr(archive_writer, "write_at", slow_write)
+    monkeypatch.setattr(from_archive, "write_at", slow_write)
     prepare(archive, processes=2)
     assert max(most) <= 2 * (2 + 2), "two threads, one block waiting and one being read, of two patches each"
 
@@ -542,8 +541,8 @@ def test_an_array_of_another_archive_is_refused(tmp_path, archive, other):
     another = archive.with_name("BigEarthNet-v1.1.tar.gz") if other == "name" else archive
     another.write_bytes(archive.read_bytes() + b"\0" * (other == "size"))
     with pytest.raises(DatasetError, match=r"was prepared from something else .* another\s+--cache_path"):
-        archive_writer.open_packed(folder, another)
-    assert archive_writer.open_packed(folder, None) is not None, "the archive may be gone"
+        from_archive.open_packed(folder, another)
+    assert from_archive.open_packed(folder, None) is not None, "the archive may be gone"
 
 
 def test_a_named_archive_may_be_gone(archive):
@@ -563,8 +562,8 @@ def test_patches_outside_the_table_of_version_2_are_passed_over(tmp_path):
     packed = pack(root / "BigEarthNet-S2", tmp_path / "packed" / "BigEarthNet-S2.tar.zst")
     pq.write_table(kept, packed.parent / "metadata.parquet")
     layout = BigEarthNetArchive(source_path=packed.parent, bands="all", version=2, splits="auto")
-    folder = archive_writer.prepare_archive(layout, packed, None, processes=1, skip_broken=False)
-    names = archive_writer.open_packed(folder, packed).names.tolist()
+    folder = from_archive.prepare_archive(layout, packed, None, processes=1, skip_broken=False)
+    names = from_archive.open_packed(folder, packed).names.tolist()
     assert set(names) == set(kept["patch_id"].to_pylist())
 
 
@@ -582,7 +581,7 @@ def test_a_damaged_list_of_names_is_refused(tmp_path):
     for content in (b"", b"x", (folder / "names.npy").read_bytes()[:-1]):
         (folder / "names.npy").write_bytes(content)
         with pytest.raises(DatasetError, match=f"{folder} is damaged .*delete"):
-            archive_writer.open_packed(folder, archive)
+            from_archive.open_packed(folder, archive)
 
 
 @pytest.mark.parametrize(
@@ -635,7 +634,7 @@ def test_damaged_photographs_in_the_archive_are_named(tmp_path):
     archive = pack(folder, tmp_path / "packed" / "MLRSNet.tar.gz")
     layout = MLRSNetArchive(source_path=archive.parent, labels="as_is")
     with pytest.raises(DatasetError, match=r"2 images cannot be decoded .*lake_00002\.jpg.*lake_00003\.jpg"):
-        archive_writer.prepare_archive(layout, archive, None, processes=1, skip_broken=False)
+        from_archive.prepare_archive(layout, archive, None, processes=1, skip_broken=False)
 
 
 def test_a_name_that_is_not_utf_8_is_refused_before_the_pass(tmp_path):
@@ -645,4 +644,4 @@ def test_a_name_that_is_not_utf_8_is_refused_before_the_pass(tmp_path):
         tar.add(source, "MLRSNet")
     layout = MLRSNetArchive(source_path=tmp_path, labels="as_is")
     with pytest.raises(DatasetError, match=r"M\.tar holds the image '\\udcff\.jpg', whose name is not UTF-8"):
-        archive_writer.prepare_archive(layout, tmp_path / "M.tar", tmp_path / "cache", processes=1, skip_broken=False)
+        from_archive.prepare_archive(layout, tmp_path / "M.tar", tmp_path / "cache", processes=1, skip_broken=False)

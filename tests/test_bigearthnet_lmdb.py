@@ -15,7 +15,7 @@ from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.bigearthnet.lmdb_patches import LmdbPatches, find_lmdb
 from datasets.bigearthnet.nomenclature import BAND_SIDES
 from datasets.files.geotiff import read_band
-from datasets.prepared.array import open_cache
+from datasets.prepared.array import open_prepared
 from datasets.prepared.from_files import prepare
 from tests.miniatures import write_reben
 from utilities.errors import DatasetError, UserError
@@ -87,7 +87,7 @@ def test_workers_open_it_themselves(both):
 def test_the_array_can_be_prepared_from_it(both):
     plain, packed = ([dataset(root, split) for split in SPLITS] for root in both)
     folder = prepare(packed, None, processes=0, skip_broken=False)
-    packed[0].cache = open_cache(packed[0], folder)
+    packed[0].pixels = open_prepared(packed[0], folder)
     assert torch.equal(packed[0].__getitems__([0, 1]).images, plain[0].__getitems__([0, 1]).images)
 
 

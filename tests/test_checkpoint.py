@@ -1,5 +1,6 @@
 """Checkpoints: atomic, plain, and with a way back when the disk or the file fails."""
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from utilities.errors import RunFailure, UserError
+from utilities.files import read_json, replacing, write_json
 from utilities.runs import checkpoint
 
 
@@ -116,3 +118,19 @@ def test_other_files_of_the_data_are_said():
         checkpoint.note_other_files({"train_files": "a"}, {"train_files": "a", "val_files": "b"})
     with pytest.warns(UserWarning, match="files of the val split have another size or time"):
         checkpoint.note_other_files({"train_files": "a", "val_files": "c"}, {"train_files": "a", "val_files": "b"})
+
+
+def test_what_is_written_durably_uses_one_name_and_leaves_none(tmp_path):
+    """A kill may leave the name: the next write takes it again. Without, names of two processes would collide."""
+    target, kept = tmp_path / "plan.json", tmp_path / "before.json"
+    (tmp_path / "plan.json.tmp").write_text("left by a kill")
+    write_json(target, {"a": 1}, durable=True)
+    with replacing(target, durable=True, previous=kept) as temporary:
+        assert temporary.name == "plan.json.tmp"
+        temporary.write_text("{}")
+    assert (read_json(target), read_json(kept)) == ({}, {"a": 1})
+    with contextlib.suppress(ArithmeticError), replacing(target, durable=True, previous=kept) as temporary:
+        temporary.write_text("half")
+        raise ArithmeticError
+    assert (read_json(target), read_json(kept)) == ({}, {"a": 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["before.json", "plan.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -20,14 +21,24 @@ _AT_ONCE, _LOOKERS = 4096, 8  # a network disk answers several at once
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False, previous: Path | None = None) -> Iterator[Path]:
     """A temporary name beside `path`, which takes its place when the block ends well, and is gone when it does not.
 
     No other process has the same one: two evaluations of a run may write at once.
+
+    durable   on the disk before it takes its place, for what a power cut may not cost. Nobody else may write `path`
+              meanwhile: the name is always the same, so that kills leave one at most
+    previous  where what was there before is kept
     """
-    temporary = path.with_name(f".{path.stem}.{os.urandom(6).hex()}{path.suffix}")
+    unique = f".{path.stem}.{os.urandom(6).hex()}{path.suffix}"
+    temporary = path.with_name(f"{path.name}.tmp" if durable else unique)
     try:
         yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -61,9 +72,15 @@ def json_safe(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with replacing(path) as temporary:
+def write_json(path: Path, content: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Whole or not at all; durable as in `replacing`."""
+    with replacing(path, durable=durable) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def fingerprint(content: str | bytes) -> str:
+    """SHA-256 in hexadecimal digits: by this, data, lists and settings are told apart everywhere."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def sizes_and_times(groups: Sequence[Iterable[str | Path]]) -> np.ndarray:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from utilities.errors import DatasetError, UserError
+from utilities.files import replacing
 
 WGS84 = "EPSG:4326"
 FARTHEST = 1e8  # metres or degrees: more than any projection of the Earth has
@@ -78,4 +79,5 @@ def feature(outline: Ring | None, properties: Mapping[str, Any]) -> dict[str, An
 def write_geojson(path: Path, features: Iterable[Mapping[str, Any]]) -> None:
     """A FeatureCollection, one feature a line."""
     lines = ",\n".join(json.dumps(each, ensure_ascii=False, allow_nan=False) for each in features)
-    path.write_text(f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n', encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n', encoding="utf-8")

@@ -8,7 +8,6 @@ the folder only when its modification time changed. Version 2 brings one parquet
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from datasets.bigearthnet.nomenclature import LABELS_43
 from utilities.errors import DatasetError, WrongFolderError
-from utilities.files import replacing
+from utilities.files import fingerprint, replacing
 
 SMALL = 10_000  # patches; below, reading the labels takes less than a second and nothing is kept
 FORMAT = 1
@@ -133,7 +132,7 @@ def read_version_1(root: Path, index_folder: Path | None) -> PatchTable:
                   `root` is read-only. Patches that were added since are read, others are not read again.
     """
     folder = index_folder or default_index_folder(root)
-    path = folder / f"labels-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.npz"
+    path = folder / f"labels-{fingerprint(str(root.resolve()))[:16]}.npz"
     kept, stamp = load_table(path)
     changed = root.stat().st_mtime_ns  # before listing, so that nothing that arrives meanwhile is missed
     if kept is not None and stamp == changed:

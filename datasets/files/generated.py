@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from utilities.errors import UserError, WrongFolderError
+from utilities.files import write_json
 
 MANIFEST = "manifest.json"
 
@@ -32,7 +33,7 @@ def generated_folder(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Path
     try:
         partial.mkdir(parents=True)
         yield partial
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        write_json(partial / MANIFEST, manifest)
         try:
             os.rename(partial, folder)
         except OSError:

@@ -12,6 +12,7 @@ import numpy as np
 
 from datasets.base import SPLITS
 from utilities.errors import DatasetError, UserError
+from utilities.files import fingerprint, write_json
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio
 
@@ -80,7 +81,7 @@ def rows_of_split(part: np.ndarray, split: str) -> np.ndarray:
 
 def names_fingerprint(names: Sequence[str]) -> str:
     """sha256 over the sorted names, a line each: equal splits, equal fingerprint."""
-    return hashlib.sha256("".join(f"{name}\n" for name in sorted(names)).encode()).hexdigest()
+    return fingerprint("".join(f"{name}\n" for name in sorted(names)))
 
 
 def read_name_list(path: Path) -> np.ndarray:
@@ -115,4 +116,4 @@ def write_stored_split(folder: Path, names: np.ndarray, part: np.ndarray) -> Non
         (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in chosen))
         fingerprints[split], sizes[split] = names_fingerprint(chosen), len(chosen)
     manifest = {"fingerprints": fingerprints, "sizes": sizes}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    write_json(folder / "manifest.json", manifest)

@@ -14,7 +14,6 @@ which writes the same digits again.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import warnings
 import zlib
@@ -26,6 +25,7 @@ from datasets.files.label_csv import LabelTable, read_label_table
 from datasets.files.split_lists import balanced_split, hashed_split, names_fingerprint, parse_proportions
 from datasets.mlrsnet.labels import LABELS, repair_categories
 from utilities.errors import DatasetError
+from utilities.files import fingerprint, write_json
 
 STORED = Path(__file__).parent / "stored"
 PROPORTIONS = ("40/10/50", "20/10/70", "30/10/60", "40/30/30")  # the paper's three, and that of CV4RS
@@ -62,7 +62,7 @@ def read_stored(names: np.ndarray, proportions: str) -> np.ndarray | None:
         digits = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"cannot read the stored split {path}: {error}; restore it from the repository") from error
-    if hashlib.sha256(digits).hexdigest() != manifest["digits"][proportions]:
+    if fingerprint(digits) != manifest["digits"][proportions]:
         raise DatasetError(f"the stored split {path} was changed; restore it from the repository")
     part = np.empty(len(names), np.int64)
     part[np.argsort(names)] = np.frombuffer(digits, np.uint8) - ZERO
@@ -91,6 +91,6 @@ def write_stored(source_path: Path) -> None:
         "images": len(table.names),
         "names": names_fingerprint(table.names.tolist()),
         "seed": SEED,
-        "digits": {proportions: hashlib.sha256(content).hexdigest() for proportions, content in digits.items()},
+        "digits": {proportions: fingerprint(content) for proportions, content in digits.items()},
     }
-    (STORED / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    write_json(STORED / "manifest.json", manifest)

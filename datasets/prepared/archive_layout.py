@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from datasets.base import PixelFormat
 from datasets.files.tar import Member
 from utilities.errors import DatasetError
+from utilities.files import fingerprint
 from utilities.flags.registry import Registry
 
 MOST_INCOMPLETE = 2000  # images of several files that may be begun at once: what an archive sorted otherwise exceeds
@@ -34,10 +34,10 @@ class Selection(NamedTuple):
     def holds(self, image: str) -> bool:
         return image not in self.left_out and (self.listed is None or image in self.listed)
 
-    def sha256(self) -> str:
+    def fingerprint(self) -> str:
         """Of both lists: rows of a pass that is continued are those of one that was not stopped."""
         lists = [sorted(self.listed) if self.listed is not None else None, sorted(self.left_out)]
-        return hashlib.sha256(json.dumps(lists).encode()).hexdigest()
+        return fingerprint(json.dumps(lists))
 
 
 class ArchiveLayout(PixelFormat):

@@ -16,7 +16,6 @@ and no page of the map ever counts towards the process.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tokenize
@@ -31,7 +30,7 @@ from torch.utils.data import get_worker_info
 
 from datasets.base import PixelFormat, RetrievalDataset
 from utilities.errors import DatasetError
-from utilities.files import ABSENT
+from utilities.files import ABSENT, fingerprint
 
 FORMAT = 1
 PIXELS, NAMES, FILES, MANIFEST = "pixels.npy", "names.npy", "files.npy", "manifest.json"
@@ -42,7 +41,7 @@ LIKE_DECODERS = 2  # mean difference of two JPEG decoders at most, in levels of 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, tokenize.TokenError)
 
 
-class PixelCache:
+class PreparedPixels:
     """The rows of one split in a prepared array. Every process opens the file itself, when it first reads.
 
     rows    (N,) int64: where image i of the split lies in the array
@@ -131,14 +130,14 @@ def content(dataset: PixelFormat) -> dict[str, Any]:
     }
 
 
-def cache_folder(dataset: PixelFormat, cache_path: str | Path | None) -> Path:
+def prepared_folder(dataset: PixelFormat, cache_path: str | Path | None) -> Path:
     """`<cache_path>/<data set>-<key>`; without a cache_path in `.cache` inside the data set's folder.
 
     The key follows from the options that choose pixels (version, bands, sides), so that arrays of several choices
     lie side by side.
     """
     chosen = {name: value for name, value in content(dataset).items() if name not in ("format", "decoder")}
-    key = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
+    key = fingerprint(json.dumps(chosen, sort_keys=True))[:8]
     parent = Path(cache_path) if cache_path else dataset.source_path / ".cache"
     return parent / f"{dataset.kind}-{key}"
 
@@ -150,7 +149,7 @@ def encoded(names: np.ndarray) -> np.ndarray:
 
 def names_sha256(names: np.ndarray) -> str:
     """names (N,) bytes."""
-    return hashlib.sha256(b"\n".join(names.tolist())).hexdigest()
+    return fingerprint(b"\n".join(names.tolist()))
 
 
 def difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
@@ -192,7 +191,7 @@ def read_names(folder: Path) -> np.ndarray:
     return names
 
 
-def open_cache(dataset: RetrievalDataset, folder: Path) -> PixelCache:
+def open_prepared(dataset: RetrievalDataset, folder: Path) -> PreparedPixels:
     """The split's rows in a complete array. What does not agree with the data set is a `DatasetError`."""
     manifest = read_manifest(folder)
     refuse_mismatch(folder, manifest, content(dataset))
@@ -213,7 +212,7 @@ def open_cache(dataset: RetrievalDataset, folder: Path) -> PixelCache:
     rows = _locate(names, dataset, folder)
     broken = np.isin(dataset.names, manifest["broken"]) if manifest["broken"] else np.zeros(len(dataset), bool)
     facts = read_facts(folder, manifest["images"])
-    cache = PixelCache(
+    prepared = PreparedPixels(
         folder,
         rows=rows,
         broken=broken,
@@ -221,8 +220,8 @@ def open_cache(dataset: RetrievalDataset, folder: Path) -> PixelCache:
         item_shape=dataset.item_shape,
         dtype=dataset.dtype,
     )
-    _refuse_other_pixels(dataset, cache)
-    return cache
+    _refuse_other_pixels(dataset, prepared)
+    return prepared
 
 
 def read_facts(folder: Path, images: int) -> np.ndarray | None:
@@ -238,12 +237,12 @@ def read_facts(folder: Path, images: int) -> np.ndarray | None:
     return facts
 
 
-def _changed(dataset: RetrievalDataset, cache: PixelCache) -> np.ndarray:
+def _changed(dataset: RetrievalDataset, prepared: PreparedPixels) -> np.ndarray:
     """Rows whose files are there, with another size or time than when they were decoded."""
-    if cache.facts is None:
+    if prepared.facts is None:
         return np.empty(0, np.int64)
     now = dataset.file_facts()
-    return np.flatnonzero((now[:, 0] != ABSENT) & (now != cache.facts).any(1))
+    return np.flatnonzero((now[:, 0] != ABSENT) & (now != prepared.facts).any(1))
 
 
 def _spread(rows: np.ndarray, most: int) -> set[int]:
@@ -251,36 +250,36 @@ def _spread(rows: np.ndarray, most: int) -> set[int]:
     return set(rows[np.unique(np.linspace(0, max(0, len(rows) - 1), most).astype(int))[: len(rows)]].tolist())
 
 
-def _refuse_other_pixels(dataset: RetrievalDataset, cache: PixelCache) -> None:
+def _refuse_other_pixels(dataset: RetrievalDataset, prepared: PreparedPixels) -> None:
     """Compare images of the array with their files: those whose files have changed, and some of the others.
 
     Data sets may agree in everything but their pixels.
     """
-    decoded = np.flatnonzero(~cache.broken)
-    changed = _changed(dataset, cache)
-    mended = changed[cache.broken[changed]]
-    changed = changed[~cache.broken[changed]]
+    decoded = np.flatnonzero(~prepared.broken)
+    changed = _changed(dataset, prepared)
+    mended = changed[prepared.broken[changed]]
+    changed = changed[~prepared.broken[changed]]
     for row in sorted(_spread(decoded, COMPARED) | _spread(changed, MOST_CHANGED)):
         try:
             pixels = dataset.read(row).astype(np.int64)
         except DatasetError:  # the files need not be there any more: an array stands for them
             continue
-        if np.abs(pixels - cache.gather([row])[0].numpy()).mean() > LIKE_DECODERS:
+        if np.abs(pixels - prepared.gather([row])[0].numpy()).mean() > LIKE_DECODERS:
             raise DatasetError(
-                f"{cache.folder} was prepared from other images: {dataset.names[row]} of "
+                f"{prepared.folder} was prepared from other images: {dataset.names[row]} of "
                 f"{dataset.source_path} is another; delete it to prepare it again, or give another --cache_path"
             )
-    again = f"if their pixels were exchanged, delete {cache.folder} to prepare it again"
+    again = f"if their pixels were exchanged, delete {prepared.folder} to prepare it again"
     if len(changed) > MOST_CHANGED:
         warnings.warn(
-            f"{len(changed):,} files of the {dataset.split} split have another size or time than when {cache.folder} "
-            f"was prepared; {MOST_CHANGED} of them hold what it holds; {again}",
+            f"{len(changed):,} files of the {dataset.split} split have another size or time than when "
+            f"{prepared.folder} was prepared; {MOST_CHANGED} of them hold what it holds; {again}",
             stacklevel=3,
         )
     if len(mended) and dataset.skip_broken:
         warnings.warn(
             f"{len(mended):,} images that could not be decoded then have been changed since "
-            f"({shortened(dataset.names[mended].tolist())}); delete {cache.folder} to prepare it again",
+            f"({shortened(dataset.names[mended].tolist())}); delete {prepared.folder} to prepare it again",
             stacklevel=3,
         )
 

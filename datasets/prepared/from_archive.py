@@ -24,15 +24,15 @@ from tqdm import tqdm
 
 from datasets.base import Packed
 from datasets.files.tar import TarStream
-from datasets.prepared import stage as cache_stage
+from datasets.prepared import stage
 from datasets.prepared.archive_layout import ArchiveLayout, Image, images
 from datasets.prepared.array import (
     NAMES,
     PIXELS,
-    cache_folder,
     content,
     encoded,
     names_sha256,
+    prepared_folder,
     read_manifest,
     read_names,
     refuse_mismatch,
@@ -65,7 +65,7 @@ def prepare_archive(
     skip_broken  images that cannot be decoded, or lack a file, are listed in the manifest; else they are a
                  `DatasetError` once all others are done. An archive that ends early is one at once
     """
-    folder = cache_folder(layout, cache_path)
+    folder = prepared_folder(layout, cache_path)
     if folder.exists():
         return folder
     with preparing(folder, given=cache_path is not None) as partial:
@@ -95,10 +95,10 @@ def _fill(layout: ArchiveLayout, archive: Path, folder: Path, partial: Path, thr
 
     def lay_out() -> None:
         require_space(partial, estimate.least * row_bytes(layout))
-        cache_stage.write_header(partial / PIXELS, plan["dtype"], (0, *plan["item_shape"]))
+        stage.write_header(partial / PIXELS, plan["dtype"], (0, *plan["item_shape"]))
         (partial / DONE).write_bytes(b"")
 
-    size = begin(partial, plan, max(1, cache_stage.BLOCK_BYTES // row_bytes(layout)), lay_out)
+    size = begin(partial, plan, max(1, stage.BLOCK_BYTES // row_bytes(layout)), lay_out)
     blocks = _Blocks(layout, partial, size)
     _announce(layout, archive, folder, partial, estimate, threads)
     try:
@@ -141,14 +141,14 @@ def _identity(layout: ArchiveLayout, archive: Path) -> dict[str, Any]:
         "archive": archive.name,
         "archive_bytes": status.st_size,
         "archive_time": status.st_mtime_ns,
-        "selection_sha256": layout.selection().sha256(),
+        "selection_sha256": layout.selection().fingerprint(),
     }
 
 
 def _complete(layout: ArchiveLayout, folder: Path, partial: Path, plan: dict[str, Any], blocks: _Blocks) -> None:
     """Give the array its length, write names and labels, and rename the folder."""
     count = len(blocks.names)
-    start = cache_stage.write_header(partial / PIXELS, plan["dtype"], (count, *plan["item_shape"]))
+    start = stage.write_header(partial / PIXELS, plan["dtype"], (count, *plan["item_shape"]))
     os.truncate(partial / PIXELS, start + count * row_bytes(layout))
     names = encoded(np.asarray(blocks.names))
     np.save(partial / NAMES, names)
@@ -172,7 +172,7 @@ class _Blocks:
         self._path, self._done_path = partial / PIXELS, partial / DONE
         self._done = self._done_path.read_bytes()
         # As long for any number of rows: it was written by the same function.
-        self._start = cache_stage.write_header(self._path, layout.dtype.name, (0, *layout.item_shape))
+        self._start = stage.write_header(self._path, layout.dtype.name, (0, *layout.item_shape))
 
     def write(self, number: int, block: Sequence[Image]) -> _Block:
         """Decode and write images number * size and on, unless they are there from an earlier start."""
@@ -240,7 +240,7 @@ def _announce(
     written = min(needed, (partial / PIXELS).stat().st_blocks * 512)
     require_space(folder.parent, max(0, estimate.least * row_bytes(layout) - written))
     free = shutil.disk_usage(folder.parent).free
-    if free < needed - written + cache_stage.RESERVE:
+    if free < needed - written + stage.RESERVE:
         say(f"note: {size_text(free)} are free, which may not be enough; a pass that fills the disk can be continued")
     resumed = f" ({size_text(written)} are there from an earlier start)" if any((partial / DONE).read_bytes()) else ""
     say(

@@ -19,16 +19,16 @@ from tqdm import tqdm
 
 from datasets.base import RetrievalDataset
 from datasets.batches.workers import Carrying, arriving, as_is
-from datasets.prepared import stage as cache_stage
+from datasets.prepared import stage
 from datasets.prepared.array import (
     FILES,
     NAMES,
     PIXELS,
     array_start,
-    cache_folder,
     content,
     encoded,
     names_sha256,
+    prepared_folder,
     row_bytes,
 )
 from datasets.prepared.stage import (
@@ -96,7 +96,7 @@ def prepare(
     skip_broken  images that cannot be decoded are listed in the manifest; else they are a `DatasetError` once
                  all others are done, and the next call reads only their blocks again. A full disk is a `RunFailure`
     """
-    folder = cache_folder(splits[0], cache_path)
+    folder = prepared_folder(splits[0], cache_path)
     if folder.exists():
         return folder
     with preparing(folder, given=cache_path is not None) as partial:
@@ -108,12 +108,12 @@ def prepare(
 def _fill(splits: Sequence[RetrievalDataset], folder: Path, partial: Path, processes: int, skip_broken: bool) -> None:
     names, origins = union(splits)
     plan = content(splits[0]) | {"images": len(names), "names_sha256": names_sha256(names)}
-    size = max(1, cache_stage.BLOCK_BYTES // row_bytes(splits[0]))
+    size = max(1, stage.BLOCK_BYTES // row_bytes(splits[0]))
 
     def lay_out() -> None:
         require_space(partial, plan["images"] * row_bytes(splits[0]))
         np.save(partial / NAMES, names)
-        start = cache_stage.write_header(partial / PIXELS, plan["dtype"], (len(names), *plan["item_shape"]))
+        start = stage.write_header(partial / PIXELS, plan["dtype"], (len(names), *plan["item_shape"]))
         with (partial / PIXELS).open("r+b") as file:
             file.truncate(start + len(names) * row_bytes(splits[0]))
         (partial / DONE).write_bytes(bytes(-(-len(names) // size)))

@@ -26,6 +26,7 @@ import numpy as np
 
 from datasets.prepared.array import MANIFEST, refuse_mismatch, shortened
 from utilities.errors import DatasetError, RunFailure, UserError
+from utilities.files import write_json
 
 DONE, PLAN = "done", "plan.json"
 BLOCK_BYTES = 32 * 2**20
@@ -85,7 +86,7 @@ def begin(partial: Path, plan: dict[str, Any], size: int, lay_out: Callable[[], 
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         lay_out()
-        write_json(partial / PLAN, plan | {"block_images": size})
+        write_json(partial / PLAN, plan | {"block_images": size}, durable=True)
         return size
     try:
         found = json.loads((partial / PLAN).read_text())
@@ -154,21 +155,12 @@ def finish(partial: Path, folder: Path, manifest: dict[str, Any], broken: list[s
         "broken": broken,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_json(partial / MANIFEST, manifest)
+    write_json(partial / MANIFEST, manifest, durable=True)
     partial.rename(folder)
     for name in (DONE, PLAN):  # after the rename: without them, a pass that is killed here would begin anew
         (folder / name).unlink()
     if broken:
         say(f"{len(broken):,} images could not be decoded and are listed in {folder / MANIFEST}: {shortened(broken)}")
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def usable_cores() -> int:

@@ -32,7 +32,7 @@ from datasets.bigearthnet.archive import BigEarthNetArchive
 from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.bigearthnet.labels_v1 import PatchTable, keep_table
 from datasets.bigearthnet.nomenclature import BAND_SIDES, LABELS_43
-from datasets.prepared.array import open_cache
+from datasets.prepared.array import open_prepared
 from datasets.prepared.from_archive import prepare_archive
 from datasets.prepared.from_files import prepare
 from tests.benchmarks.timing import arguments, paired, ratio, show
@@ -84,7 +84,7 @@ def feeding(folder: Path, name: str, layout: tuple[Any, ...], images: int, round
     folder.mkdir()
     splits = [Random(folder, split, images, bands, sides, dtype) for split in SPLITS]
     train = splits[0]
-    train.cache = open_cache(train, prepare(splits, None, processes=0, skip_broken=False))
+    train.pixels = open_prepared(train, prepare(splits, None, processes=0, skip_broken=False))
     rng = np.random.default_rng(0)
     for number in range(images):
         rng.random(shape, np.float32).tofile(folder / f"{number}.bin")

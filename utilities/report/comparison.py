@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from utilities.files import write_json
 from utilities.report import differences
 from utilities.report.compared import Run, notes, shown, table
 from utilities.report.figures import INK, SERIES, Axes, Figure, save, styled
@@ -58,7 +58,7 @@ def write_comparison(folder: Path, runs: Sequence[Run], *, title: str) -> str:
         "differing_flags": flags,
         "differences": pairs,
     }
-    (folder / "comparison.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(folder / "comparison.json", content)
     _write_csv(folder / "comparison.csv", rows)
     _write_csv(folder / "differences.csv", pairs)
     draw(folder / "comparison.png", runs, title=title)

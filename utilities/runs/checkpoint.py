@@ -5,7 +5,6 @@ Payloads hold tensors and plain Python types only.
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from utilities.errors import RunFailure, UserError
+from utilities.files import replacing
 
 FORMAT = 1
 LAST, PREVIOUS, BEST = "last.pt", "last.previous.pt", "best.pt"
@@ -28,21 +28,15 @@ def save(folder: Path, name: str, payload: dict[str, Any]) -> None:
     what was there before stays.
     """
     target = folder / name
-    temporary = folder / f"{name}.tmp"
+    previous = folder / PREVIOUS if name == LAST else None
     try:
-        with temporary.open("wb") as file:
+        with replacing(target, durable=True, previous=previous) as temporary, temporary.open("wb") as file:
             torch.save({"format": FORMAT, **payload}, file)
-            file.flush()
-            os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a short write into a RuntimeError
-        temporary.unlink(missing_ok=True)
         raise RunFailure(
             f"{target} could not be written ({error}); the checkpoints written before are intact. Free some space and "
             f"go on with --load_from_checkpoint {folder}"
         ) from error
-    if name == LAST and target.exists():
-        target.replace(folder / PREVIOUS)
-    temporary.replace(target)
 
 
 class _DamagedError(Exception):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from utilities import geojson
+from utilities.tensors.labels import jaccard_of_counts
 
 COLUMNS = ("rank", "image", "distance", "labels", "shared_labels", "jaccard")
 SEPARATOR = "; "  # between labels, whose names may hold commas
@@ -55,8 +57,8 @@ class Agreement(NamedTuple):
 
     @property
     def jaccard(self) -> float:
-        union = self.shared | self.extra | self.missing
-        return float(self.shared.sum() / max(1, union.sum()))
+        shared, extra, missing = (torch.tensor(int(mask.sum())) for mask in self)
+        return jaccard_of_counts(shared, shared + missing, shared + extra).item()
 
 
 def agreement(query: Shown, hit: Shown) -> Agreement | None:

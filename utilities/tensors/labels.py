@@ -27,9 +27,7 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
 
 def jaccard(a: Tensor, b: Tensor) -> Tensor:
     """Shared labels over labels of either, in [0, 1]. (M, L), (N, L) -> (M, N)."""
-    shared = overlap(a, b)
-    union = a.sum(1, dtype=torch.float32)[:, None] + b.sum(1, dtype=torch.float32) - shared
-    return shared / union.clamp(min=1)
+    return _over_union(overlap(a, b), a.sum(1, dtype=torch.float32)[:, None], b.sum(1, dtype=torch.float32))
 
 
 def jaccard_of_counts(shared: Tensor, of_query: Tensor, of_image: Tensor) -> Tensor:
@@ -38,7 +36,11 @@ def jaccard_of_counts(shared: Tensor, of_query: Tensor, of_image: Tensor) -> Ten
     >>> jaccard_of_counts(torch.tensor([1]), torch.tensor([2]), torch.tensor([3])).item()
     0.25
     """
-    return shared.double() / (of_query + of_image - shared).clamp(min=1)
+    return _over_union(shared.double(), of_query, of_image)
+
+
+def _over_union(shared: Tensor, of_one: Tensor, of_other: Tensor) -> Tensor:
+    return shared / (of_one + of_other - shared).clamp(min=1)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

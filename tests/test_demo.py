@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.bigearthnet.nomenclature import LABELS_43
-from datasets.demo import dataset as synthetic
+from datasets.demo import dataset as demo_module
 from datasets.demo.dataset import Demo, write_mlrsnet_layout
 from datasets.demo.painting import CATEGORIES, LABELS, paint, visible_labels
 from datasets.demo.painting.canvas import SUPERSAMPLING, Canvas
@@ -237,7 +237,7 @@ def test_an_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return paint(*args, **kwargs)
 
-    monkeypatch.setattr(synthetic, "paint", interrupted)
+    monkeypatch.setattr(demo_module, "paint", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_mlrsnet_layout(tmp_path / "Demo", **TINY)
     assert not list(tmp_path.iterdir())
@@ -264,7 +264,7 @@ def test_two_at_once_end_with_one_complete_folder(tmp_path):
 
 
 def test_a_complete_folder_is_reused(demo, monkeypatch):
-    monkeypatch.setattr(synthetic, "paint", lambda *args, **kwargs: pytest.fail("painted again"))
+    monkeypatch.setattr(demo_module, "paint", lambda *args, **kwargs: pytest.fail("painted again"))
     write_mlrsnet_layout(demo, **TINY)
 
 

@@ -20,9 +20,8 @@ from datasets.base import SPLITS, RetrievalDataset
 from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.mlrsnet.dataset import MLRSNet
 from datasets.open import open_data, open_split
-from datasets.prepared import array as cache
-from datasets.prepared import from_files as cache_writer
-from datasets.prepared import stage as cache_stage
+from datasets.prepared import array, stage
+from datasets.prepared import from_files as from_files
 from tests.miniatures import write_bigearthnet, write_mlrsnet
 from utilities.errors import DatasetError, RunFailure, UserError
 
@@ -65,11 +64,11 @@ def splits(tmp_path, **options):
 
 @pytest.fixture(autouse=True)
 def _blocks_of_four(monkeypatch):
-    monkeypatch.setattr(cache_stage, "BLOCK_BYTES", 4 * 3 * 8 * 8)
+    monkeypatch.setattr(stage, "BLOCK_BYTES", 4 * 3 * 8 * 8)
 
 
 def prepare(tmp_path, *, processes=0, skip_broken=False, **options):
-    return cache_writer.prepare(splits(tmp_path, **options), None, processes=processes, skip_broken=skip_broken)
+    return from_files.prepare(splits(tmp_path, **options), None, processes=processes, skip_broken=skip_broken)
 
 
 CORRUPTED = pytest.mark.filterwarnings("ignore:.*corrupted")  # a miniature's labels are drawn at random
@@ -78,7 +77,7 @@ CORRUPTED = pytest.mark.filterwarnings("ignore:.*corrupted")  # a miniature's la
 def assert_holds_noise(folder, tmp_path):
     """Every image of every split is what `read` gives, through batches in any order."""
     for dataset in splits(tmp_path):
-        dataset.cache = cache.open_cache(dataset, folder)
+        dataset.pixels = array.open_prepared(dataset, folder)
         rows = np.random.default_rng(1).permutation(len(dataset)).tolist()
         batch = dataset.__getitems__(rows)
         assert np.array_equal(batch.images, [noise(dataset.numbers[row]) for row in rows])
@@ -125,17 +124,17 @@ def test_sentinel_bands_keep_their_resolution(tmp_path, bands):
     options = {"labels": 43, "bands": bands, "version": 1, "splits": "hashed", "index_path": None}
     write_bigearthnet(tmp_path, 10)
     opened = [BigEarthNet(source_path=tmp_path, split=split, **options) for split in SPLITS]
-    folder = cache_writer.prepare(opened, tmp_path / "elsewhere", processes=0, skip_broken=False)
+    folder = from_files.prepare(opened, tmp_path / "elsewhere", processes=0, skip_broken=False)
     if bands == "all":
-        header = cache.array_start(folder / "pixels.npy")
+        header = array.array_start(folder / "pixels.npy")
         assert (folder / "pixels.npy").stat().st_size == header + 10 * 160_000
     for dataset in opened:
         rows = list(range(len(dataset)))
         plain = dataset.__getitems__(rows)
-        dataset.cache = cache.open_cache(dataset, folder)
-        cached = dataset.__getitems__(rows)
-        assert cached.images.dtype == plain.images.dtype
-        assert torch.equal(cached.images, plain.images)
+        dataset.pixels = array.open_prepared(dataset, folder)
+        prepared = dataset.__getitems__(rows)
+        assert prepared.images.dtype == plain.images.dtype
+        assert torch.equal(prepared.images, plain.images)
 
 
 def mlrsnet(root, proportions="40/10/50"):
@@ -145,22 +144,22 @@ def mlrsnet(root, proportions="40/10/50"):
 @CORRUPTED
 def test_other_proportions_use_the_same_array(tmp_path):
     root = write_mlrsnet(tmp_path / "M")
-    folder = cache_writer.prepare(mlrsnet(root), None, processes=0, skip_broken=False)
+    folder = from_files.prepare(mlrsnet(root), None, processes=0, skip_broken=False)
     for dataset in mlrsnet(root, "20/10/70"):
-        assert cache.cache_folder(dataset, None) == folder
+        assert array.prepared_folder(dataset, None) == folder
         plain = dataset.__getitems__([0, 1])
-        dataset.cache = cache.open_cache(dataset, folder)
+        dataset.pixels = array.open_prepared(dataset, folder)
         assert torch.equal(dataset.__getitems__([0, 1]).images, plain.images)
 
 
 def test_what_pixels_depend_on_chooses_the_folder(tmp_path):
     one, other = Noise(tmp_path), Noise(tmp_path)
-    assert cache.cache_folder(one, None) == cache.cache_folder(Noise(tmp_path, "val"), None)
+    assert array.prepared_folder(one, None) == array.prepared_folder(Noise(tmp_path, "val"), None)
     other.variant = "v2"
-    assert cache.cache_folder(one, None) != cache.cache_folder(other, None)
+    assert array.prepared_folder(one, None) != array.prepared_folder(other, None)
     other = Noise(tmp_path)
     other.bands = ("B", "G", "R")
-    assert cache.cache_folder(one, None) != cache.cache_folder(other, None)
+    assert array.prepared_folder(one, None) != array.prepared_folder(other, None)
 
 
 # --- killed, full, shared -------------------------------------------------------------------------------------
@@ -169,7 +168,7 @@ def test_what_pixels_depend_on_chooses_the_folder(tmp_path):
 def test_a_killed_pass_goes_on_where_it_was(tmp_path, monkeypatch):
     process = FORK.Process(target=prepare, args=(tmp_path,), kwargs={"seconds": 0.02})
     process.start()
-    done = cache.cache_folder(Noise(tmp_path), None)
+    done = array.prepared_folder(Noise(tmp_path), None)
     done = done.with_name(f".{done.name}.partial") / "done"
     deadline = time.monotonic() + 20
     while not (done.exists() and 1 in done.read_bytes()) and time.monotonic() < deadline:
@@ -180,15 +179,15 @@ def test_a_killed_pass_goes_on_where_it_was(tmp_path, monkeypatch):
     assert 0 < sum(kept) < len(kept), "killed in the middle"
     assert not done.parent.with_name(done.parent.name[1:].removesuffix(".partial")).exists()
     written = []
-    write = cache_writer.write_at
-    monkeypatch.setattr(cache_writer, "write_at", lambda *a: written.append(1) or write(*a))
+    write = from_files.write_at
+    monkeypatch.setattr(from_files, "write_at", lambda *a: written.append(1) or write(*a))
     assert_holds_noise(prepare(tmp_path), tmp_path)
     assert len(written) == len(kept) - sum(kept), "only what was not done"
     assert not done.parent.exists()
 
 
 def test_a_pass_killed_before_its_plan_was_written_begins_anew(tmp_path):
-    folder = cache.cache_folder(Noise(tmp_path), None)
+    folder = array.prepared_folder(Noise(tmp_path), None)
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True)
     (partial / "pixels.npy").write_bytes(b"half a header")
@@ -196,13 +195,13 @@ def test_a_pass_killed_before_its_plan_was_written_begins_anew(tmp_path):
 
 
 def test_an_unfinished_pass_of_other_images_is_refused_with_the_difference(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_writer, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(from_files, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path)
     monkeypatch.undo()
     only = [Noise(tmp_path, "train")]
     with pytest.raises(DatasetError, match="images: 30 there, 14 expected"):
-        cache_writer.prepare(only, None, processes=0, skip_broken=False)
+        from_files.prepare(only, None, processes=0, skip_broken=False)
 
 
 def test_a_full_disk_in_the_middle_is_a_failure_and_resumable(tmp_path, monkeypatch):
@@ -217,7 +216,7 @@ def test_a_full_disk_in_the_middle_is_a_failure_and_resumable(tmp_path, monkeypa
     monkeypatch.setattr(os, "pwrite", full_after_two)
     with pytest.raises(RunFailure, match="No space left"):
         prepare(tmp_path)
-    assert not cache.cache_folder(Noise(tmp_path), None).exists()
+    assert not array.prepared_folder(Noise(tmp_path), None).exists()
     monkeypatch.undo()
     assert_holds_noise(prepare(tmp_path), tmp_path)
 
@@ -238,8 +237,8 @@ def test_short_writes_are_continued(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_is_too_small_is_refused_with_numbers(tmp_path, monkeypatch):
-    free = cache_stage.RESERVE + 30 * 192 - 1
-    monkeypatch.setattr(cache_stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    free = stage.RESERVE + 30 * 192 - 1
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
     with pytest.raises(UserError, match=r"takes 0.0 MB .* has 67.1 MB free.*--cache_path"):
         prepare(tmp_path)
     assert not list((tmp_path / ".cache").glob("Noise*"))
@@ -256,7 +255,7 @@ def prepare_and_note(tmp_path, queue):
 
     Counted.__name__ = "Noise"
     opened = [Counted(tmp_path, split, seconds=0.01) for split in SPLITS]
-    cache_writer.prepare(opened, None, processes=0, skip_broken=False)
+    from_files.prepare(opened, None, processes=0, skip_broken=False)
     queue.put(count)
 
 
@@ -268,8 +267,8 @@ def test_of_two_processes_one_prepares_and_the_other_waits(tmp_path):
     counts = sorted(queue.get(timeout=30) for _ in processes)
     for process in processes:
         process.join()
-    assert counts == [0, 30 + cache_writer.PROBES]
-    assert_holds_noise(cache.cache_folder(Noise(tmp_path), None), tmp_path)
+    assert counts == [0, 30 + from_files.PROBES]
+    assert_holds_noise(array.prepared_folder(Noise(tmp_path), None), tmp_path)
 
 
 def test_a_read_only_source_asks_for_a_cache_path(tmp_path):
@@ -277,7 +276,7 @@ def test_a_read_only_source_asks_for_a_cache_path(tmp_path):
     source.mkdir(mode=0o555)
     with pytest.raises(UserError, match="--cache_path"):
         prepare(source)
-    folder = cache_writer.prepare(splits(source), tmp_path / "fast", processes=0, skip_broken=False)
+    folder = from_files.prepare(splits(source), tmp_path / "fast", processes=0, skip_broken=False)
     assert folder.parent == tmp_path / "fast"
     assert_holds_noise(folder, source)
 
@@ -289,7 +288,7 @@ def test_an_array_of_other_pixels_under_the_same_names_is_refused(tmp_path, monk
     (tmp_path / "elsewhere").mkdir()
     for split in splits(tmp_path if replaced == "in place" else tmp_path / "elsewhere"):
         with pytest.raises(DatasetError, match=r"was prepared from other images: .* another --cache_path"):
-            cache.open_cache(split, folder)
+            array.open_prepared(split, folder)
 
 
 def test_an_array_outlives_the_files(tmp_path, monkeypatch):
@@ -300,7 +299,7 @@ def test_an_array_outlives_the_files(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Noise, "read", gone)
     for split in splits(tmp_path):
-        assert len(cache.open_cache(split, folder).gather([0])) == 1
+        assert len(array.open_prepared(split, folder).gather([0])) == 1
 
 
 # --- broken images --------------------------------------------------------------------------------------------
@@ -313,8 +312,8 @@ def test_broken_images_are_all_named_and_mended_ones_alone_are_read_again(tmp_pa
     read = []
     monkeypatch.setattr(Noise, "read", lambda self, row: read.append(1) or noise(self.numbers[row]))
     assert_holds_noise(prepare(tmp_path), tmp_path)
-    of_opening = sum(min(cache.COMPARED, len(split)) for split in splits(tmp_path))  # compared with the array
-    assert len(read) == cache_writer.PROBES + 8 + of_opening, "two blocks of four"
+    of_opening = sum(min(array.COMPARED, len(split)) for split in splits(tmp_path))  # compared with the array
+    assert len(read) == from_files.PROBES + 8 + of_opening, "two blocks of four"
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
@@ -322,7 +321,7 @@ def test_skipped_images_stay_left_out(tmp_path):
     folder = prepare(tmp_path, broken=(5, 21), skip_broken=True)
     assert json.loads((folder / "manifest.json").read_text())["broken"] == ["é 21", "é 5"]
     dataset = next(d for d in splits(tmp_path) if 5 in d.numbers)
-    dataset.cache = cache.open_cache(dataset, folder)
+    dataset.pixels = array.open_prepared(dataset, folder)
     row = dataset.numbers.tolist().index(5)
     others = [r for r in range(len(dataset)) if r != row][:3]
     with pytest.raises(DatasetError, match="é 5 could not be decoded"):
@@ -352,7 +351,7 @@ def test_a_manifest_that_does_not_match_is_refused_with_the_difference(tmp_path,
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(DatasetError, match=said):
-        cache.open_cache(Noise(tmp_path), folder)
+        array.open_prepared(Noise(tmp_path), folder)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "names.npy", "pixels.npy"])
@@ -370,7 +369,7 @@ def test_damaged_files_are_refused(tmp_path, name, damage):
     folder = prepare(tmp_path)
     damage(folder / name)
     with pytest.raises(DatasetError, match="delete"):
-        cache.open_cache(Noise(tmp_path), folder)
+        array.open_prepared(Noise(tmp_path), folder)
 
 
 @pytest.mark.parametrize("content", [np.arange(30.0), np.zeros((30, 2), "S4"), np.array("one")])
@@ -378,7 +377,7 @@ def test_names_that_are_none_are_refused(tmp_path, content):
     folder = prepare(tmp_path)
     np.save(folder / "names.npy", content)
     with pytest.raises(DatasetError, match=r"damaged \(names\.npy holds .*delete"):
-        cache.open_cache(Noise(tmp_path), folder)
+        array.open_prepared(Noise(tmp_path), folder)
 
 
 def test_a_manifest_whose_number_of_images_is_none_is_refused(tmp_path):
@@ -386,7 +385,7 @@ def test_a_manifest_whose_number_of_images_is_none_is_refused(tmp_path):
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"images": None}))
     with pytest.raises(DatasetError, match=r"damaged .*delete"):
-        cache.open_cache(Noise(tmp_path), folder)
+        array.open_prepared(Noise(tmp_path), folder)
 
 
 def test_images_that_the_array_lacks_are_named(tmp_path):
@@ -394,13 +393,13 @@ def test_images_that_the_array_lacks_are_named(tmp_path):
     dataset = Noise(tmp_path)
     dataset.names = np.append(dataset.names, "new one")
     with pytest.raises(DatasetError, match=r"without 1 images of the train split \(new one\)"):
-        cache.open_cache(dataset, folder)
+        array.open_prepared(dataset, folder)
 
 
 def test_an_array_cut_off_while_open_is_named(tmp_path):
     dataset = Noise(tmp_path)
-    dataset.cache = cache.open_cache(dataset, prepare(tmp_path))
-    os.truncate(dataset.cache.folder / "pixels.npy", 300)
+    dataset.pixels = array.open_prepared(dataset, prepare(tmp_path))
+    os.truncate(dataset.pixels.folder / "pixels.npy", 300)
     with pytest.raises(DatasetError, match="ends early"):
         dataset.__getitems__(list(range(14)))
 
@@ -410,9 +409,9 @@ def test_an_array_cut_off_while_open_is_named(tmp_path):
 
 def test_workers_open_the_file_themselves(tmp_path):
     dataset = Noise(tmp_path)
-    dataset.cache = cache.open_cache(dataset, prepare(tmp_path))
+    dataset.pixels = array.open_prepared(dataset, prepare(tmp_path))
     dataset.__getitems__([0])
-    travelling = pickle.dumps(dataset.cache)
+    travelling = pickle.dumps(dataset.pixels)
     assert len(travelling) < 2_000, "the path travels, not the pixels"
     assert np.array_equal(pickle.loads(travelling).gather([5])[0], noise(dataset.numbers[5]))
     loader = DataLoader(dataset, batch_sampler=[[3, 1], [0, 13, 2]], collate_fn=as_is, num_workers=1)
@@ -427,7 +426,7 @@ def as_is(batch):
 
 def test_threads_may_read_at_once(tmp_path):
     dataset = Noise(tmp_path)
-    dataset.cache = cache.open_cache(dataset, prepare(tmp_path))
+    dataset.pixels = array.open_prepared(dataset, prepare(tmp_path))
     wrong = []
 
     def read():
@@ -453,7 +452,7 @@ def test_memory_does_not_grow_with_what_was_read(tmp_path):
 
     opened = [Wide(tmp_path, split) for split in SPLITS]
     dataset = opened[0]
-    dataset.cache = cache.open_cache(dataset, cache_writer.prepare(opened, None, processes=0, skip_broken=False))
+    dataset.pixels = array.open_prepared(dataset, from_files.prepare(opened, None, processes=0, skip_broken=False))
     dataset.__getitems__([0])
     before = resident()
     for row in range(14):
@@ -481,7 +480,7 @@ def test_pixels_exchanged_after_they_were_prepared_are_refused(tmp_path):
     root = write_mlrsnet(tmp_path / "M", images={"airplane": 40, "lake": 40})
     args = settings(root, "--use_npmem", "--mlrsnet_proportions", "80/10/10")
     train = open_split(args, "train")
-    compared = np.unique(np.linspace(0, len(train) - 1, cache.COMPARED).astype(int))
+    compared = np.unique(np.linspace(0, len(train) - 1, array.COMPARED).astype(int))
     row = next(row for row in range(len(train)) if row not in compared)
     kept = train.path(row).read_bytes()
     exchange(train.path(row), train.path(row - 1))
@@ -496,7 +495,7 @@ def test_pixels_exchanged_after_they_were_prepared_are_refused(tmp_path):
 def test_what_cannot_be_compared_whole_is_said(tmp_path, monkeypatch):
     root = write_mlrsnet(tmp_path / "M")
     args = settings(root, "--use_npmem", "--skip_broken_images")
-    monkeypatch.setattr(cache, "MOST_CHANGED", 3)
+    monkeypatch.setattr(array, "MOST_CHANGED", 3)
     train = mlrsnet(root)[0]
     good = train.path(2).read_bytes()
     train.path(2).write_bytes(b"no image")
@@ -516,16 +515,16 @@ def test_what_cannot_be_compared_whole_is_said(tmp_path, monkeypatch):
 @CORRUPTED
 def test_a_pass_that_goes_on_reads_again_what_changed(tmp_path, monkeypatch):
     root = write_mlrsnet(tmp_path / "M")
-    monkeypatch.setattr(cache_stage, "BLOCK_BYTES", 4 * 3 * 256 * 256)
+    monkeypatch.setattr(stage, "BLOCK_BYTES", 4 * 3 * 256 * 256)
     opened = mlrsnet(root)
     opened[1].path(0).write_bytes(b"no image")
     with pytest.raises(DatasetError, match="cannot be decoded"):
-        cache_writer.prepare(opened, None, processes=0, skip_broken=False)
+        from_files.prepare(opened, None, processes=0, skip_broken=False)
     for dataset in opened:
         exchange(dataset.path(0), opened[0].path(1))
-    folder = cache_writer.prepare(opened, None, processes=0, skip_broken=False)
+    folder = from_files.prepare(opened, None, processes=0, skip_broken=False)
     for dataset in opened:
-        assert np.array_equal(cache.open_cache(dataset, folder).gather([0])[0].numpy(), dataset.read(0))
+        assert np.array_equal(array.open_prepared(dataset, folder).gather([0])[0].numpy(), dataset.read(0))
 
 
 # --- flags ----------------------------------------------------------------------------------------------------
@@ -551,16 +550,16 @@ def settings(root, *argv):
 def test_the_flags_reach_the_loaders(tmp_path):
     root = write_mlrsnet(tmp_path / "M")
     plain = open_data(settings(root), torch.device("cpu"))
-    assert plain.train.dataset.cache is None
+    assert plain.train.dataset.pixels is None
     assert not (root / ".cache").exists()
-    cached = open_data(settings(root, "--use_npmem", "--cache_path", tmp_path / "fast"), torch.device("cpu"))
-    assert cached.train.dataset.cache.folder.parent == tmp_path / "fast"
-    for one, other in ((plain.train, cached.train), (plain.val, cached.val)):
+    prepared = open_data(settings(root, "--use_npmem", "--cache_path", tmp_path / "fast"), torch.device("cpu"))
+    assert prepared.train.dataset.pixels.folder.parent == tmp_path / "fast"
+    for one, other in ((plain.train, prepared.train), (plain.val, prepared.val)):
         rows = np.arange(len(one.dataset))
         for a, b in zip(one.evaluation(rows, 3), other.evaluation(rows, 3), strict=True):
             assert torch.equal(a.images, b.images)
             assert torch.equal(a.labels, b.labels)
-    assert plain.description == cached.description
+    assert plain.description == prepared.description
 
 
 @CORRUPTED
@@ -581,27 +580,27 @@ def test_images_known_to_be_broken_are_refused_before_the_first_batch(tmp_path):
     for name in broken:
         next((root / "Images").rglob(name)).write_bytes(b"no image")
     skipping = open_data(settings(root, "--use_npmem", "--skip_broken_images"), torch.device("cpu")).train.dataset
-    assert skipping.cache.broken.sum() == 7
+    assert skipping.pixels.broken.sum() == 7
     for open_again in (lambda args: open_data(args, torch.device("cpu")), lambda args: open_split(args, "train")):
         with pytest.raises(DatasetError, match="7 images cannot be decoded") as refused:
             open_again(settings(root, "--use_npmem"))
         said = str(refused.value)
         assert sorted(refused.value.names) == broken
         assert sum(name in said for name in broken) == 5
-        assert f"Mend them and delete {skipping.cache.folder} to prepare it again" in said
+        assert f"Mend them and delete {skipping.pixels.folder} to prepare it again" in said
         assert "--skip_broken_images" in said
     assert len(open_split(settings(root, "--use_npmem"), "test")), "none of its images is broken"
 
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_what_is_to_be_installed_is_said_in_one_message(tmp_path, monkeypatch, processes):
-    monkeypatch.setattr(cache_stage, "BLOCK_BYTES", 8 * 192)
+    monkeypatch.setattr(stage, "BLOCK_BYTES", 8 * 192)
 
     def refuse(self, row):
         raise UserError("reading needs lmdb: pip install lmdb")
 
     monkeypatch.setattr(Noise, "read", refuse)
-    monkeypatch.setattr(cache_writer, "_announce", lambda *given: None)
+    monkeypatch.setattr(from_files, "_announce", lambda *given: None)
     with pytest.raises(UserError) as error:
-        cache_writer.prepare(splits(tmp_path), tmp_path / "cache", processes=processes, skip_broken=False)
+        from_files.prepare(splits(tmp_path), tmp_path / "cache", processes=processes, skip_broken=False)
     assert str(error.value) == "reading needs lmdb: pip install lmdb"
