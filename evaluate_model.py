@@ -114,7 +114,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
         )
     content = result.report()
     content["protocol"] |= {
-        **description(folder, run, args, device, coder),
+        **description(folder, run, args, precision.resolve(run.precision, device, network), coder),
         **sides(queries, gallery),
         "seconds": seconds | result.seconds,
     }
@@ -158,9 +158,7 @@ def other_data(dataset: RetrievalDataset, data: dict[str, Any]) -> list[str]:
     return [] if seen == now else [f"{dataset.split} holds other images or labels than when this run was trained"]
 
 
-def description(
-    folder: Path, run: Settings, args: Settings, device: torch.device, coder: Coder | None
-) -> dict[str, Any]:
+def description(folder: Path, run: Settings, args: Settings, number_format: str, coder: Coder | None) -> dict[str, Any]:
     """What was evaluated, for the protocol."""
     return {
         "run": str(folder),
@@ -169,7 +167,7 @@ def description(
         "gallery_split": args.gallery_split or args.dataset_type,
         "dataset": run.dataset,
         "image_size": run.image_size,
-        "precision": precision.resolve(run.precision, device),
+        "precision": number_format,
         "codes": coder and {"kind": coder.kind, "bits": coder.bits, "seed": args.code_seed},
     }
 

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from architectures import BACKBONES
+from architectures.choice import architectures, input_defaults
+from architectures.embedding import HEADS
 from batchminer import MINERS, related_miners
 from batchminer.shared_distance import POSITIVES
 from criteria import CRITERIA, of_batches
@@ -22,6 +23,7 @@ from criteria.decorrelation import NORM_AXES, NORM_REDUCTIONS
 from criteria.moco import BUFFER_RULES, NORMALISATIONS, WEIGHTED
 from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
+from datasets.batches import scaling
 from datasets.batches.cluster_batches import ORDERS
 from utilities.errors import UserError, main_guard
 from utilities.flags import combinations, idle, resume
@@ -67,8 +69,11 @@ DATA = [
 ]  # fmt: skip
 
 NETWORK = [
-    Flag("arch", "resnet50", "backbone", choices=BACKBONES.names()),
-    Flag("weights", AUTO, "none, imagenet (V1), imagenet_v2, or a .pth / .safetensors file; imagenet (Demo none)"),
+    Flag("arch", "resnet50", "backbone: torchvision's, or any of timm's", choices=architectures()),
+    Flag("weights", AUTO, "none, imagenet (torchvision's V1; timm's own of that name), imagenet_v2, or a .pth / .safetensors file; imagenet (Demo none)"),
+    Flag("input_scaling", AUTO, "what pixels become: standardised by the data set's statistics, or as a network was pretrained; dataset, timm's with their own weights: network (lite0 tensorflow)", choices=(*scaling.NAMES, AUTO)),
+    Flag("interpolation", AUTO, "how whole images are resized; bilinear, timm's networks: as they were pretrained", choices=("bilinear", "bicubic", AUTO)),
+    Flag("head", "linear", "layer from the backbone's features to the embedding; none: the features themselves, with --nb_epochs 0", choices=HEADS),
     Flag("sz_embedding", 512, "dimensions of the embedding, all heads together (D)", int, low=1),
     switch("frozen", "freeze the backbone's weights and batch-norm statistics; only heads and criteria train"),
     Flag("stored_views", AUTO, "with --frozen: heads train from features of so many augmented views of each image, computed once and kept (--cache_path, or stored_features in --save_path); 0: fresh views; 8, at most --nb_epochs, and 0 with --small_epochs", int, low=0),
@@ -76,7 +81,7 @@ NETWORK = [
 ]  # fmt: skip
 
 TRAINING = [
-    Flag("nb_epochs", 120, "epochs of the whole run", int, low=1),
+    Flag("nb_epochs", 120, "epochs of the whole run; 0: evaluate the network as it starts", int, low=0),
     Flag("optim", AUTO, "optimizer; adam with pretrained weights, adamw from scratch", choices=(*optim.OPTIMIZERS, AUTO)),
     Flag("lr", AUTO, "learning rate of the heads; 1e-5 with pretrained weights, 1e-3 from scratch", float, low=0),
     Flag("backbone_lr", AUTO, "learning rate of the backbone; as --lr", float, low=0),
@@ -405,6 +410,7 @@ def parse(method: str, argv: Sequence[str]) -> Settings:
     if method in PRESETS:
         values |= PRESETS[method][given.get(f"{method}_preset", "paper")]
     settings = derive(values | given)
+    settings |= input_defaults(settings)
     settings["eval_metric"] = measures(settings["eval_metric"])
     settings["initial_weights"] = resume.initial_weights(settings)
     check_bounds((flag for flags in groups.values() for flag in flags), settings)

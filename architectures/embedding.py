@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from architectures.base import BACKBONES
+from architectures.choice import build_backbone
 from utilities.flags.settings import Settings
 from utilities.tensors.float32 import at_least_float32
 
+HEADS = ("linear", "none")
+FEATURES = "features"  # the one output of a network without heads
 HEAD_INITS: dict[str, Callable[[Tensor], Tensor]] = {
     "xavier_uniform": nn.init.xavier_uniform_,
     "xavier_normal": nn.init.xavier_normal_,
@@ -23,7 +25,8 @@ HEAD_INITS: dict[str, Callable[[Tensor], Tensor]] = {
 class EmbeddingNetwork(nn.Module):
     """Backbone -> one linear layer a head -> unit rows.
 
-    arch, bands, weights, frozen, freeze_batch_norm: see `architectures.resnet.ResNet`.
+    arch, bands, weights, frozen, freeze_batch_norm, image_size: see `architectures.choice.build_backbone`.
+    head          "linear", or "none": no heads, the backbone's features are the embedding
     heads         name -> dimension, in the order of concatenation
     head_weights  name -> factor at test time: `embed` concatenates the weighted unit rows and normalises again,
                   so that inner products of embeddings are the weighted mean of the heads' cosines with weight
@@ -42,13 +45,22 @@ class EmbeddingNetwork(nn.Module):
         weights: str = "none",
         frozen: bool = False,
         freeze_batch_norm: bool = False,
+        image_size: int | None = None,
+        head: str = "linear",
         head_init: str = "default",
     ) -> None:
         super().__init__()
-        self.arch, self.bands = arch, tuple(bands)
-        self.backbone = BACKBONES[arch](
-            bands=self.bands, weights=weights, frozen=frozen, freeze_batch_norm=freeze_batch_norm
+        self.arch, self.bands, self.image_size, self.head = arch, tuple(bands), image_size, head
+        self.backbone = build_backbone(
+            arch,
+            bands=self.bands,
+            weights=weights,
+            frozen=frozen,
+            freeze_batch_norm=freeze_batch_norm,
+            image_size=image_size,
         )
+        if head == "none":
+            heads, head_weights = {}, {FEATURES: 1.0}
         layers = {name: nn.Linear(self.backbone.features, size) for name, size in heads.items()}
         if head_init != "default":
             for layer in layers.values():
@@ -62,7 +74,8 @@ class EmbeddingNetwork(nn.Module):
     def from_settings(
         cls, args: Settings, bands: tuple[str, ...], *, heads: Mapping[str, int], **options: Any
     ) -> EmbeddingNetwork:
-        """As the flags say: --arch, --weights (none where a checkpoint follows), --frozen, --freeze_batch_norm."""
+        """As the flags say: --arch, --weights (none where a checkpoint follows), --head, --image_size, --frozen and
+        --freeze_batch_norm."""
         return cls(
             arch=args.arch,
             bands=bands,
@@ -70,6 +83,8 @@ class EmbeddingNetwork(nn.Module):
             weights=args.initial_weights,
             frozen=args.frozen,
             freeze_batch_norm=args.freeze_batch_norm,
+            image_size=args.image_size,
+            head=args.head,
             **options,
         )
 
@@ -81,6 +96,8 @@ class EmbeddingNetwork(nn.Module):
 
     def raw(self, features: Tensor) -> dict[str, Tensor]:
         """(B, features) -> name -> (B, d) float32, not normalised."""
+        if self.head == "none":
+            return {FEATURES: features}
         with torch.autocast(features.device.type, enabled=False):  # 1 % of the work; bf16 would cost neighbours
             return {name: head(features) for name, head in self.heads.items()}
 
@@ -90,7 +107,7 @@ class EmbeddingNetwork(nn.Module):
 
     def concatenate(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Unit rows of every head -> (B, D) unit rows of the whole, heads weighted as at test time."""
-        return F.normalize(torch.cat([self.head_weights[name] * outputs[name] for name in self.heads], 1))
+        return F.normalize(torch.cat([self.head_weights[name] * outputs[name] for name in self.heads or [FEATURES]], 1))
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D) float32 unit rows: what is searched."""
@@ -109,5 +126,7 @@ class EmbeddingNetwork(nn.Module):
             "bands": self.bands,
             "heads": heads,
             "head_weights": dict(self.head_weights),
+            "image_size": self.image_size,
+            "head": self.head,
             "head_init": self.head_init,
         }

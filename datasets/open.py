@@ -10,6 +10,7 @@ import torch
 
 from datasets.base import DATASETS, SPLITS, Packed, RetrievalDataset
 from datasets.batches.loaders import Loader
+from datasets.batches.scaling import find_scaling
 from datasets.batches.transforms import Augmentation, DeviceTransform
 from datasets.features.feed import FeatureFeed
 from datasets.features.files import FeatureFiles
@@ -133,8 +134,8 @@ def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device)
             band_sides=dataset.band_sides,
             image_size=image_size,
             resize_to=resize_to,
-            mean=dataset.mean,
-            std=dataset.std,
+            scaling=find_scaling(args, dataset),
+            interpolation=args.get("interpolation", "bilinear"),
             per_image=args.per_image_normalisation,
             memory_format=torch.channels_last if args.channels_last else torch.contiguous_format,
             device=device,
@@ -181,6 +182,7 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
             f"pixels are {train.dtype.name} of the bands {' '.join(train.bands)}",
             stacklevel=2,
         )
+    scaling = find_scaling(args, train)
     description = {
         "dataset": args.dataset,
         "label_names": list(train.label_names),
@@ -192,8 +194,12 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
         "train_images": len(train),
         "val_images": len(val),
         "images_without_label": int((~train.labels.any(1)).sum()),
-        "mean": [float(x) for x in train.mean],
-        "std": [float(x) for x in train.std],
+        "input_scaling": args.input_scaling,
+        "mean": [float(x) for x in scaling.mean],
+        "std": [float(x) for x in scaling.std],
+        "low": scaling.low and list(scaling.low),
+        "high": scaling.high and list(scaling.high),
+        "interpolation": args.interpolation,
         "image_size": args.image_size,
         "resize_to": args.resize_to,
         "per_image_normalisation": args.per_image_normalisation,

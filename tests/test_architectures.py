@@ -6,8 +6,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from architectures import BACKBONES
+from architectures.checkpoints import inflate_stem
 from architectures.embedding import EmbeddingNetwork
-from architectures.resnet import inflate_stem
 from utilities.errors import UserError
 
 RGB = ("R", "G", "B")

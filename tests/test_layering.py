@@ -18,6 +18,7 @@ HOMES = {
     "lmdb": "datasets/bigearthnet/lmdb_patches.py",
     "rasterio": "utilities/geojson.py",
     "openpyxl": "datasets/mlrsnet/labels.py",
+    "timm": "architectures/timm_models.py",
     "osgeo": None,
     "pretrainedmodels": None,
 }
@@ -124,11 +125,11 @@ def test_optional_packages_have_one_home(package):
 
 
 def test_core_modules_import_without_the_optional_packages(tmp_path):
-    """In a process where faiss, wandb, vaex, rasterio, openpyxl and pyarrow cannot be imported."""
+    """In a process where faiss, wandb, vaex, rasterio, openpyxl, timm and pyarrow cannot be imported."""
     import subprocess
     import sys
 
-    blocked = ("faiss", "wandb", "vaex", "rasterio", "openpyxl", "pyarrow", "xlrd", "pandas", "lmdb")
+    blocked = ("faiss", "wandb", "vaex", "rasterio", "openpyxl", "pyarrow", "xlrd", "pandas", "lmdb", "timm")
     for name in blocked:
         (tmp_path / f"{name}.py").write_text("raise ImportError('blocked')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import train_baseline, evaluate_model; print('fine')"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from datasets.base import RetrievalDataset
 from datasets.batches.loaders import Loader
+from datasets.batches.scaling import Scaling
 from datasets.batches.transforms import Augmentation, DeviceTransform
 from datasets.files.geotiff import read_band
 from datasets.files.images import read_rgb
@@ -41,7 +42,9 @@ class Numbers(RetrievalDataset):
 
 
 def loader(dataset, num_workers=0):
-    transform = DeviceTransform(band_sides=(12,) * 3, image_size=8, resize_to=12, mean=[0.0] * 3, std=[1.0] * 3)
+    transform = DeviceTransform(
+        band_sides=(12,) * 3, image_size=8, resize_to=12, scaling=Scaling((0.0,) * 3, (1.0,) * 3)
+    )
     device = torch.device("cpu")
     return Loader(dataset, transform, augmentation=Augmentation(), device=device, num_workers=num_workers)
 
@@ -85,7 +88,10 @@ def test_epochs_seeds_and_views_differ(tmp_path):
 
 def test_progressive_resizing_makes_the_first_epochs_small_and_nothing_else(tmp_path):
     feed, plain = loader(Numbers(tmp_path)), loader(Numbers(tmp_path))
-    feed.small = (2, DeviceTransform(band_sides=(12,) * 3, image_size=4, resize_to=6, mean=[0.0] * 3, std=[1.0] * 3))
+    feed.small = (
+        2,
+        DeviceTransform(band_sides=(12,) * 3, image_size=4, resize_to=6, scaling=Scaling((0.0,) * 3, (1.0,) * 3)),
+    )
     assert [run(feed, epoch=epoch)[0].images.shape[-1] for epoch in range(4)] == [4, 4, 8, 8]
     assert torch.equal(run(feed, epoch=2)[0].images, run(plain, epoch=2)[0].images)
     assert next(feed.evaluation(np.arange(8), 8)).images.shape[-1] == 8

@@ -50,7 +50,7 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--nb_epochs", "0"], "--nb_epochs 0 must be at least 1"),
+        (["--nb_epochs", "-1"], "--nb_epochs -1 must be at least 0"),
         *(
             ([f"--{name}", value], f"--{name} {value} must be at {bound}")
             for name, value, bound in (

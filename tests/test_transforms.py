@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 
 import parameters
+from datasets.batches.scaling import Scaling
 from datasets.batches.transforms import DRAWS, Augmentation, DeviceTransform, assemble, draw, jittered, mirrored
 from datasets.open import open_data
 from tests.miniatures import write_bigearthnet, write_mlrsnet
 
 
 def transform(side=12, image_size=8, channels=3, **options):
-    options = {"resize_to": side, "mean": [0.0] * channels, "std": [1.0] * channels} | options
+    options = {"resize_to": side, "scaling": Scaling((0.0,) * channels, (1.0,) * channels)} | options
     return DeviceTransform(band_sides=[side] * channels, image_size=image_size, **options)
 
 
@@ -57,7 +58,7 @@ def test_without_flips_only_the_place_varies():
 
 def test_evaluation_is_the_centre_crop_normalised():
     images = torch.randint(0, 255, (2, 3, 12, 12), dtype=torch.uint8)
-    out = transform(mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0]).evaluation(images)
+    out = transform(scaling=Scaling((1.0, 2.0, 3.0), (2.0, 4.0, 8.0))).evaluation(images)
     expected = (images[:, :, 2:10, 2:10].numpy() - np.array([1, 2, 3.0]).reshape(3, 1, 1)) / np.array(
         [2, 4, 8.0]
     ).reshape(3, 1, 1)
@@ -67,7 +68,7 @@ def test_evaluation_is_the_centre_crop_normalised():
 
 def test_contiguous_images_where_the_network_is():
     images = torch.randint(0, 255, (2, 3, 12, 12), dtype=torch.uint8)
-    plain = transform(mean=[1.0] * 3, std=[2.0] * 3, memory_format=torch.contiguous_format)
+    plain = transform(scaling=Scaling((1.0,) * 3, (2.0,) * 3), memory_format=torch.contiguous_format)
     trained = plain.training(images, draw(2, torch.Generator().manual_seed(0)), Augmentation())
     for out in (plain.evaluation(images), trained):
         assert out.is_contiguous()

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datasets.batches.scaling import Scaling
+
 
 class Augmentation(NamedTuple):
     """What varies between two looks at one image.
@@ -44,7 +46,8 @@ class DeviceTransform:
     band_sides   side of each stored band (equal: the batch is (B, C, S, S); unequal: (B, P), see RetrievalDataset)
     image_size   side of the network's input in pixels
     resize_to    side to which whole images are resized before the crop (antialiased); S: no resizing
-    mean, std    per band in stored units; with per_image each image's own band statistics are used instead
+    interpolation  of that: "bilinear" or "bicubic"
+    scaling      of each band; with per_image each image's own band statistics are used instead
     """
 
     def __init__(
@@ -53,8 +56,8 @@ class DeviceTransform:
         band_sides: Sequence[int],
         image_size: int,
         resize_to: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        scaling: Scaling,
+        interpolation: str = "bilinear",
         per_image: bool = False,
         memory_format: torch.memory_format = torch.channels_last,
         device: torch.device | str = "cpu",
@@ -64,8 +67,15 @@ class DeviceTransform:
         self.resize_to = resize_to
         self.per_image = per_image
         self.memory_format = memory_format
-        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        self.interpolation = interpolation
+
+        def of_bands(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+
+        self.mean, self.std = of_bands(scaling.mean), of_bands(scaling.std)
+        self.range = None
+        if scaling.low is not None and scaling.high is not None:
+            self.range = of_bands(scaling.low), of_bands(scaling.high)
 
     def evaluation(self, images: Tensor) -> Tensor:
         """The centre crop, without randomness."""
@@ -94,10 +104,10 @@ class DeviceTransform:
             images = images.float()
         if images.shape[-1] == self.resize_to:
             return images
-        if images.dtype == torch.uint8 and images.device.type == "cuda":
-            images = images.float()
         size = (self.resize_to, self.resize_to)
-        return F.interpolate(images, size=size, mode="bilinear", antialias=True)
+        if images.dtype == torch.uint8 and images.device.type == "cuda":  # bicubic overshoots; on CPUs uint8 clamps
+            return F.interpolate(images.float(), size=size, mode=self.interpolation, antialias=True).clamp_(0, 255)
+        return F.interpolate(images, size=size, mode=self.interpolation, antialias=True)
 
     def _moved(self, pixels: Tensor, draws: Tensor, flips: bool) -> Tensor:
         """Random crop by whole pixels, then one of the eight symmetries."""
@@ -133,6 +143,8 @@ class DeviceTransform:
             std = pixels.std((2, 3), keepdim=True).clamp(min=1)  # a level: rounding is no contrast of a flat band
         else:
             mean, std = self.mean, self.std
+            if self.range is not None:
+                pixels = pixels.clamp(*self.range)
         return ((pixels - mean) / std).contiguous(memory_format=self.memory_format)
 
 

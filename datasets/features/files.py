@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from datasets.base import RetrievalDataset
 from datasets.batches.loaders import Loader
+from datasets.batches.scaling import find_scaling
 from datasets.batches.transforms import draw
 from datasets.prepared.stage import locked, require_space
 from utilities import seeding
@@ -39,19 +40,27 @@ from utilities.training import precision
 
 FORMAT = 1
 CENTRE = -1  # the centre crop, where views count from 0
-FLAGS = ("arch", "image_size", "resize_to", "per_image_normalisation", "channels_last", "skip_broken_images")
+FLAGS = (
+    "arch",
+    "image_size",
+    "resize_to",
+    "per_image_normalisation",
+    "interpolation",
+    "channels_last",
+    "skip_broken_images",
+)
 
 
-def facts(args: Settings, dataset: RetrievalDataset, device: torch.device) -> dict[str, Any]:
+def facts(args: Settings, dataset: RetrievalDataset, device: torch.device, backbone: nn.Module) -> dict[str, Any]:
     """What decides the features of a split besides weights, names and augmentation, as plain values."""
+    scaling = find_scaling(args, dataset)
     return {name: args[name] for name in FLAGS} | {
         "format": FORMAT,
         "fingerprint": dataset.fingerprint(),
         "files": dataset.state(placed=True),
         "bands": list(dataset.bands),
-        "mean": [float(x) for x in dataset.mean],
-        "std": [float(x) for x in dataset.std],
-        "precision": precision.resolve(args.precision, device),
+        **{name: values and [float(x) for x in values] for name, values in scaling._asdict().items()},
+        "precision": precision.resolve(args.precision, device, backbone),
         "device": device.type,
         "torch": torch.__version__,
     }
@@ -77,7 +86,7 @@ class FeatureFiles:
         self.loader, self.features, self.args = loader, features, args
         self.dataset = loader.dataset
         self.width = int(backbone.features)  # type: ignore[arg-type]
-        own = facts(args, self.dataset, loader.device)
+        own = facts(args, self.dataset, loader.device, backbone)
         key = distributed.broadcast_object(digest(backbone, self.dataset.names, own))
         name = f"{self.dataset.kind}-{self.dataset.split}-{str(args.arch).replace('/', '-')}-{key[:16]}"
         self.folder, self.facts = place / name, own | {"key": key}
@@ -145,7 +154,7 @@ class FeatureFiles:
             leave=False,
             disable=None if distributed.is_main() else True,
         )
-        with precision.autocast(self.args.precision, self.loader.device):
+        with precision.autocast(self.facts["precision"], self.loader.device):
             rows, found = embed_split(self.features, batches, size)
         if not rows.isfinite().all():
             raise RunFailure(f"features of {self.dataset.split} are not finite; try --precision fp32, check --weights")

@@ -36,6 +36,11 @@ def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]])
             f"--negative_threshold {settings['negative_threshold']} and --positive_threshold "
             f"{settings['positive_threshold']} must satisfy 0 <= negative < positive <= 1"
         )
+    if settings["head"] == "none" and settings["nb_epochs"]:
+        raise UserError(
+            f"--head none searches by the backbone's features, and every method trains a head: give --nb_epochs 0, not "
+            f"{settings['nb_epochs']}, or leave out --head"
+        )
     _check_parts(settings)
     _check_folder(settings)
 
@@ -95,7 +100,7 @@ def _check_parts(settings: Mapping[str, Any]) -> None:
             f"--bier_sizes {' '.join(map(str, sizes))} add up to {sum(sizes)}, not to --sz_embedding {width}; change "
             "one"
         )
-    if method == "dac":
+    if method == "dac" and settings["nb_epochs"]:
         _check_phases(settings["dac_merge_epoch"], settings["dac_finetune_epoch"], settings["nb_epochs"])
 
 

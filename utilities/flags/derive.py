@@ -40,7 +40,7 @@ def derive(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _stored_views(settings: Mapping[str, Any]) -> int:
     """No more views than an image has epochs, but a second one where a method takes two."""
-    if not settings["frozen"] or settings["small_epochs"]:
+    if not settings["frozen"] or settings["small_epochs"] or not settings["nb_epochs"]:
         return 0
     return max(min(STORED_VIEWS, settings["nb_epochs"]), 2 if settings["method"] == "diva" else 1)
 
@@ -50,7 +50,7 @@ def _derive_of_method(settings: Mapping[str, Any], default: Callable[[str, Any],
         default(f"{method}_adversarial_lr", settings["backbone_lr"])
     epochs = settings["nb_epochs"]
     if settings["method"] == "dac":
-        default("dac_finetune_epoch", min(round(0.95 * epochs), epochs - 1))
+        default("dac_finetune_epoch", max(0, min(round(0.95 * epochs), epochs - 1)))
         split = settings["dac_finetune_epoch"]
         default("dac_merge_epoch", round(8 / 19 * split) if settings["dac_preset"] == "authors" else split)
     if settings["method"] == "sndl":

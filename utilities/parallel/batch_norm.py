@@ -13,7 +13,8 @@ from utilities.parallel.distributed import world_size
 
 
 def synchronise(module: nn.Module, device: torch.device) -> None:
-    """Let every `nn.BatchNorm2d` inside `module` take its statistics over all ranks; in place.
+    """Let every `nn.BatchNorm2d` inside `module` take its statistics over all ranks; in place. timm's, which hold the
+    activation that follows, too.
 
     Parameters and buffers stay the same tensors under the same names, so that a checkpoint fits any number of ranks.
     On a GPU this is torch's `SyncBatchNorm`, which knows no CPU, waits for the GPU in every layer of a forward pass,
@@ -22,30 +23,51 @@ def synchronise(module: nn.Module, device: torch.device) -> None:
     """
     if world_size() == 1:
         return
-    if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return
+    kind = FollowedSyncBatchNorm if device.type == "cuda" else SynchronisedBatchNorm2d
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
-                setattr(parent, name, SynchronisedBatchNorm2d.taking_over(child))
+            if isinstance(child, nn.BatchNorm2d) and not isinstance(child, kind):
+                setattr(parent, name, taking_over(child, kind))
+
+
+def taking_over(norm: nn.BatchNorm2d, kind: type[Any]) -> Any:
+    """A norm of this kind with the parameters, buffers, mode and children of `norm`.
+
+    Children are what timm lets follow its norms in place: a dropout and the activation.
+    """
+    new = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    for name, tensor in (*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)):
+        setattr(new, name, tensor)
+    for name, child in norm.named_children():
+        new.add_module(name, child)
+    return new.train(norm.training)
+
+
+class FollowedSyncBatchNorm(nn.SyncBatchNorm):
+    """torch's, and then its children in turn."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = super().forward(input)
+        for child in self.children():
+            output = child(output)
+        return output
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose training statistics are those of the images of all ranks, which may hold different
-    numbers of them. In evaluation mode, and so where batch norm is frozen, it is `nn.BatchNorm2d`.
+    """`nn.BatchNorm2d`, and then its children in turn, whose training statistics are those of the images of all ranks,
+    which may hold different numbers of them. In evaluation mode, and so where batch norm is frozen, it is
+    `nn.BatchNorm2d`.
     """
-
-    @classmethod
-    def taking_over(cls, norm: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
-        """With the parameters, buffers and mode of `norm`."""
-        new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        for name, tensor in (*norm.named_parameters(), *norm.named_buffers()):
-            setattr(new, name, tensor)
-        return new.train(norm.training)
 
     @torch.compiler.disable
     def forward(self, input: Tensor) -> Tensor:
+        output = self.normalised(input)
+        for child in self.children():
+            output = child(output)
+        return output
+
+    def normalised(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) of this rank -> the same by the statistics of all."""
         if not self.training or world_size() == 1:
             return super().forward(input)
         output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)

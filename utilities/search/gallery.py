@@ -68,18 +68,19 @@ def embed(network: Any, feed: Feed, run: Settings, device: torch.device) -> Embe
     batches = feed.evaluation(np.arange(size), run.eval_batch_size)
     title = f"embedding {feed.dataset.split}"
     bar = tqdm(batches, title, -(-size // run.eval_batch_size), disable=None, leave=False)
-    with precision.autocast(run.precision, device):
+    with precision.autocast(run.precision, device, network):
         return Embedded(feed.dataset, *evaluation.embed_split(network.embed, bar, size))
 
 
 def embed_once(path: Path, network: Any, feed: Feed, run: Settings, device: torch.device, *, refresh: bool) -> Embedded:
     """As `embed`, from `path` where an earlier search left there what the same network made of the same files."""
     dataset = feed.dataset
-    flags = ("image_size", "resize_to", "per_image_normalisation", "channels_last")
-    facts = {name: run[name] for name in flags} | {
+    flags = ["image_size", "resize_to", "per_image_normalisation", "channels_last"]
+    flags += [name for name in ("input_scaling", "interpolation") if name in run]  # not in runs of before
+    facts: dict[str, Any] = {name: run[name] for name in flags} | {
         "fingerprint": dataset.fingerprint(),
         "bands": list(dataset.bands),
-        "precision": precision.resolve(run.precision, device),
+        "precision": precision.resolve(run.precision, device, network),
         "device": device.type,
         "files": dataset.state(placed=True),
         "skip_broken_images": dataset.skip_broken,

@@ -114,11 +114,11 @@ class Trainer:
             method.network.backbone.compile()
         self.data, self.args, self.device = data, args, device
         self.trained = [p for p in method.parameters() if p.requires_grad]
-        self.precision = precision.resolve(args["precision"], device)
+        self.precision = precision.resolve(args["precision"], device, method.network)
         self.optimizer = optim.build(method.param_groups(args), args)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.model: nn.Module = method
-        if distributed.is_active():
+        if distributed.is_active() and self.trained:
             self.model = distributed.data_parallel(method, device, find_unused=method.unused_parameters)
         method.embed_training_set = self.embed_training_set
         self.epoch = self.batch = self.step = 0
@@ -126,7 +126,7 @@ class Trainer:
         self.unvalidated = False
         self.said: set[str] = set()  # notes on the scores, each once
         self.window = LossWindow()
-        self.run = Run(args, device, data.description)
+        self.run = Run(args, device, data.description, self.precision)
         self.folder = self.run.folder
         try:
             payload = self.run.load()
@@ -146,6 +146,8 @@ class Trainer:
 
     def fit(self) -> None:
         epochs = self.args["nb_epochs"]
+        if not epochs and self.best < 0:  # a run without training: the network as it starts
+            self.unvalidated = True
         if self.epoch >= epochs and not self.unvalidated:
             say(f"{self.folder} has its {self.epoch} epochs; give a larger --nb_epochs to go on")
             return

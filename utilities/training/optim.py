@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from utilities.errors import UserError
+
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("none", "step", "cosine", "onecycle")
 WARM_UP = 0.25  # share of the run in which onecycle rises
@@ -15,7 +17,14 @@ START = 1 / 25  # of the peak rate, where onecycle begins
 
 
 def build(groups: list[dict[str, Any]], args: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Fused optimizer over the groups; each group keeps its own "lr" (and weight decay where it names one)."""
+    """Fused optimizer over the groups; each group keeps its own "lr" (and weight decay where it names one).
+
+    Raises UserError where there is nothing to train; a run of no epochs gets one of nothing.
+    """
+    if not groups:
+        if args["nb_epochs"]:
+            raise UserError("--frozen leaves nothing to train here; give --nb_epochs 0, or leave out --frozen")
+        groups = [{"params": [torch.zeros(0, requires_grad=True)], "lr": 0.0, "name": "nothing"}]
     decay = args["weight_decay"]
     if args["optim"] == "sgd":
         return torch.optim.SGD(groups, momentum=args["momentum"], nesterov=True, weight_decay=decay, fused=True)
@@ -34,7 +43,7 @@ def factor(progress: float, args: Mapping[str, Any]) -> float:
         return 1.0
     if kind == "step":
         return args["gamma"] ** sum(progress >= epoch for epoch in args["tau"])
-    share = min(progress / args["nb_epochs"], 1.0)
+    share = min(progress / max(args["nb_epochs"], 1), 1.0)
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * share))
     if share < WARM_UP:

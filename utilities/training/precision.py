@@ -6,6 +6,7 @@ import contextlib
 from contextlib import AbstractContextManager
 
 import torch
+from torch import nn
 
 from utilities.errors import UserError
 
@@ -21,12 +22,22 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
-def resolve(precision: str, device: torch.device) -> str:
-    """`auto` -> "bf16" where the device has it, else "fp32"."""
+def is_depthwise(network: nn.Module) -> bool:
+    """Whether most of the network's convolutions over more than a pixel see one channel each (MobileNets)."""
+    spatial = [m for m in network.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
+    return 2 * sum(1 < m.groups == m.in_channels for m in spatial) > len(spatial)
+
+
+def resolve(precision: str, device: torch.device, network: nn.Module | None = None) -> str:
+    """`auto` -> "bf16" where the device is faster in it with this network, else "fp32".
+
+    On CPUs depthwise convolutions are not: docs/performance.md has what was measured.
+    """
     if precision not in CHOICES:
         raise UserError(f"unknown --precision {precision!r}; choices: {', '.join(CHOICES)}")
     if precision == "auto":
-        return "bf16" if has_fast_bf16(device) else "fp32"
+        slow = device.type == "cpu" and network is not None and is_depthwise(network)
+        return "bf16" if has_fast_bf16(device) and not slow else "fp32"
     return precision
 
 
@@ -35,8 +46,8 @@ def full_convolutions() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+def autocast(precision: str, device: torch.device, network: nn.Module | None = None) -> AbstractContextManager[object]:
     """bf16 autocast (float32 weights, no loss scaling needed), or nothing for plain float32."""
-    if resolve(precision, device) == "bf16":
+    if resolve(precision, device, network) == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()

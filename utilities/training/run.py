@@ -19,7 +19,7 @@ from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
 from utilities.runs.lock import RunLock
 from utilities.runs.logger import Logger, drop_later, read_metrics
-from utilities.training import optim, precision
+from utilities.training import optim
 
 PAUSE = 20.0  # seconds without a checkpoint or a drawing, where these would take longer than the epochs between them
 
@@ -27,11 +27,12 @@ PAUSE = 20.0  # seconds without a checkpoint or a drawing, where these would tak
 class Run:
     """A new run folder, or that of `--load_from_checkpoint`, locked. Every rank has one; rank 0 alone writes.
 
-    data: what was trained on, in plain values (`Data.description`), for environment.json.
+    data: what was trained on, in plain values (`Data.description`), and precision: "bf16" or "fp32", for
+    environment.json.
     """
 
-    def __init__(self, args: Settings, device: torch.device, data: Mapping[str, Any]) -> None:
-        self.args = args
+    def __init__(self, args: Settings, device: torch.device, data: Mapping[str, Any], precision: str) -> None:
+        self.args, self.precision = args, precision
         self.resumed = bool(args["load_from_checkpoint"])
         self.lock: RunLock | None = None
         self.logger: Logger | None = None
@@ -49,7 +50,7 @@ class Run:
         name = ""
         if distributed.is_main():
             environment = run_folder.describe_environment(device) | {
-                "precision": precision.resolve(self.args["precision"], device),
+                "precision": self.precision,
                 "world_size": distributed.world_size(),
                 "wandb_run_id": os.urandom(6).hex(),
                 "data": data,
