@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
 import tarfile
 import threading
 import time
@@ -132,6 +133,17 @@ def test_an_archive_cut_between_two_files_lacks_its_end_mark(tmp_path):
     path.write_bytes(tarfile.TarInfo("empty").tobuf())
     with pytest.raises(DatasetError, match="without the end mark"), TarStream(path) as tar:
         list(tar)
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="needs the program zstd")
+def test_a_long_window_is_no_damage(tmp_path):
+    """Its content is sound, and downloading it again would change nothing."""
+    path = tmp_path / "a.tar.zst"
+    data = np.random.default_rng(0).bytes(10240)
+    made = subprocess.run(["zstd", "-1", "--long=28"], input=data, capture_output=True, check=True)
+    path.write_bytes(made.stdout)
+    with pytest.raises(DatasetError, match=r"a window of more than 128 MiB.*zstd -dc --long=31 .*a\.tar\.zst"):
+        list(TarStream(path))
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar.zst"])

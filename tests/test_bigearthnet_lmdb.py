@@ -120,6 +120,22 @@ def test_a_band_that_is_missing_or_wrong_is_named(tmp_path, change, said):
         patches.read("S2A_other", ("B01",))
 
 
+def test_what_else_lies_beside_the_bands_may_be_of_any_type(tmp_path):
+    """A tensor of bf16, which numpy has no type for, is nobody's business until it is asked for."""
+    import torch
+    from safetensors.torch import save
+
+    value = save(
+        {"B01": torch.full((20, 20), 7, dtype=torch.uint16), "B02": torch.zeros(120, 120, dtype=torch.bfloat16)}
+    )
+    with lmdb.open(str(tmp_path), map_size=2**26) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"S2A_patch", value)
+    patches = LmdbPatches(tmp_path)
+    assert (patches.read("S2A_patch", ("B01",))[0] == 7).all()
+    with pytest.raises(DatasetError, match=r"B02 of S2A_patch .* is 120 x 120 bfloat16 where 120 x 120 uint16"):
+        patches.read("S2A_patch", ("B02",))
+
+
 def test_damaged_values_and_files_are_named(tmp_path):
     write_lmdb(tmp_path / "a", {"S2A_patch": {"B01": np.zeros((20, 20), np.uint16)}})
     with lmdb.open(str(tmp_path / "a"), map_size=2**26) as environment, environment.begin(write=True) as transaction:

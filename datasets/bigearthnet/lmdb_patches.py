@@ -9,7 +9,7 @@ metadata.parquet. K. Clasen et al., "reBEN: Refined BigEarthNet dataset for remo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -20,6 +20,8 @@ from datasets.bigearthnet.nomenclature import BAND_SIDES
 from utilities.errors import DatasetError, UserError
 
 DATA = "data.mdb"
+SPELLED = {"U8": "uint8", "I16": "int16", "U16": "uint16", "F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+"""What safetensors calls what numpy does."""
 
 
 def find_lmdb(source: Path) -> Path | None:
@@ -68,29 +70,29 @@ class LmdbPatches:
 
     def read(self, name: str, bands: tuple[str, ...]) -> list[np.ndarray]:
         """(side, side) uint16 of the bands. A patch or band that is missing or not that is a `DatasetError`."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
+        from safetensors import SafetensorError, deserialize
 
         with self._open().begin() as transaction:
             value = transaction.get(name.encode())
         if value is None:
             raise DatasetError(f"the patch {name} is not in {self.folder / DATA}")
         try:
-            found = load(value)
+            found = dict(deserialize(value))  # numpy's `load` stops at types that numpy lacks, asked for or not
         except SafetensorError as error:
             raise DatasetError(f"cannot read the patch {name} in {self.folder / DATA}: {error}") from error
         return [self._checked(found.get(band), name, band) for band in bands]
 
-    def _checked(self, pixels: np.ndarray | None, name: str, band: str) -> np.ndarray:
+    def _checked(self, tensor: Mapping[str, Any] | None, name: str, band: str) -> np.ndarray:
+        """tensor: shape, dtype as safetensors spells it, data."""
         side = BAND_SIDES[band]
-        if pixels is None:
+        if tensor is None:
             raise DatasetError(f"the patch {name} in {self.folder / DATA} has no band {band}")
-        if pixels.shape != (side, side) or pixels.dtype != np.uint16:
-            found = f"{' x '.join(map(str, pixels.shape))} {pixels.dtype}"
+        if tuple(tensor["shape"]) != (side, side) or tensor["dtype"] != "U16":
+            found = f"{' x '.join(map(str, tensor['shape']))} {SPELLED.get(tensor['dtype'], tensor['dtype'])}"
             raise DatasetError(
                 f"the band {band} of {name} in {self.folder / DATA} is {found} where {side} x {side} uint16 is expected"
             )
-        return pixels
+        return np.frombuffer(tensor["data"], "<u2").reshape(side, side)
 
     def _open(self) -> Any:
         if self._environment is None or self._environment.process != os.getpid():

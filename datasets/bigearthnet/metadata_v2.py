@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from datasets.bigearthnet.nomenclature import LABELS_19
 from utilities.errors import DatasetError, UserError, WrongFolderError
 
 LEFT_OUT = ("contains_seasonal_snow", "contains_cloud_or_shadow")
+SPLIT_NAMES = {"train": "train", "validation": "val", "val": "val", "test": "test", "": ""}
+TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
 NULL = -1  # place of what is null among the names of a column
 
 
@@ -57,7 +60,8 @@ def _columns(path: Path) -> dict[str, Any]:
     try:
         wanted = [name for name in parquet.read_schema(path).names if name in (*needed, *LEFT_OUT)]
         table = parquet.read_table(path, columns=wanted)
-        return {name: _plain(table[name].combine_chunks()) for name in dict.fromkeys((*needed, *wanted))}
+        columns = {name: _plain(table[name].combine_chunks()) for name in dict.fromkeys((*needed, *wanted))}
+        return columns | {"labels": _plain_lists(columns["labels"])}
     except (OSError, KeyError, UnicodeError, ArrowException) as error:
         raise DatasetError(f"cannot read the table of patches {path}: {error}") from error
 
@@ -69,6 +73,27 @@ def _plain(column: Any) -> Any:
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return column.cast(string()) if types.is_string_view(column.type) else column
+
+
+def _plain_lists(column: Any) -> Any:
+    """Lists of any kind (views, of fixed size) of texts of any kind (codes, views) as lists of text; the rest as is."""
+    from pyarrow import array, list_, string, types
+
+    kind = column.type
+    listed = (
+        types.is_list,
+        types.is_large_list,
+        types.is_fixed_size_list,
+        types.is_list_view,
+        types.is_large_list_view,
+    )
+    if not any(is_kind(kind) for is_kind in listed):
+        return column
+    plain = types.is_list(kind) or types.is_large_list(kind)
+    if plain and not (types.is_dictionary(kind.value_type) or types.is_string_view(kind.value_type)):
+        return column
+    rows = column.to_pylist()
+    return array(rows, list_(string())) if all(isinstance(name, str) for row in rows for name in row or ()) else column
 
 
 def _wrong(columns: dict[str, Any]) -> str:
@@ -90,14 +115,27 @@ def _wrong(columns: dict[str, Any]) -> str:
         return f"labels is null for {ids[lists.is_null().to_pylist().index(True)]} where a list of names is expected"
     if not (is_text(splits.type) or types.is_null(splits.type)):
         return f"split is {splits[0]} for {ids[0]} where a name is expected"
+    deciding: dict[str, Collection[str]] = {"split": SPLIT_NAMES} | {f: TRUTH for f in LEFT_OUT if f in columns}
+    for name, allowed in deciding.items():
+        places, values = _places(columns[name])
+        wrong = [place for place, value in enumerate(values) if _word(value) not in allowed]
+        if wrong:
+            named = ", ".join(word for word in allowed if word)
+            row = int(np.flatnonzero(places == wrong[0])[0])
+            return f"{name} is {values[wrong[0]]!r} for {ids[row]} where one of {named}, or nothing, is expected"
     return ""
+
+
+def _word(value: object) -> str:
+    """A value of a column as a word, so that text, numbers and truth values that mean the same are the same."""
+    return "" if value is None or value != value else str(value).strip().lower()
 
 
 def _unusable(path: Path, wrong: str) -> DatasetError:
     return DatasetError(f"the table of patches {path} cannot be used: {wrong}; download it again")
 
 
-def _places(column: Any) -> tuple[np.ndarray, list[str | None]]:
+def _places(column: Any) -> tuple[np.ndarray, list[Any]]:
     """(N,) place of each value of a column among its different ones, NULL for null; these."""
     coded = column.dictionary_encode()
     return coded.indices.fill_null(NULL).to_numpy(zero_copy_only=False), coded.dictionary.to_pylist()
@@ -106,11 +144,11 @@ def _places(column: Any) -> tuple[np.ndarray, list[str | None]]:
 def _splits(columns: dict[str, Any]) -> np.ndarray:
     """(N,) unicode in the order of the rows."""
     places, named = _places(columns["split"])
-    called = np.asarray([*("val" if name == "validation" else name for name in named), ""])  # NULL is the last
-    splits = called[places]
+    splits = np.asarray([*(SPLIT_NAMES[_word(name)] for name in named), ""])[places]  # NULL is the last
     for flag in LEFT_OUT:
         if flag in columns:
-            splits[np.asarray(columns[flag].to_pylist(), bool)] = ""  # null is no
+            places, values = _places(columns[flag])
+            splits[np.asarray([*(TRUTH[_word(value)] for value in values), False])[places]] = ""  # null is no
     return splits
 
 

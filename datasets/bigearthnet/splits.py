@@ -72,7 +72,7 @@ def _listed_rows(names: np.ndarray, split: str, folder: Path) -> np.ndarray:
     file = list_file(folder, split)
     if file is None:
         raise DatasetError(f"--ben_splits {folder} holds no {split}.csv or {split}.csv.bz2")
-    rows, absent = locate(names, read_name_list(file))
+    rows, absent = locate(names, read_name_list(file, names))
     if len(absent):
         raise DatasetError(
             f"{len(absent):,} patches of {file} are absent ({', '.join(absent[:5].tolist())}"
@@ -97,13 +97,15 @@ def _hashed_rows(names: np.ndarray, split: str, folder: Path | None) -> np.ndarr
 
 
 def _incomplete(names: np.ndarray, folder: Path) -> str:
-    """What is missing of the first list that is not whole, in words; "" if all that is listed is there."""
+    """What is missing of the first list most of whose patches are not there, in words; "" where there is none.
+
+    So it is with official lists beside a sample; a list of the user's that names a patch too many is a mistake."""
     for split in SPLITS:
         file = list_file(folder, split)
         if file is not None:
-            listed = read_name_list(file)
+            listed = read_name_list(file, names)
             absent = len(locate(names, listed)[1])
-            if absent:
+            if 2 * absent > len(listed):
                 return f"{absent:,} of the {len(listed):,} patches listed in {file} are absent"
     return ""
 
@@ -123,7 +125,7 @@ def excluded(names: np.ndarray, folder: Path | None) -> np.ndarray:
     flags = np.zeros(len(names), bool)
     files = [file for stem in EXCLUDED if folder is not None and (file := list_file(folder, stem))]
     for file in files:
-        flags[locate(names, read_name_list(file))[0]] = True
+        flags[locate(names, read_name_list(file, names))[0]] = True
     return flags
 
 
@@ -132,5 +134,5 @@ def unlisted(names: np.ndarray, folder: Path) -> np.ndarray:
     files = [file for stem in (*SPLITS, *EXCLUDED) if (file := list_file(folder, stem))]
     mentioned = np.zeros(len(names), bool)
     for file in files:
-        mentioned[locate(names, read_name_list(file))[0]] = True
+        mentioned[locate(names, read_name_list(file, names))[0]] = True
     return names[~mentioned]

@@ -113,7 +113,7 @@ def read_label_table(folder: Path, known: Sequence[str] = ()) -> LabelTable:
     The columns of every file must be the same set. A blank header is the one label that its file misses. A
     column that only some files have, a column twice and an image listed twice are `DatasetError`s.
     """
-    paths = sorted(path for path in folder.glob("*.csv") if not path.name.startswith("._"))  # macOS's own
+    paths = sorted(path for path in folder.glob("*.csv") if not path.name.startswith("."))  # hidden: macOS's own
     if not paths:
         raise DatasetError(f"no label file `<category>.csv` in {folder}")
     files = [read_label_file(path) for path in paths]

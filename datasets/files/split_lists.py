@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,20 @@ from datasets.base import SPLITS
 from utilities.errors import DatasetError, UserError
 from utilities.files import fingerprint, write_json
 
+NAMED = (
+    "patch",
+    "patch_id",
+    "patch_name",
+    "name",
+    "image",
+    "image_id",
+    "image_name",
+    "filename",
+    "file",
+    "s2_name",
+    "s2",
+)
+"""What a list calls its column of names, the most telling first."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio
 
 
@@ -84,19 +100,40 @@ def names_fingerprint(names: Sequence[str]) -> str:
     return fingerprint("".join(f"{name}\n" for name in sorted(names)))
 
 
-def read_name_list(path: Path) -> np.ndarray:
-    """First column of a csv or text file, plain or .bz2, as a unicode array; blank lines are skipped."""
+def read_name_list(path: Path, known: np.ndarray | None = None) -> np.ndarray:
+    """The names in a csv or text file, plain or .bz2, as a unicode array; blank lines are skipped.
+
+    They stand in the column that a header line calls so (NAMED), else in the first that does not count the rows, as
+    pandas writes one. A header is a first line of several whose own entry is no name: none of those `known`, (N,)
+    bytes, and blank, a count or without two digits in a row, which the names of archives have.
+    """
     try:
         text = (bz2.decompress(path.read_bytes()) if path.suffix == ".bz2" else path.read_bytes()).decode("utf-8-sig")
-    except (OSError, EOFError, ValueError) as error:
+        lines = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines())]
+    except (OSError, EOFError, ValueError, csv.Error) as error:
         raise DatasetError(f"cannot read the list of names {path}: {error}") from error
-    names = [line.partition(",")[0].strip() for line in text.splitlines()]
-    return np.asarray([name for name in names if name], dtype=np.str_)
+    rows = [row for row in lines if any(row)]
+    if not rows:
+        return np.asarray([], np.str_)
+    called = [cell.lower() for cell in rows[0]]
+    column = next((called.index(word) for word in NAMED if word in called), None)
+    if column is None:
+        column = 1 if len(rows[-1]) > 1 and rows[-1][0].isdecimal() else 0
+    first = rows[0][column] if len(rows[0]) > column else ""
+    is_name = known is not None and np.isin(first.encode(), known).item()
+    if len(rows) > 1 and not is_name and (first.isdecimal() or not re.search(r"\d\d", first)):
+        rows = rows[1:]
+    short = next((row for row in rows if len(row) <= column or not row[column]), None)
+    if short is not None:
+        raise DatasetError(
+            f"the list of names {path} has the line {','.join(short)!r} without a name in column {column + 1}"
+        )
+    return np.asarray([row[column] for row in rows], dtype=np.str_)
 
 
 def read_stored_split(folder: Path, split: str) -> np.ndarray:
     """Names in `<folder>/<split>.txt`, checked against the fingerprint in `<folder>/manifest.json`."""
-    names = read_name_list(folder / f"{split}.txt")
+    names = np.asarray((folder / f"{split}.txt").read_text().split("\n")[:-1], np.str_)
     expected = json.loads((folder / "manifest.json").read_text())["fingerprints"][split]
     found = names_fingerprint(names.tolist())
     if found != expected:

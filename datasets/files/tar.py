@@ -70,6 +70,11 @@ class TarStream:
         except (EOFError, zlib.error, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # of the disk or the network, not of the archive
                 raise
+            if "too much memory" in str(error):  # zstd's words for a window of more than 128 MiB
+                raise DatasetError(
+                    f"the archive {self.path} was compressed with a window of more than 128 MiB, which is not read "
+                    f"here; unpack it, or compress it anew: zstd -dc --long=31 {self.path} | zstd -o NEW.tar.zst"
+                ) from error
             where = f", in {self._inside}" if self._inside else ""
             raise DatasetError(
                 f"the archive {self.path} is cut off or damaged after {self.consumed:,} of {self.bytes:,} bytes"

@@ -34,7 +34,8 @@ class MLRSNetArchive(ArchiveLayout):
 
     def part(self, path: str) -> Part | None:
         folder, _, name = path.rpartition("/")
-        image = folder.rpartition("/")[0].rpartition("/")[2] == "Images" and is_image(name)
+        images, _, category = folder.rpartition("/")
+        image = images.rpartition("/")[2] == "Images" and not category.startswith(".") and is_image(name)
         return Part(name, "the image") if image else None
 
     def decode(self, image: str, files: Mapping[str, bytes]) -> np.ndarray:
@@ -43,7 +44,7 @@ class MLRSNetArchive(ArchiveLayout):
 
     def keep(self, member: Member) -> None:
         folder, _, name = member.path.rpartition("/")
-        if folder.rpartition("/")[2] == "labels" and name.endswith(".csv") and not name.startswith("._"):
+        if folder.rpartition("/")[2] == "labels" and name.endswith(".csv") and not name.startswith("."):
             self._kept[f"labels/{name}"] = member.data
         elif name in ("Categories_names.xlsx", "Categories_names.xls"):
             self._kept[name] = member.data

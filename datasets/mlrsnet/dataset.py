@@ -141,7 +141,7 @@ def category_folders(images: Path, categories: Sequence[str]) -> list[str]:
     """The folder of each category, allowing for another separator (`harbor_port` for `harbor&port`)."""
     if not images.is_dir():
         raise DatasetError(f"{images.parent} holds no folder `Images`; --source_path is the folder of {MLRSNet.title}")
-    present = {entry.name for entry in images.iterdir() if entry.is_dir()}
+    present = {entry.name for entry in images.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     if not present and any(images.glob("*.rar")):
         raise DatasetError(f"{images} holds the .rar archives as published: unpack each of them there (unrar x)")
     by_letters = {_letters(name): name for name in present}

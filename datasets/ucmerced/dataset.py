@@ -75,7 +75,7 @@ def scene_files(images: Path) -> dict[str, str]:
     if not images.is_dir():
         raise DatasetError(f"{images.parent} holds no folder `Images`; give the folder of {UCMerced.title}")
     files: dict[str, str] = {}
-    for scene in sorted(entry.name for entry in images.iterdir() if entry.is_dir()):
+    for scene in sorted(folder.name for folder in images.iterdir() if folder.is_dir() and folder.name[0] != "."):
         for file in sorted(image_files(images / scene)):
             name = Path(file).stem
             if name in files:
