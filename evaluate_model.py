@@ -34,6 +34,7 @@ from architectures.embedding import EmbeddingNetwork
 from datasets.base import SPLITS, RetrievalDataset
 from datasets.examples import Examples, find_example
 from datasets.open import open_files, open_loader, open_split
+from datasets.query_files import Reading
 from utilities.errors import UserError, main_guard
 from utilities.files import check_writable
 from utilities.flags.settings import Settings
@@ -234,7 +235,8 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     check_data(dataset, data, folder)
     others = functools.cache(lambda: [open_files(run, other) for other in SPLITS if other != split])
     examples = [find_example(given, dataset, others) for given in args.query]
-    at_once = open_loader(Settings({**run, "num_workers": 0}), Examples(examples, dataset), device)
+    reading = Reading(args.boa_offset, args.query_bands)
+    at_once = open_loader(Settings({**run, "num_workers": 0}), Examples(examples, dataset, reading), device)
     asked = embed(network, at_once, run, device)  # what is wrong with them shows before the long work
     kept = folder / "search_results" / f"{network_name(args)}_{split}" / "embeddings.npz"
     gallery = embed_once(kept, network, open_loader(run, dataset, device), run, device, refresh=args.refresh)

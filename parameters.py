@@ -312,6 +312,8 @@ EVALUATION = [
     Flag("map_method", "pca", "layout of the map of embeddings; tsne takes minutes beyond some thousand images", choices=embedding_map.METHODS),
     Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> beside them, in the current folder where they lie in several"),
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),
+    Flag("boa_offset", None, "Sentinel-2: taken off every digital number but 0, of the files that --query names, else of the data set; default: as the run recorded", int, low=0, high=10_000),
+    Flag("query_bands", None, "with --query: names of the bands of GeoTIFFs that do not name them, in their order, such as B02,B03,B04,B08"),
     switch("refresh", "with --query: embed the images of the split anew, whatever an earlier search has kept"),
     Flag("top", 20, "with --query: nearest images shown for each example", int, low=1),
     Flag("codes", None, "compare binary codes of the embeddings by Hamming distance: their signs, bits above the median, iterative quantization, or random hyperplanes", choices=coders.KINDS),
@@ -336,6 +338,7 @@ DATASET = [
     Flag("ben_bands", "all", "BigEarthNet: all (12), 10m (B02 B03 B04 B08), rgb, or a list such as B04,B08,B11"),
     Flag("ben_splits", "auto", "BigEarthNet: folder of train.csv, val.csv, test.csv (also .bz2); auto: the official lists beside the patches; hashed: 60/20/20"),
     Flag("ben_index_path", None, "BigEarthNet: folder that keeps the label table; default: --source_path, else the user's cache"),
+    Flag("boa_offset", 0, "Sentinel-2: taken off every digital number but 0; 1000 for products since processing baseline 04.00 (January 2022)", int, low=0, high=10_000),
 ]  # fmt: skip
 
 GROUPS: dict[str, list[Flag]] = {
@@ -434,6 +437,7 @@ def parse_evaluation(argv: Sequence[str]) -> Settings:
     if not values["load_from_checkpoint"]:
         raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
     values["eval_metric"] = measures(values["eval_metric"])
+    values["query_bands"] = values["query_bands"].replace(",", " ").split() if values["query_bands"] else None
     check_bounds(EVALUATION, values)
     if values["gallery_split"] == values["dataset_type"]:
         values["gallery_split"] = None
@@ -450,7 +454,7 @@ def start_evaluation(argv: Sequence[str] | None = None) -> Settings:
 
 def of_run(folder: Path, evaluation: Settings) -> Settings:
     """Settings of a saved run with what an evaluation says differently."""
-    return resume.evaluated(folder, evaluation, CHANGEABLE)
+    return resume.evaluated(folder, evaluation, CHANGEABLE if evaluation["query"] else (*CHANGEABLE, "boa_offset"))
 
 
 def measures(names: list[str]) -> list[str]:

@@ -151,6 +151,14 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
         hashed.update((self.file_facts() if decoded is None else decoded).astype("<i8").tobytes())
         return hashed.hexdigest()
 
+    def notes(self, row: int) -> list[str]:
+        """What there is to say about the pixels of an image that is searched for."""
+        return []
+
+    def no_data(self, pixels: np.ndarray) -> float:
+        """Share of an image's values that say "nothing measured here"; photographs have no such value."""
+        return 0.0
+
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         """(side, side, 3) uint8 for people's eyes."""
         raise NotImplementedError

@@ -15,11 +15,10 @@ import numpy as np
 
 from datasets.base import RetrievalDataset
 from datasets.bigearthnet.dataset import BigEarthNet
-from datasets.bigearthnet.footprints import outlines
-from datasets.bigearthnet.nomenclature import BAND_SETS, BAND_SIDES
-from datasets.files.geotiff import read_band, stretched
-from datasets.files.images import SUFFIXES, read_rgb
-from utilities.errors import DatasetError, UserError
+from datasets.files.images import SUFFIXES
+from datasets.query_files import AS_STORED, PatchFile, PatchFolder, PhotographFile, QueryFile, Reading, take_over
+from datasets.query_files import SUFFIXES as PATCH_SUFFIXES
+from utilities.errors import UserError
 from utilities.geojson import Ring
 
 
@@ -78,15 +77,19 @@ class Examples(RetrievalDataset):
     sources   where each is read from: a data set, and the row there
     """
 
-    def __init__(self, examples: Sequence[Example], like: RetrievalDataset) -> None:
+    def __init__(self, examples: Sequence[Example], like: RetrievalDataset, reading: Reading = AS_STORED) -> None:
         RetrievalDataset.__init__(self, source_path=like.source_path, split=like.split)
-        _take_over(self, like, [example.name for example in examples])
+        take_over(self, like, [example.name for example in examples])
         self.sources: list[tuple[RetrievalDataset, int]] = []
         for example in examples:
             if example.dataset is not None:
                 self.sources.append((example.dataset, example.row))
             elif example.path is not None:
-                self.sources.append((_open_file(example.path, like), 0))
+                self.sources.append((open_file(example.path, like, reading), 0))
+
+    def notes(self, row: int) -> list[str]:
+        dataset, own = self.sources[row]
+        return dataset.notes(own)
 
     def path(self, row: int) -> Path:
         dataset, own = self.sources[row]
@@ -105,72 +108,11 @@ class Examples(RetrievalDataset):
         return [outline for (outline,), _ in found], [note for _, notes in found for note in notes]
 
 
-class PhotographFile(RetrievalDataset):
-    """One file of any size and mode that `read_rgb` takes, as 8-bit RGB of the side that `like` stores."""
-
-    def __init__(self, path: Path, like: RetrievalDataset) -> None:
-        super().__init__(source_path=like.source_path, split=like.split)
-        _take_over(self, like, [path.stem])
-        self._path = path
-
-    def path(self, row: int) -> Path:
-        return self._path
-
-    def read(self, row: int) -> np.ndarray:
-        return read_rgb(self._path, self.band_sides[0]).transpose(2, 0, 1)
-
-    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
-        return read_rgb(self._path, side)
-
-
-class PatchFolder(RetrievalDataset):
-    """A folder with the bands `<patch>_B01.tif ...` of one Sentinel-2 patch, whatever the folder is called."""
-
-    def __init__(self, path: Path, like: RetrievalDataset) -> None:
-        super().__init__(source_path=like.source_path, split=like.split)
-        _take_over(self, like, [path.name])
-        self._path = path
-        self._stem = path / _patch_name(path, like.bands)
-
-    def path(self, row: int) -> Path:
-        return self._path
-
-    def read(self, row: int) -> np.ndarray:
-        return np.concatenate([band.ravel() for band in self._read_bands(self.bands)]).reshape(self.item_shape)
-
-    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
-        visible = all(Path(f"{self._stem}_{band}.tif").is_file() for band in BAND_SETS["rgb"])
-        return stretched(self._read_bands(BAND_SETS["rgb"] if visible else self.bands[:1] * 3), side)
-
-    def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
-        return outlines([self._path for _ in rows])
-
-    def _read_bands(self, bands: Sequence[str]) -> list[np.ndarray]:
-        return [read_band(f"{self._stem}_{band}.tif", BAND_SIDES[band]) for band in bands]
-
-
-def _open_file(path: Path, like: RetrievalDataset) -> RetrievalDataset:
-    return PatchFolder(path, like) if isinstance(like, BigEarthNet) else PhotographFile(path, like)
-
-
-def _take_over(queries: RetrievalDataset, like: RetrievalDataset, names: Sequence[str]) -> None:
-    """What the pixels of `like` are, and rows of these names without labels."""
-    queries.bands, queries.band_sides = like.bands, like.band_sides
-    queries.mean, queries.std, queries.dtype = like.mean, like.std, like.dtype
-    queries.label_names = like.label_names
-    queries.names = np.asarray(names)
-    queries.labels = np.zeros((len(names), len(like.label_names)), bool)
-
-
-def _patch_name(folder: Path, bands: Sequence[str]) -> str:
-    """What stands before `_<band>.tif`; DatasetError unless the folder holds one patch."""
-    names = sorted(file.name.removesuffix(f"_{bands[0]}.tif") for file in folder.glob(f"[!.]*_{bands[0]}.tif"))
-    if len(names) != 1:
-        found = f"{len(names)} patches ({', '.join(names[:3])}, ...)" if names else f"no *_{bands[0]}.tif"
-        raise DatasetError(
-            f"{folder} holds {found}; give the folder of one patch, with a file <patch>_<band>.tif a band"
-        )
-    return names[0]
+def open_file(path: Path, like: RetrievalDataset, reading: Reading) -> QueryFile:
+    """A file or folder from elsewhere, read as `like` reads its images."""
+    if not isinstance(like, BigEarthNet):
+        return PhotographFile(path, like)
+    return PatchFolder(path, like, reading) if path.is_dir() else PatchFile(path, like, reading)
 
 
 def _check_name(path: Path) -> None:
@@ -185,9 +127,12 @@ def _check_name(path: Path) -> None:
 
 def _check_kind(path: Path, searched: RetrievalDataset) -> None:
     sentinel = isinstance(searched, BigEarthNet)
-    if sentinel != path.is_dir():
-        what = "a folder" if path.is_dir() else "a single file"
-        raise UserError(f"--query {path} is {what}, but this run reads {_reads(searched)}; give {_wanted(searched)}")
+    if path.is_dir() and not sentinel:
+        raise UserError(f"--query {path} is a folder, but this run reads {_reads(searched)}; give {_wanted(searched)}")
+    if sentinel and not path.is_dir() and path.suffix.lower() not in PATCH_SUFFIXES:
+        raise UserError(
+            f"--query {path} is a single file, but this run reads {_reads(searched)}; give {_wanted(searched)}"
+        )
 
 
 def _reads(searched: RetrievalDataset) -> str:
@@ -198,7 +143,7 @@ def _reads(searched: RetrievalDataset) -> str:
 
 def _wanted(searched: RetrievalDataset) -> str:
     if isinstance(searched, BigEarthNet):
-        return "the folder of a patch, with a file <patch>_<band>.tif a band"
+        return "the folder of a patch, with a file <patch>_<band>.tif a band, or one GeoTIFF with all bands"
     return f"an image ({', '.join(suffix[1:] for suffix in SUFFIXES)})"
 
 

@@ -59,7 +59,8 @@ def open_files(args: Settings, split: str) -> RetrievalDataset:
     """One split that reads its images from their own files, also with --use_npmem; an archive's are prepared first."""
     packed = open_archive(args)
     new = not args.get("load_from_checkpoint")  # a saved run's demo exists: elsewhere it is a mistyped path
-    dataset = DATASETS.build(args.dataset, args, source_path=_folder(args), split=split, packed=packed, generate=new)
+    wiring = {"source_path": _folder(args), "packed": packed, "generate": new, "boa_offset": _boa_offset(args)}
+    dataset = DATASETS.build(args.dataset, args, split=split, **wiring)
     dataset.skip_broken = args.skip_broken_images
     if packed is not None:
         dataset.pixels = open_prepared(dataset, packed.folder.parent)
@@ -74,7 +75,7 @@ def open_archive(args: Settings) -> Packed | None:
     source = Path(args.source_path)
     if args.dataset not in ARCHIVES.names():
         return None
-    layout = ARCHIVES.build(args.dataset, args, source_path=_folder(args))
+    layout = ARCHIVES.build(args.dataset, args, source_path=_folder(args), boa_offset=_boa_offset(args))
     if not layout.source_path.exists() or (source.is_dir() and layout.is_unpacked()):
         return None
     archive = find_archive(source, layout.pattern)
@@ -101,6 +102,10 @@ def _folder(args: Settings) -> Path:
     source = Path(args.source_path)
     named = source.name.lower().endswith(SUFFIXES) and not source.is_dir()
     return source.parent if (named or source.is_file()) and args.dataset in ARCHIVES.names() else source
+
+
+def _boa_offset(args: Settings) -> int:
+    return args.get("boa_offset") or 0  # runs of before there was one know none
 
 
 def attach_prepared(args: Settings, *opened: RetrievalDataset) -> None:

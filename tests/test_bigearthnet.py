@@ -26,8 +26,8 @@ from datasets.bigearthnet.labels_v1 import decoded, default_index_folder, read_v
 from datasets.bigearthnet.metadata_v2 import read_version_2
 from datasets.bigearthnet.nomenclature import BAND_SIDES, CLC_TO_19, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
 from datasets.bigearthnet.splits import locate, split_rows
-from datasets.examples import PatchFolder
 from datasets.files.split_lists import read_name_list
+from datasets.query_files import PatchFolder
 from tests.miniatures import SHARED, patch_names, write_bigearthnet, write_labels, write_patch, write_reben
 from utilities.errors import DatasetError, UserError
 
@@ -383,7 +383,7 @@ def test_it_is_built_from_its_flags(tmp_path: Path) -> None:
         "ben_splits": "hashed",
         "ben_index_path": str(tmp_path),
     }
-    data = DATASETS.build("BigEarthNet", settings, source_path=tmp_path, split="test", packed=None)
+    data = DATASETS.build("BigEarthNet", settings, source_path=tmp_path, split="test", packed=None, boa_offset=0)
     assert len(data) == 2
 
 
@@ -521,6 +521,89 @@ def test_snow_and_clouds_of_the_table_leave_patches_out(tmp_path: Path) -> None:
     table = read_version_2(write_table(tmp_path / "metadata.parquet", **flags))
     assert table.splits is not None
     assert table.splits.tolist() == ["train", ""]
+
+
+@pytest.mark.parametrize("kind", ["text", "numbers", "mixed case"])
+def test_flags_of_snow_and_cloud_may_be_text_or_numbers(tmp_path: Path, kind: str) -> None:
+    """As a way through CSV leaves them: 'False' is no snow."""
+    flags: dict[str, list[object]] = {
+        "text": {"contains_seasonal_snow": ["False", "True"], "contains_cloud_or_shadow": ["False", ""]},
+        "numbers": {"contains_seasonal_snow": [0, 1], "contains_cloud_or_shadow": [0.0, None]},
+        "mixed case": {"contains_seasonal_snow": ["false", "TRUE"], "split": ["Train", "TEST"]},
+    }[kind]
+    table = read_version_2(write_table(tmp_path / "metadata.parquet", **flags))
+    assert table.splits.tolist() == ["train", ""]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"contains_seasonal_snow": ["no", "yes"]}, "contains_seasonal_snow is 'no' for a_1_1 where one of true, 1"),
+        ({"contains_cloud_or_shadow": [0, 2]}, "contains_cloud_or_shadow is 2 for a_1_2 where one of"),
+        ({"split": ["train", "dev"]}, "split is 'dev' for a_1_2 where one of train, validation, val, test, or nothing"),
+    ],
+)
+def test_columns_that_decide_are_checked(tmp_path: Path, columns: dict[str, list[object]], said: str) -> None:
+    with pytest.raises(DatasetError, match=said):
+        read_version_2(write_table(tmp_path / "metadata.parquet", **columns))
+
+
+def test_lists_of_labels_of_any_kind(tmp_path: Path) -> None:
+    """As polars and others store them: codes, views, fixed sizes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    text = pyarrow.string()
+    rows = [["Pastures"], ["Marine waters"]]
+    for kind in (
+        pyarrow.list_(pyarrow.dictionary(pyarrow.uint32(), text)),
+        pyarrow.large_list(pyarrow.dictionary(pyarrow.uint8(), pyarrow.large_string())),
+        pyarrow.list_(pyarrow.string_view()),
+        pyarrow.list_view(text),
+        pyarrow.list_(text, 1),
+    ):
+        coded = pyarrow.array(rows, pyarrow.list_(text))
+        if pyarrow.types.is_dictionary(kind.value_type):
+            values = coded.values.dictionary_encode().cast(kind.value_type)
+            make = pyarrow.LargeListArray if pyarrow.types.is_large_list(kind) else pyarrow.ListArray
+            column = make.from_arrays(coded.offsets, values)
+        else:
+            column = pyarrow.array(rows, kind)
+        stored = bigearthnet_parquet._plain_lists(column)
+        assert stored.to_pylist() == rows, kind
+        pyarrow.parquet.write_table(pyarrow.table(REBEN | {"labels": column}), tmp_path / "metadata.parquet")
+        read = read_version_2(tmp_path / "metadata.parquet")
+        assert [[name for name, flag in zip(LABELS_19, row, strict=True) if flag] for row in read.labels] == rows, kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "patch,labels\n{0},x\n{1},y\n",
+        ",0\n0,{0}\n1,{1}\n",
+        "0\n{0}\n{1}\n",
+        "S2_name,S1_name\n{0},a\n{1},b\n",
+        "{0},a\n{1},b\n",
+    ],
+)
+def test_lists_with_a_header_of_pandas(tmp_path: Path, text: str) -> None:
+    """Also beside a small archive, where a list that is not whole once meant another split."""
+    root = write_bigearthnet(tmp_path / "v1", 10, bands=False)
+    names = sorted(patch_names(10))
+    for place, split in enumerate(("train", "val", "test")):
+        (root / f"{split}.csv").write_text(text.format(*names[2 * place : 2 * place + 2]))
+    with pytest.warns(UserWarning, match="4 patches are in no list"):
+        assert sorted(dataset(root, "val", splits="auto").names) == names[2:4]
+
+
+def test_a_list_with_one_name_too_many_is_no_reason_for_another_split(tmp_path: Path) -> None:
+    root = write_bigearthnet(tmp_path / "v1", 10, bands=False)
+    names = sorted(patch_names(10))
+    for place, split in enumerate(("train", "val", "test")):
+        absent = "S2A_MSIL2A_20170613T101031_99_99\n" if split == "val" else ""
+        (root / f"{split}.csv").write_text("".join(f"{name}\n" for name in names[3 * place : 3 * place + 3]) + absent)
+    with pytest.raises(DatasetError, match=r"1 patches of .*val\.csv are absent \(S2A_MSIL2A_20170613T101031_99_99"):
+        dataset(root, "val", splits="auto")
 
 
 def test_names_of_patches_may_be_any_utf_8(tmp_path: Path) -> None:

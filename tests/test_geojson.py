@@ -19,7 +19,8 @@ from datasets.demo.dataset import Demo
 from tests.miniatures import SHARED, write_reben
 from tests.sentinel.patches import write_bigearthnet_layout
 from utilities.errors import DatasetError, UserError
-from utilities.geojson import DIGITS, Footprint, feature, raster_footprint, ring, write_geojson
+from utilities.geojson import DIGITS, feature, ring, write_geojson
+from utilities.rasters import Footprint, raster_footprint
 
 REAL = sorted((SHARED / "BigEarthNet").glob("S2*"))
 NEEDS_RASTERIO = pytest.mark.skipif(importlib.util.find_spec("rasterio") is None, reason="rasterio is not installed")

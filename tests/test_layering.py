@@ -16,7 +16,7 @@ HOMES = {
     "matplotlib": "utilities/report/figures.py",
     "vaex": "utilities/neighbours/statistics.py",
     "lmdb": "datasets/bigearthnet/lmdb_patches.py",
-    "rasterio": "utilities/geojson.py",
+    "rasterio": "utilities/rasters.py",
     "openpyxl": "datasets/mlrsnet/labels.py",
     "timm": "architectures/timm_models.py",
     "osgeo": None,

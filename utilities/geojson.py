@@ -1,52 +1,21 @@
-"""Places on the ground as GeoJSON (RFC 7946), and the only rasterio import: it knows every projection."""
+"""Places on the ground as GeoJSON (RFC 7946); rasterio knows every projection."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-from utilities.errors import DatasetError, UserError
+from utilities.errors import DatasetError
 from utilities.files import replacing
+from utilities.rasters import Footprint, rasterio_module
 
 WGS84 = "EPSG:4326"
 FARTHEST = 1e8  # metres or degrees: more than any projection of the Earth has
 DIGITS = 7  # of a degree: a centimetre
 Ring = list[list[float]]
-
-
-class Footprint(NamedTuple):
-    """An upright rectangle in a projection (WKT or EPSG:...), in its units."""
-
-    projection: str
-    west: float
-    south: float
-    east: float
-    north: float
-
-
-def rasterio_module(name: str = "rasterio") -> ModuleType:
-    """rasterio or one of its modules; `UserError` saying what to install where there is none."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"footprints on the map need rasterio ({error}): pip install rasterio") from None
-
-
-def raster_footprint(path: Path) -> Footprint:
-    """Where a GeoTIFF lies, from its own tags. DatasetError for a file that does not say."""
-    rasterio = rasterio_module()
-    try:
-        with rasterio.open(path) as raster:
-            if raster.crs is None:
-                raise DatasetError(f"{path} has no projection among its tags")
-            return Footprint(raster.crs.to_wkt(), *raster.bounds)
-    except rasterio.errors.RasterioIOError as error:
-        raise DatasetError(f"cannot read {path}: {error}") from error
 
 
 def ring(footprint: Footprint) -> Ring:
@@ -55,7 +24,8 @@ def ring(footprint: Footprint) -> Ring:
     For rectangles of a few kilometres, whose edges are straight in both, and not across the antimeridian, where
     RFC 7946 asks for two polygons. DatasetError for corners that lie nowhere on Earth.
     """
-    warp, errors = rasterio_module("rasterio.warp"), rasterio_module("rasterio.errors")
+    need = "footprints on the map"
+    warp, errors = rasterio_module(need, "rasterio.warp"), rasterio_module(need, "rasterio.errors")
     west, south, east, north = footprint[1:]
     xs, ys = (west, east, east, west, west), (south, south, north, north, south)
     nowhere = f"the corners {xs[:2]}, {ys[1:3]} lie nowhere on Earth"

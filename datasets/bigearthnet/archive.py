@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datasets.base import label_fingerprint
-from datasets.bigearthnet.dataset import BigEarthNet, archive_folder, parse_bands
+from datasets.bigearthnet.dataset import BigEarthNet, archive_folder, parse_bands, variant_of
 from datasets.bigearthnet.labels_v1 import (
     TABLE,
     PatchTable,
@@ -25,6 +25,7 @@ from datasets.bigearthnet.metadata_v2 import read_version_2
 from datasets.bigearthnet.nomenclature import BAND_SIDES, LABELS_43
 from datasets.bigearthnet.splits import EXCLUDED, list_file, lists_folder
 from datasets.files.geotiff import decode_band
+from datasets.files.reflectance import without_offset
 from datasets.files.split_lists import read_name_list
 from datasets.prepared.archive_layout import ARCHIVES, ArchiveLayout, Part, Selection
 from datasets.prepared.array import encoded
@@ -39,8 +40,9 @@ class BigEarthNetArchive(ArchiveLayout):
     kind = BigEarthNet.__name__
     dtype, decoder = BigEarthNet.dtype, BigEarthNet.decoder
 
-    def __init__(self, *, source_path: Path, bands: str, version: int, splits: str) -> None:
-        self.source_path, self.version, self.variant = source_path, version, f"v{version}"
+    def __init__(self, *, source_path: Path, bands: str, version: int, splits: str, boa_offset: int = 0) -> None:
+        self.source_path, self.version, self.variant = source_path, version, variant_of(version, boa_offset)
+        self.boa_offset = boa_offset
         self.bands = parse_bands(bands)
         self.band_sides = tuple(BAND_SIDES[band] for band in self.bands)
         self.files = frozenset({*self.bands, LABELS} if version == 1 else self.bands)
@@ -63,7 +65,8 @@ class BigEarthNetArchive(ArchiveLayout):
 
     def decode(self, image: str, files: Mapping[str, bytes]) -> np.ndarray:
         bands = [decode_band(files[band], BAND_SIDES[band], f"{image}_{band}.tif") for band in self.bands]
-        return np.concatenate([band.ravel() for band in bands]).reshape(self.item_shape)
+        pixels = np.concatenate([band.ravel() for band in bands]).reshape(self.item_shape)
+        return without_offset(pixels, self.boa_offset)
 
     def take(self, image: str, files: Mapping[str, bytes]) -> None:
         if self.version == 2:

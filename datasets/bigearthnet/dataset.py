@@ -14,6 +14,7 @@ tell apart and are what the official splits and published results use. Licence C
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,8 +28,11 @@ from datasets.bigearthnet.metadata_v2 import read_version_2
 from datasets.bigearthnet.nomenclature import BAND_SETS, BAND_SIDES, LABELS_19, LABELS_43, STATISTICS, mapping_to_19
 from datasets.bigearthnet.splits import split_rows
 from datasets.files.geotiff import read_band, stretched
+from datasets.files.reflectance import OFFSET, VISIBLE, looks_offset, no_data_share, without_offset
 from utilities.errors import DatasetError, UserError
 from utilities.geojson import Ring
+
+PROBED = 16  # patches of a split that are looked at for an offset
 
 
 @DATASETS.register("BigEarthNet", prefix="ben")
@@ -39,6 +43,7 @@ class BigEarthNet(RetrievalDataset):
     bands       "all" (12), "10m" (B02 B03 B04 B08), "rgb" (B04 B03 B02), or names with commas, in that order
     version     1 or 2
     splits      "auto": the official split; "hashed": 60/20/20 by hashing names; or a folder with lists
+    boa_offset  taken off every digital number but 0 (`datasets.files.reflectance`)
     index_path  where the label table of version 1 is kept; None: with the data, or in the user's cache folder
     packed      patches that lie in an archive; None: in `source_path`
     """
@@ -56,6 +61,7 @@ class BigEarthNet(RetrievalDataset):
         version: int,
         splits: str,
         index_path: str | Path | None,
+        boa_offset: int = 0,
         packed: Packed | None = None,
     ) -> None:
         super().__init__(source_path=source_path, split=split)
@@ -69,7 +75,8 @@ class BigEarthNet(RetrievalDataset):
         self.band_sides = tuple(BAND_SIDES[band] for band in self.bands)
         self.mean, self.std = zip(*(STATISTICS[version][band] for band in self.bands), strict=True)
         self.version = version
-        self.variant = f"v{version}"
+        self.boa_offset = boa_offset
+        self.variant = variant_of(version, boa_offset)
         if version == 1:
             self._root = archive_folder(source_path)
             table = packed_table(packed) if packed else read_version_1(self._root, _as_path(index_path))
@@ -85,6 +92,8 @@ class BigEarthNet(RetrievalDataset):
         self.labels = flags @ mapping_to_19() if labels < flags.shape[1] else flags
         self.label_names = LABELS_19 if labels == 19 else LABELS_43
         self.names = decoded(table.names[rows])
+        if not packed:
+            note_offset(self)
 
     def folder(self, row: int) -> str:
         """The folder of a patch."""
@@ -121,9 +130,14 @@ class BigEarthNet(RetrievalDataset):
 
     def _read_bands(self, row: int, bands: tuple[str, ...]) -> list[np.ndarray]:
         if self._lmdb is not None:
-            return self._lmdb.read(str(self.names[row]), bands)
-        stem = f"{self.folder(row)}/{self.names[row]}"
-        return [read_band(f"{stem}_{band}.tif", BAND_SIDES[band]) for band in bands]
+            stored = self._lmdb.read(str(self.names[row]), bands)
+        else:
+            stem = f"{self.folder(row)}/{self.names[row]}"
+            stored = [read_band(f"{stem}_{band}.tif", BAND_SIDES[band]) for band in bands]
+        return [without_offset(band, self.boa_offset) for band in stored]
+
+    def no_data(self, pixels: np.ndarray) -> float:
+        return no_data_share([pixels])
 
     def _prepared_rgb(self, row: int) -> list[np.ndarray]:
         flat, areas = self.prepared(row).ravel(), np.square(self.band_sides)
@@ -136,6 +150,29 @@ class BigEarthNet(RetrievalDataset):
 
 def _as_path(given: str | Path | None) -> Path | None:
     return Path(given) if given else None
+
+
+def variant_of(version: int, boa_offset: int) -> str:
+    return f"v{version}" + (f", offset {boa_offset}" if boa_offset else "")
+
+
+def note_offset(dataset: BigEarthNet) -> None:
+    """Say so where most of some patches seem to carry the offset of processing baseline 04.00."""
+    rows = np.unique(np.linspace(0, len(dataset) - 1, PROBED).astype(int)).tolist()
+    looked, offset = 0, 0
+    for row in rows:
+        try:
+            bands = dict(zip(VISIBLE, dataset._read_bands(row, VISIBLE), strict=True))
+        except DatasetError:  # named where the patch is needed
+            continue
+        looked += 1
+        offset += looks_offset(bands)
+    if offset > looked / 2:
+        warnings.warn(
+            f"the lowest value above 0 of the visible bands is {OFFSET} or more in {offset} of {looked} patches looked "
+            f"at: products since processing baseline 04.00 carry +{OFFSET}; if these do, give --boa_offset {OFFSET}",
+            stacklevel=3,
+        )
 
 
 def packed_table(packed: Packed) -> PatchTable:

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utilities.errors import DatasetError, UserError
-from utilities.geojson import Footprint, Ring, raster_footprint, rasterio_module, ring
+from utilities.geojson import Ring, ring
+from utilities.rasters import Footprint, raster_footprint, rasterio_module
 
 
 def patch_footprint(folder: Path) -> Footprint:
-    """From the patch's JSON (version 1), else from the tags of its first GeoTIFF (version 2).
+    """From the patch's JSON (version 1), else from the tags of its first GeoTIFF (version 2), or of the one it is.
 
     Raises DatasetError naming the file where neither says.
     """
+    if folder.is_file():
+        return raster_footprint(folder)
     metadata = next(iter(sorted(folder.glob("[!.]*_labels_metadata.json"))), None)
     if metadata is not None:
         return _from_json(metadata)
@@ -47,7 +50,7 @@ def outlines(folders: Sequence[Path]) -> tuple[list[Ring | None], list[str]]:
     """
     nowhere: list[Ring | None] = [None for _ in folders]
     try:
-        rasterio_module()
+        rasterio_module("footprints on the map")
     except UserError as error:
         return nowhere, [f"no hits.geojson: {error}"]
     found, unknown = nowhere, []

@@ -6,6 +6,7 @@ wrong with it. `datasets/__main__.py` prints and draws the result.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from datasets.base import SPLITS, RetrievalDataset
 from datasets.batches.workers import Carrying, arriving, as_is
 from utilities.errors import DatasetError, WrongFolderError
+from utilities.files import ABSENT
 
 BLOCK = 64  # images that a process decodes before it reports
 
@@ -55,11 +57,22 @@ def inspect(open_split: Callable[[str], RetrievalDataset], *, decode: bool, proc
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     problems += in_two_splits(splits)
     notes += about_labels(splits)
+    if not decode:
+        problems += [line for split in splits for line in absent_files(split)]
     if decode and splits:
-        broken, blank = decode_all(splits, processes)
-        problems += broken
-        notes += [f"{name} has one value in all pixels" for name in blank]
+        found = decode_all(splits, processes)
+        problems += sorted(found.broken) + [f"{name} is empty: no data in any pixel" for name in sorted(found.empty)]
+        notes += [f"{name} has one value in all pixels" for name in sorted(found.blank)]
+        notes += [f"{share:.1%} of the values of {name} are 0, no data" for name, share in sorted(found.partial)]
     return Inspection(splits, problems, notes)
+
+
+def absent_files(dataset: RetrievalDataset) -> list[str]:
+    """What is not there of the files of a split's images; nothing of an archive, whose pixels are prepared."""
+    if dataset.pixels is not None:
+        return []
+    rows = np.flatnonzero(dataset.file_facts()[:, 0] == ABSENT).tolist()
+    return [f"{file} is not there" for row in rows for file in dataset.files(row) if not os.path.exists(file)]
 
 
 def in_two_splits(splits: Sequence[RetrievalDataset]) -> list[str]:
@@ -90,8 +103,23 @@ def about_labels(splits: Sequence[RetrievalDataset]) -> list[str]:
 # --- decoding -------------------------------------------------------------------------------------------------
 
 
-class _Reader(Dataset[tuple[list[str], list[str]]]):
-    """Item b reads block b of all images: what cannot be decoded, and names of images of a single value."""
+class Found(NamedTuple):
+    """What decoding brought to light.
+
+    broken   messages about images that cannot be decoded
+    empty    names of images without any data
+    blank    names of images of a single value
+    partial  names of images with some "no data", and its share
+    """
+
+    broken: list[str]
+    empty: list[str]
+    blank: list[str]
+    partial: list[tuple[str, float]]
+
+
+class _Reader(Dataset[Found]):
+    """Item b reads block b of all images."""
 
     def __init__(self, splits: Sequence[RetrievalDataset]) -> None:
         self.splits = splits
@@ -100,23 +128,29 @@ class _Reader(Dataset[tuple[list[str], list[str]]]):
     def __len__(self) -> int:
         return len(self.blocks)
 
-    def __getitem__(self, block: int) -> tuple[list[str], list[str]]:
+    def __getitem__(self, block: int) -> Found:
         number, start = self.blocks[block]
         dataset = self.splits[number]
-        broken, blank = [], []
+        found = Found([], [], [], [])
         for row in range(start, min(start + BLOCK, len(dataset))):
+            name = str(dataset.names[row])
             try:
                 pixels = dataset.read(row)
             except DatasetError as error:
-                broken.append(str(error))
+                found.broken.append(str(error))
                 continue
-            if pixels.min() == pixels.max():
-                blank.append(str(dataset.names[row]))
-        return broken, blank
+            share = dataset.no_data(pixels)
+            if share == 1:
+                found.empty.append(name)
+            elif pixels.min() == pixels.max():
+                found.blank.append(name)
+            elif share:
+                found.partial.append((name, share))
+        return found
 
 
-def decode_all(splits: Sequence[RetrievalDataset], processes: int) -> tuple[list[str], list[str]]:
-    """Decode every image; messages about those that cannot be, and names of those of a single value, sorted."""
+def decode_all(splits: Sequence[RetrievalDataset], processes: int) -> Found:
+    """Decode every image."""
     reader = _Reader(splits)
     blocks = DataLoader(
         Carrying(reader),
@@ -125,14 +159,12 @@ def decode_all(splits: Sequence[RetrievalDataset], processes: int) -> tuple[list
         collate_fn=as_is,
         in_order=False,
     )
-    broken: list[str] = []
-    blank: list[str] = []
+    found = Found([], [], [], [])
     with tqdm(total=sum(map(len, splits)), desc="decoding", unit=" images", unit_scale=True, disable=None) as bar:
-        for some_broken, some_blank in arriving(blocks):
-            broken += some_broken
-            blank += some_blank
+        for some in arriving(blocks):
+            found = Found(*(kind + more for kind, more in zip(found, some, strict=True)))
             bar.update(BLOCK)
-    return sorted(broken), sorted(blank)
+    return found
 
 
 # --- statistics -----------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ def in_training(
     for prefix, dataset in OF_DATASET.items():
         if settings["dataset"] != dataset:
             yield from _each([name for name in settings if name.startswith(prefix)], settings, "dataset")
+    if settings["dataset"] not in ("BigEarthNet", "Folder"):
+        yield from _each(["boa_offset"], settings, "dataset")
     if settings["dataset"] == "BigEarthNet":
         yield from _each(["color_jitter"], settings, "dataset")
     if settings["small_epochs"] == 0:
@@ -50,7 +52,7 @@ def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if values["query"]:
         yield from ((name, "with --query") for name in ("is_plot_dist", "map_method", "eval_metric", "comparison_path"))
     else:
-        yield from ((name, "without --query") for name in ("top", "refresh"))
+        yield from ((name, "without --query") for name in ("top", "refresh", "query_bands"))
         if len(values["load_from_checkpoint"]) == 1:
             yield "comparison_path", "with one run"
     if values["codes"]:

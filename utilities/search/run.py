@@ -112,6 +112,7 @@ def describe(
     said = [f"the query is an image of the {example.dataset.split} split"] if example.dataset else []
     if example.dataset is dataset:
         said = [f"{said[0]}; it is left out of the hits by its index"]
+    said += asked.dataset.notes(number)
     if top > len(rows):
         said.append(f"--top {top} is more than there are: all {len(rows)} images are shown")
     if skipped := len(dataset) - len(gallery.rows):
