@@ -46,7 +46,7 @@ RELEVANCE = [
     Flag("relevance", "subset", "which neighbours count as relevant in hit@K, precision@K and the other measures of relevance", choices=metrics.RELEVANCE_RULES),
     Flag("relevance_threshold", 0.5, "smallest Jaccard similarity that --relevance jaccard counts as relevant", float, low=0, high=1),
 ]  # fmt: skip
-BACKEND = Flag("backend", AUTO, "neighbour search; auto takes faiss where installed", choices=(AUTO, "faiss", "faiss-gpu", "torch"))  # fmt: skip
+BACKEND = Flag("backend", AUTO, "neighbour search, all with the same result; auto is torch, the fastest", choices=(AUTO, "faiss", "faiss-gpu", "torch"))  # fmt: skip
 
 DATA = [
     Flag("dataset", "Demo", "data set", choices=DATASETS.names(), aliases=("dataset_name",)),

@@ -12,6 +12,7 @@ from tests.oracles.metrics import nearest
 from utilities.errors import UserError
 from utilities.neighbours import search as neighbours
 from utilities.neighbours.exact import float32_error, on_grid, squared_distances, squared_lengths
+from utilities.neighbours.products import RoundedRows, centre_of, fastest_kind, products_in, score_error
 from utilities.neighbours.search import resolve_backend, search
 
 CPU = torch.device("cpu")
@@ -36,11 +37,14 @@ def installed(backend: str) -> bool:
     return backend == "torch" or importlib.util.find_spec("faiss") is not None
 
 
-@pytest.fixture(params=["torch", "faiss"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if not installed(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    return request.param
+@pytest.fixture(params=["torch", "torch bfloat16", "faiss"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """ "torch bfloat16" multiplies what is rounded to bfloat16, as `auto` does where a processor is fast at it."""
+    name, *kind = request.param.split()
+    if not installed(name):
+        pytest.skip(f"{name} is not installed")
+    monkeypatch.setattr(neighbours, "fastest_kind", lambda device: getattr(torch, *kind or ["float32"]))
+    return name
 
 
 def test_equal_to_rational_arithmetic_with_duplicates_and_ties(backend: str) -> None:
@@ -88,11 +92,94 @@ def test_queries_outside_the_gallery_find_everything(backend: str) -> None:
 
 def test_collapsed_embedding_is_still_ranked_exactly(backend: str) -> None:
     draw = torch.Generator().manual_seed(5)
-    rows = unit(torch.ones(1, 64) + 1e-5 * torch.randn(80, 64, generator=draw))
-    own = torch.arange(80)
+    rows = unit(torch.ones(1, 32) + 1e-5 * torch.randn(40, 32, generator=draw))
+    own = torch.arange(40)
     grid = on_grid(rows).tolist()
     found = search(rows, rows, 5, query_rows=own, backend=backend)
     assert found.indices.tolist() == nearest(grid, grid, 5, own.tolist())
+
+
+def adversarial() -> dict[str, torch.Tensor]:
+    """Rows that are hard to tell apart, or whose nearest ones are spread over groups and blocks of columns."""
+    draw = torch.Generator().manual_seed(10)
+    noise = torch.randn(230, 16, generator=draw)
+    near = noise[torch.arange(230) % 23] + 1e-6 * torch.randn(230, 16, generator=draw)
+    far = torch.tensor([100.0] + [0.0] * 15) + noise  # far from the origin, before they become unit rows
+    lengths = 0.991 + 0.018 * torch.rand(230, 1, generator=draw)
+    tied = noise.clone()
+    tied[[0, 63, 64, 65, 127, 128, 129, 200, 229]] = noise[5]  # exact ties across groups and blocks
+    constant = torch.ones(230, 16)
+    few = noise[:5]  # below the size of a group
+    two = torch.eye(16)[torch.arange(230) % 2]
+    rows = {"near": near, "far": far, "tied": tied, "constant": constant, "few": few, "two": two}
+    return {name: unit(value) for name, value in rows.items()} | {"not quite unit": unit(noise) * lengths}
+
+
+@pytest.mark.parametrize("name", adversarial())
+@pytest.mark.parametrize("block_bytes", [65_536, 2**30])
+def test_adversarial_rows_equal_a_stable_sort_of_exact_distances(name: str, block_bytes: int, backend: str) -> None:
+    rows = adversarial()[name]
+    grid, own = on_grid(rows), torch.arange(len(rows))
+    exact = squared_distances(grid, grid, squared_lengths(grid), squared_lengths(grid))
+    exact[own, own] = torch.inf
+    order = exact.sort(dim=1, stable=True)
+    for k in (1, min(7, len(rows) - 1), len(rows) - 1):
+        found = search(rows, rows, k, query_rows=own, backend=backend, block_bytes=block_bytes)
+        assert torch.equal(found.indices, order.indices[:, :k])
+        assert torch.equal(found.distances, order.values[:, :k].sqrt())
+    asked = torch.cat([own[::3], torch.full((2,), -1)])  # not the gallery itself: no products are shared
+    found = search(rows[asked], rows, 3, query_rows=asked, backend=backend, block_bytes=block_bytes)
+    assert torch.equal(found.indices[: len(own[::3])], order.indices[::3, :3])
+    assert int(found.indices[-1, 0]) == int((grid == grid[-1]).all(1).nonzero()[0])
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spread", [1.0, 1e-4])
+def test_products_prove_rows_that_are_close_together(
+    kind: torch.dtype, spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all rows point one way, as an untrained network's: no row is searched again in float64."""
+    draw = torch.Generator().manual_seed(11)
+    rows = unit(torch.ones(1, 64) + spread * torch.randn(300, 64, generator=draw))
+    own = torch.arange(300)
+    expected = search(rows, rows, 4, query_rows=own, backend="torch")
+    monkeypatch.setattr(neighbours, "fastest_kind", lambda device: kind)
+    again: list[int] = []
+    whole = neighbours._search_again
+
+    def counted(job, rows, *rest):  # type: ignore[no-untyped-def]
+        again.append(len(rows))
+        whole(job, rows, *rest)
+
+    monkeypatch.setattr(neighbours, "_search_again", counted)
+    found = search(rows, rows, 4, query_rows=own, backend="torch")
+    assert again == [0]
+    assert torch.equal(found.indices, expected.indices)
+    assert torch.equal(found.distances, expected.distances)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["near", "far", "tied", "not quite unit"])
+def test_score_error_is_a_bound(kind: torch.dtype, name: str) -> None:
+    grid = on_grid(adversarial()[name])
+    rounded = RoundedRows(grid, centre_of(grid), kind)
+    assert torch.equal(rounded.rows, rounded.rows.to(kind).float())
+    with products_in(kind):
+        scores = rounded.scores(rounded, slice(0, 230), slice(0, 256), torch.empty(230 * 256))
+    assert (scores[:, 230:] == -torch.inf).all()  # what fills up is never near
+    exact = squared_distances(grid, grid, squared_lengths(grid), squared_lengths(grid))
+    error = score_error(rounded, rounded, kind)
+    assert ((scores[:, :230] + exact / 2).abs() <= error[:, None]).all()
+    assert (error < (2e-2 if kind == torch.bfloat16 else 1e-5)).all()
+
+
+def test_the_kind_of_product_is_measured_and_leaves_settings_alone() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert fastest_kind(CPU) in (torch.float32, torch.bfloat16)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_grid_moves_less_than_float32_can_tell() -> None:
@@ -132,9 +219,17 @@ def test_a_backend_that_lies_is_not_believed(monkeypatch: pytest.MonkeyPatch) ->
         indices = torch.arange(candidates).expand(len(job.queries[part]), -1)
         return indices, torch.full(indices.shape, 0.5)
 
-    monkeypatch.setattr(neighbours, "_propose_torch", lying)
-    wrong = search(rows, rows, 5, query_rows=own, backend="torch")
-    assert torch.equal(wrong.indices, right.indices)
+    def lying_scores(self, other, part, of_other, out):  # type: ignore[no-untyped-def]
+        scores = true_scores(self, other, part, of_other, out)
+        return scores.masked_fill_(scores > -torch.inf, -0.25)
+
+    true_scores = RoundedRows.scores
+    monkeypatch.setattr(neighbours, "_propose_faiss", lying)
+    monkeypatch.setattr(RoundedRows, "scores", lying_scores)
+    for backend in filter(installed, ("torch", "faiss")):
+        wrong = search(rows, rows, 5, query_rows=own, backend=backend)
+        assert torch.equal(wrong.indices, right.indices)
+        assert torch.equal(wrong.distances, right.distances)
 
 
 def test_k_is_cut_to_what_can_be_found(backend: str) -> None:
@@ -177,9 +272,7 @@ def test_unknown_and_missing_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in ("faiss", "faiss-gpu"):
         with pytest.raises(UserError, match="pip install faiss"):
             resolve_backend(backend, CPU, 8)
-    with pytest.warns(UserWarning, match="faiss is not installed"):
-        assert resolve_backend("auto", CPU, 8) == "torch"
-    assert resolve_backend("torch", CPU, 8) == "torch"
+    assert resolve_backend("auto", CPU, 8) == resolve_backend("torch", CPU, 8) == "torch"
 
 
 def test_faiss_gpu_asked_for_and_not_there() -> None:
@@ -209,8 +302,10 @@ def test_precision_settings_are_left_as_found() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
-def test_progress_counts_every_query() -> None:
-    seen: list[int] = []
-    search(awkward(), awkward(), 3, block_bytes=10_000, backend="torch", progress=seen.append)
-    assert sum(seen) == 60
-    assert len(seen) > 1
+def test_progress_counts_every_query(backend: str) -> None:
+    rows = torch.cat([awkward(), awkward(), awkward()])
+    for k in (3, 100):
+        seen: list[int] = []
+        search(rows, rows, k, block_bytes=70_000, backend=backend, progress=seen.append)
+        assert sum(seen) == 180
+        assert len(seen) > 1 or (k, backend) == (3, "faiss")

@@ -20,7 +20,7 @@ from utilities.errors import UserError
 from utilities.measures.formulae import Relevance
 from utilities.measures.label_sets import distinct
 from utilities.neighbours.codes import Codes, hamming_distances
-from utilities.neighbours.exact import STEPS, on_grid, squared_lengths
+from utilities.neighbours.exact import STEPS, beside, on_grid, squared_lengths
 from utilities.tensors.labels import overlap
 
 _BITS = 12  # of a code: what a float64 has before its last 52
@@ -78,15 +78,14 @@ class _Euclidean:
 
     def __init__(self, gallery: Tensor) -> None:
         grid = on_grid(gallery, "gallery embeddings")
-        self.right = _beside(grid, squared_lengths(grid), torch.ones(len(grid), device=grid.device))
+        self.right = beside(grid, squared_lengths(grid), None)
 
     def of(self, queries: Tensor, out: Tensor | None = None) -> Tensor:
         """2**52 + squared distances in units of 2**-48, (b, D) rows on the grid -> (b, N) float64, in `out` if given.
 
         One product of (-2 q, 1, 2**52 + |q|^2) and (g, |g|^2, 1): every partial sum is a whole number below 2**53.
         """
-        ones = torch.ones(len(queries), device=queries.device)
-        left = _beside(-2 * queries, ones, squared_lengths(queries)).mul_(STEPS * STEPS)
+        left = beside(-2 * queries, None, squared_lengths(queries)).mul_(STEPS * STEPS)
         left[:, -1] += _ABOVE
         return torch.mm(left, self.right.T, out=out)
 
@@ -188,13 +187,3 @@ def _sort_on_cpu(keys: Tensor, of_sets: Tensor, set_of_image: Tensor, own: Tenso
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(work, range(0, len(keys), few)))
     return keys, torch.from_numpy(tied).nonzero().flatten()
-
-
-def _beside(rows: Tensor, *columns: Tensor) -> Tensor:
-    """(N, D) and columns (N,) -> (N, D + columns) float64."""
-    count, width = rows.shape
-    result = torch.empty(count, width + len(columns), dtype=torch.float64, device=rows.device)
-    result[:, :width] = rows
-    for place, column in enumerate(columns):
-        result[:, width + place] = column
-    return result

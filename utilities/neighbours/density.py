@@ -1,7 +1,7 @@
 """How far apart images lie that share labels, and images that do not: densities of pair distances.
 
 Counted in blocks on the device from exact distances, so no N x N array exists and the counts are the same for
-every block size and device.
+every block size and device. A block is small enough for a core's cache: most of the time goes into its product.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from utilities.neighbours.exact import on_grid, squared_distances, squared_lengths
+from utilities.neighbours.exact import beside, on_grid, squared_lengths
 from utilities.neighbours.search import default_block_bytes
 from utilities.parallel.distributed import gather_uneven, rank, world_size
 from utilities.tensors.labels import overlap
 
 BINS = 200
-_BYTES_A_PAIR = 48  # float64 squares, distances, float32 and int64 counts, int64 bins
+_BYTES_A_PAIR = 32  # float64 distances and their bins, float32 and integer numbers of shared labels, places
+_TILE, _TILE_GPU = (256, 2048), (8192, 8192)  # rows and columns of a block
 
 
 class Densities(NamedTuple):
@@ -70,18 +71,26 @@ def distance_densities(
     others, carried_there, lengths_there = (rows, carried, lengths) if gallery is None else _labelled(*gallery, device)
     width = labels.shape[1] + 1
     counts = torch.zeros(width * bins, dtype=torch.int64, device=device)
-    sums = torch.zeros(width, dtype=torch.float64, device=device)
-    for start, stop in _shares(len(rows), len(others), block_bytes or default_block_bytes(device)):
-        end = stop if gallery is None else len(others)
-        squared = squared_distances(rows[start:stop], others[:end], lengths[start:stop], lengths_there[:end])
-        counted = torch.ones_like(squared, dtype=torch.bool)
-        if gallery is None:
-            counted = counted.tril(start - 1)  # each pair once
-        distances = squared[counted].clamp_(min=0).sqrt_()
-        shared = overlap(carried[start:stop], carried_there[:end])[counted].long()
-        places = (distances * (bins / 2)).long().clamp_(max=bins - 1).add_(shared * bins)
-        counts += torch.bincount(places, minlength=width * bins)
-        sums += torch.bincount(shared, distances, minlength=width)
+    sums = torch.zeros(width * bins, dtype=torch.float64, device=device)
+    places = torch.int16 if width * bins <= torch.iinfo(torch.int16).max else torch.int32
+    high, wide = _tile(torch.device(device), block_bytes)
+    room = torch.empty(high * wide, dtype=torch.float64, device=device)
+    for column in range(rank() * wide, len(others), world_size() * wide):
+        of_others = slice(column, column + wide)
+        images = beside(others[of_others], lengths_there[of_others], None)
+        for row in range(column if gallery is None else 0, len(rows), high):
+            part = slice(row, row + high)
+            used = images if gallery else images[: row + high - column]
+            queries = beside(-2 * rows[part], None, lengths[part])
+            distances = torch.mm(queries, used.T, out=room[: len(queries) * len(used)].view(len(queries), -1)).sqrt_()
+            shared = overlap(carried[part], carried_there[of_others][: len(used)]).to(places)
+            place = (distances * (bins / 2)).to(places).clamp_(max=bins - 1).add_(shared.mul_(bins))
+            if gallery is None and row < column + wide:  # each pair once
+                once = torch.ones_like(place, dtype=torch.bool).tril_(row - column - 1)
+                distances, place = distances[once], place[once]
+            counts += torch.bincount(place.flatten(), minlength=width * bins)
+            sums += torch.bincount(place.flatten(), distances.flatten(), minlength=width * bins)
+    sums = sums.view(width, bins).sum(1)
     if world_size() > 1:
         counts, sums = gather_uneven(counts[None]).sum(0), gather_uneven(sums[None]).sum(0)
     table = counts.cpu().view(width, bins)
@@ -96,11 +105,12 @@ def _labelled(embeddings: Tensor, labels: Tensor, device: torch.device | str) ->
     return rows, carried[labelled].float(), squared_lengths(rows)
 
 
-def _shares(count: int, others: int, block_bytes: int) -> list[tuple[int, int]]:
-    """This rank's blocks of rows; dealt in turn, since later ones look back at more images."""
-    step = max(1, block_bytes // (max(others, 1) * _BYTES_A_PAIR))
-    blocks = [(start, min(start + step, count)) for start in range(0, count, step)]
-    return blocks[rank() :: world_size()]
+def _tile(device: torch.device, block_bytes: int | None) -> tuple[int, int]:
+    """Rows and columns of a block."""
+    high, wide = _TILE if device.type == "cpu" else _TILE_GPU
+    pairs = (block_bytes or default_block_bytes(device)) // _BYTES_A_PAIR
+    wide = max(1, min(wide, pairs // high))
+    return max(1, min(high, pairs // wide)), wide
 
 
 def intra_inter_overlap(embeddings: Tensor, labels: Tensor, *, device: torch.device | str = "cpu") -> float:

@@ -1,10 +1,11 @@
 """Exact nearest neighbours: the same answer from every backend, block size, device and number of processes.
 
-A backend only proposes k + margin candidates from its float32 distances. They are measured again exactly
+A backend only proposes candidates from approximate distances whose error is bounded. They are measured again exactly
 (`utilities.neighbours.exact`), sorted by (distance, index), and a row is accepted when no image that was not proposed
-can belong to it: its k-th distance plus what float32 may have been off is below the worst distance proposed.
-The other rows (ties at the border, a collapsed embedding) are searched again over the whole gallery in
-float64.
+can belong to it. "torch" keeps every image that the bound allows (`utilities.neighbours.candidates`), from products in
+bfloat16 where the processor is fast at it, and in float32 for the rows that this leaves open; faiss proposes k + margin
+images, which must reach beyond the k-th by what float32 may have been off. Rows that stay open (more ties than room,
+a collapsed embedding) are searched again over the whole gallery in float64.
 
 faiss is imported here and nowhere else, on first use and after torch (the other order is known to crash).
 """
@@ -12,34 +13,22 @@ faiss is imported here and nowhere else, on first use and after torch (the other
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from utilities.errors import UserError
-from utilities.neighbours.exact import float32_error, full_float32, on_grid, squared_distances, squared_lengths
+from utilities.neighbours.candidates import Progress, search_by_products
+from utilities.neighbours.exact import Job, Neighbours, full_float32, measure, on_grid, squared_distances
+from utilities.neighbours.products import fastest_kind, products_in
 
 BACKENDS = ("auto", "faiss", "faiss-gpu", "torch")
-FAISS_MAX_K = 2048  # the most faiss returns on a GPU; beyond it torch is the faster one on a CPU too
+FAISS_MAX_K = 2048  # the most faiss returns on a GPU
 _MOST_QUERIES = 16384  # a block; large enough for faiss, small enough for a progress bar
-_MARGIN = 4  # candidates beyond the k: float32 is off by far less than their spread
-_RESCORE_ROWS = 2048  # candidates measured at a time on a CPU: what stays in a core's cache
-_RESCORE_ROWS_GPU = 2**16
-
-
-class Neighbours(NamedTuple):
-    """The k nearest gallery images of every query, sorted by (distance, index).
-
-    indices    (Q, k) int64, rows of the gallery, never the query's own row
-    distances  (Q, k) float64, Euclidean between unit rows: in [0, 2]
-    """
-
-    indices: Tensor
-    distances: Tensor
+_MARGIN = 4  # candidates of faiss beyond the k: float32 is off by far less than their spread
+_MOST_K = 256  # and an eighth of the gallery; beyond it candidates are no fewer than what they are chosen from
 
 
 def faiss_module() -> ModuleType:
@@ -54,22 +43,14 @@ def faiss_module() -> ModuleType:
 
 
 def resolve_backend(backend: str, device: torch.device, k: int) -> str:
-    """Which of "faiss", "faiss-gpu" and "torch" searches for k candidates.
+    """Which of "faiss", "faiss-gpu" and "torch" searches for k candidates; "auto" is torch, the fastest everywhere.
 
-    "auto" is torch where the embeddings are on a GPU or k > 2048, else faiss, else torch with a warning.
     A backend asked for by name that is not there is a `UserError`.
     """
     if backend not in BACKENDS:
         raise UserError(f"unknown --backend {backend!r}; choices: {', '.join(BACKENDS)}")
     if backend == "auto":
-        if device.type != "cpu" or k > FAISS_MAX_K:
-            return "torch"
-        try:
-            faiss_module()
-        except UserError:
-            warnings.warn("faiss is not installed: searching with torch, whose results are the same", stacklevel=3)
-            return "torch"
-        return "faiss"
+        return "torch"
     if backend == "faiss":
         faiss_module()
     if backend == "faiss-gpu":
@@ -121,21 +102,16 @@ def search(
     block_bytes = block_bytes or default_block_bytes(device)
     images = on_grid(gallery, "gallery embeddings")
     asked = images if _same(queries, gallery) else on_grid(queries.to(device), "query embeddings")
-    job = _Job(asked, rows.to(device), images, k)
-    propose = {"torch": _propose_torch, "faiss": _propose_faiss, "faiss-gpu": _propose_faiss_gpu}[chosen]
-
-    indices = torch.empty(len(queries), k, dtype=torch.int64, device=device)
-    squared = torch.empty(len(queries), k, dtype=torch.float64, device=device)
-    step = min(_MOST_QUERIES, _block_rows(block_bytes, count if chosen == "torch" else candidates, bytes_each=16))
-    for start in range(0, len(queries), step):
-        part = slice(start, start + step)
-        with full_float32():
-            proposed, approximate = propose(job, part, candidates)
-        indices[part], squared[part], safe = _accept(job, part, proposed, approximate)
-        _search_again(job, (~safe).nonzero().flatten() + start, indices, squared, block_bytes)
-        if progress is not None:
-            progress(len(safe))
-    return Neighbours(indices, squared.sqrt())
+    job = Job(asked, rows.to(device), images, k)
+    result = Neighbours(
+        torch.empty(len(queries), k, dtype=torch.int64, device=device),
+        torch.empty(len(queries), k, dtype=torch.float64, device=device),
+    )
+    if chosen == "torch":
+        _search_torch(job, result, block_bytes, progress)
+    else:
+        _search_faiss(job, result, candidates, block_bytes, progress, gpu=chosen == "faiss-gpu")
+    return Neighbours(result.indices, result.distances.sqrt())
 
 
 def findable(k: int, count: int, *, inside: bool) -> int:
@@ -150,34 +126,47 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
 
 
-class _Job:
-    """Both sides of a search on the grid, with their exact squared lengths."""
-
-    def __init__(self, queries: Tensor, rows: Tensor, gallery: Tensor, k: int) -> None:
-        self.queries, self.rows, self.gallery, self.k = queries, rows, gallery, k
-        self.gallery_lengths = squared_lengths(gallery)
-        self.query_lengths = self.gallery_lengths if queries is gallery else squared_lengths(queries)
-        longest = float(self.query_lengths.max().sqrt()) if len(queries) else 0.0
-        self.error = float32_error(gallery.shape[1], longest, float(self.gallery_lengths.max().sqrt()))
-
-
 def _block_rows(block_bytes: int, columns: int, bytes_each: int) -> int:
     return max(1, block_bytes // (columns * bytes_each))
 
 
-def _propose_torch(job: _Job, part: slice, candidates: int) -> tuple[Tensor, Tensor]:
-    """(b, c) indices and float32 squared distances of the c nearest by one matrix product."""
-    approximate = torch.addmm(job.gallery_lengths.float(), job.queries[part], job.gallery.T, alpha=-2)
-    nearest = approximate.topk(candidates, largest=False, sorted=False)
-    return nearest.indices, nearest.values + job.query_lengths[part, None].float()
+def _search_torch(job: Job, result: Neighbours, block_bytes: int, progress: Progress) -> None:
+    """Writes indices and squared distances of every query into `result`."""
+    kind = fastest_kind(job.gallery.device)
+    kinds = [kind] if kind == torch.float32 else [kind, torch.float32]
+    if job.k > min(_MOST_K, len(job.gallery) // 8):
+        kinds = []
+    open_rows = torch.arange(len(job.queries), device=job.gallery.device)
+    for kind in kinds:
+        with products_in(kind):
+            open_rows = search_by_products(job, open_rows, kind, result, block_bytes, progress)
+        progress = None
+    _search_again(job, open_rows, result, block_bytes, progress)
 
 
-def _propose_faiss(job: _Job, part: slice, candidates: int) -> tuple[Tensor, Tensor]:
+def _search_faiss(
+    job: Job, result: Neighbours, candidates: int, block_bytes: int, progress: Progress, *, gpu: bool
+) -> None:
+    """Writes indices and squared distances of every query into `result`."""
+    propose = _propose_faiss_gpu if gpu else _propose_faiss
+    step = min(_MOST_QUERIES, _block_rows(block_bytes, candidates, bytes_each=16))
+    for start in range(0, len(job.queries), step):
+        part = slice(start, start + step)
+        with full_float32():
+            proposed, approximate = propose(job, part, candidates)
+        asked = torch.arange(start, start + len(proposed), device=proposed.device)
+        safe = _accept_most(job, asked, proposed, approximate, result)
+        _search_again(job, asked[~safe], result, block_bytes, None)
+        if progress is not None:
+            progress(len(safe))
+
+
+def _propose_faiss(job: Job, part: slice, candidates: int) -> tuple[Tensor, Tensor]:
     squared, indices = faiss_module().knn(job.queries[part].cpu().numpy(), job.gallery.cpu().numpy(), candidates)
     return torch.from_numpy(indices).to(job.gallery.device), torch.from_numpy(squared).to(job.gallery.device)
 
 
-def _propose_faiss_gpu(job: _Job, part: slice, candidates: int) -> tuple[Tensor, Tensor]:
+def _propose_faiss_gpu(job: Job, part: slice, candidates: int) -> tuple[Tensor, Tensor]:
     faiss = faiss_module()
     resources = faiss.StandardGpuResources()
     queries, gallery = job.queries[part].cpu().numpy(), job.gallery.cpu().numpy()
@@ -185,40 +174,26 @@ def _propose_faiss_gpu(job: _Job, part: slice, candidates: int) -> tuple[Tensor,
     return torch.from_numpy(indices).to(job.gallery.device), torch.from_numpy(squared).to(job.gallery.device)
 
 
-def _accept(job: _Job, part: slice, proposed: Tensor, approximate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Exact k nearest among the proposed (b, c): indices (b, k), squared distances (b, k), proven (b,) bool.
+def _accept_most(job: Job, rows: Tensor, proposed: Tensor, approximate: Tensor, result: Neighbours) -> Tensor:
+    """Exact k nearest of the queries `rows` (b,) among the proposed (b, c), into `result`; proven (b,) bool.
 
     Proven: every image not proposed has a float32 distance of at least the worst proposed, hence an exact
     distance of at least that minus `job.error`. Rows whose float32 distances break the bound are not believed
     either.
     """
     proposed, order = proposed.sort(dim=1)
-    exact = _measure(job, part, proposed)
+    exact = measure(job, rows, proposed)
     believed = ((exact - approximate.gather(1, order)).abs() <= job.error).all(1)
-    exact = exact.masked_fill(proposed == job.rows[part, None], torch.inf)
+    exact = exact.masked_fill(proposed == job.rows[rows, None], torch.inf)
     nearest = exact.sort(dim=1, stable=True)  # stable over rising indices: ties by (distance, index)
     indices, squared = proposed.gather(1, nearest.indices[:, : job.k]), nearest.values[:, : job.k]
+    result.indices[rows], result.distances[rows] = indices, squared
     complete = proposed.shape[1] == len(job.gallery)
-    proven = believed & (squared[:, -1] + job.error < approximate.amax(1))
-    return indices, squared, proven | complete
+    return believed & (squared[:, -1] + job.error < approximate.amax(1)) | complete
 
 
-def _measure(job: _Job, part: slice, proposed: Tensor) -> Tensor:
-    """Exact squared distances to the proposed images, (b, c) -> (b, c) float64."""
-    queries, lengths = job.queries[part], job.query_lengths[part]
-    exact = torch.empty(proposed.shape, dtype=torch.float64, device=proposed.device)
-    together = _RESCORE_ROWS if proposed.device.type == "cpu" else _RESCORE_ROWS_GPU
-    step = max(1, together // proposed.shape[1])
-    for start in range(0, len(proposed), step):
-        few = slice(start, start + step)
-        images = job.gallery[proposed[few]].double()
-        products = torch.bmm(images, queries[few].double().unsqueeze(2)).squeeze(2)
-        exact[few] = lengths[few, None] + job.gallery_lengths[proposed[few]] - 2 * products
-    return exact
-
-
-def _search_again(job: _Job, unsafe: Tensor, indices: Tensor, squared: Tensor, block_bytes: int) -> None:
-    """Search the given queries over the whole gallery in float64; writes into indices and squared."""
+def _search_again(job: Job, unsafe: Tensor, result: Neighbours, block_bytes: int, progress: Progress) -> None:
+    """Search the given queries over the whole gallery in float64; writes indices and squared distances."""
     for rows in unsafe.split(_block_rows(block_bytes, len(job.gallery), bytes_each=32)):
         if not len(rows):
             return
@@ -231,4 +206,6 @@ def _search_again(job: _Job, unsafe: Tensor, indices: Tensor, squared: Tensor, b
         chosen = (exact < last) | (tied & (tied.cumsum(1) <= room))  # of the ties, the lowest indices
         columns = chosen.nonzero()[:, 1].view(len(rows), job.k)
         nearest = exact.gather(1, columns).sort(dim=1, stable=True)
-        indices[rows], squared[rows] = columns.gather(1, nearest.indices), nearest.values
+        result.indices[rows], result.distances[rows] = columns.gather(1, nearest.indices), nearest.values
+        if progress is not None:
+            progress(len(rows))
