@@ -104,6 +104,7 @@ RUN = [
     *RELEVANCE,
     switch("is_log_intra_inter_overlap", "log how far the densities of intra- and inter-group distances overlap"),
     Flag("save_every_steps", 0, "also write last.pt every so many steps; 0: after epochs only", int, low=0),
+    Flag("save_on_signal", True, "on SIGTERM or SIGHUP, end the step and write last.pt before stopping, within 20 s; else stop at once", yes_no),
     Flag("log_every_steps", 100, "steps between lines of training losses (besides one after each epoch)", int, low=1),
     BACKEND,
     Flag("device", AUTO, "device of a process; auto takes a GPU where there is one", choices=(AUTO, "cpu", "cuda")),
@@ -373,7 +374,7 @@ CHANGEABLE = (*PATHS, "eval_batch_size", "num_workers", "device", "precision")
 # What may differ between the parts of a resumed run; everything else is the run's own.
 RESUMABLE = {
     "nb_epochs", "load_from_checkpoint", "num_workers", "eval_batch_size", "backend",
-    "device", "gpu_ids", "log_online", "wandb_dryrun", "wandb_key", "project", "group", "save_every_steps",
+    "device", "gpu_ids", "log_online", "wandb_dryrun", "wandb_key", "project", "group", "save_every_steps", "save_on_signal",
     "log_every_steps", "skip_broken_images", "use_npmem", *PATHS,
 }  # fmt: skip
 

@@ -98,6 +98,9 @@ class Feed:
         left = [row for row in rows[::-1] if row not in self.skipped]
         yield from (self.batch(left[i : i + batch_size]) for i in range(0, len(left), batch_size))
 
+    def close(self) -> None:
+        pass
+
 
 def trainer_settings(tmp_path, *flags, **changed):
     given = ["--save_path", tmp_path, *FLAGS, *flags]

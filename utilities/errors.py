@@ -6,9 +6,13 @@ import errno
 import functools
 import os
 import select
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+
+from utilities import signals
+from utilities.signals import Stopped
 
 STANDARD_OUTPUT = 1  # file descriptor
 # A file that was fine may be read when these are over: no reason to leave it out as broken
@@ -55,7 +59,8 @@ def unreadable(what: str, error: Exception) -> DatasetError | RunFailure:
 
 def main_guard(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap a script's `main`: `UserError` ends with exit code 2, `RunFailure` and a file that the disk does not take
-    with 1, Ctrl-C with 130, and a closed standard output (`| head`) with 141, as the shell counts them.
+    with 1, Ctrl-C with 130, SIGTERM with 143, SIGHUP with 129, and a closed standard output (`| head`) with 141, as the
+    shell counts them.
 
     Warnings are notes meanwhile: users of a script need no line of its code.
     """
@@ -64,8 +69,9 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: object, **kwargs: object) -> None:
         usual, warnings.formatwarning = warnings.formatwarning, _as_note
         try:
-            main(*args, **kwargs)
-            sys.stdout.flush()
+            with signals.orderly():
+                main(*args, **kwargs)
+                sys.stdout.flush()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
@@ -73,8 +79,9 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt as interruption:
-            print(f"interrupted{f'; {interruption}' if interruption.args else ''}", file=sys.stderr)
-            sys.exit(130)
+            by = f"stopped by {interruption.name}" if isinstance(interruption, Stopped) else "interrupted"
+            print(f"{by}{f'; {interruption}' if interruption.args else ''}", file=sys.stderr)
+            sys.exit(128 + (interruption.number if isinstance(interruption, Stopped) else signal.SIGINT))
         except BrokenPipeError:
             if not _output_closed():
                 raise  # some other pipe: of a worker, of W&B

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from datasets.base import RetrievalDataset
 from datasets.batches.transforms import Augmentation, DeviceTransform, draw
-from datasets.batches.workers import Carrying, arriving, as_is
+from datasets.batches.workers import Carrying, arriving, as_is, patient
 from utilities import seeding
 from utilities.batch import Batch, IndexBatches
 from utilities.parallel import distributed
@@ -61,6 +62,7 @@ class Loader:
             persistent_workers=num_workers > 0,
             prefetch_factor=4 if num_workers else None,
             pin_memory=device.type == "cuda",
+            worker_init_fn=patient,
         )
 
     def training(
@@ -117,6 +119,15 @@ class Loader:
             own_draws = draws[batch.indices]
             batch = batch.to(self.device)
             yield batch._replace(images=self.transform.training(batch.images, own_draws, self.augmentation))
+
+    def close(self) -> None:
+        """End the processes that read images. Left to the end of the program, they are waited for in vain, 5 s each."""
+        readers: Any = self._loader._iterator  # torch has no public way to end persistent workers
+        if readers is not None:
+            self._loader._iterator = None
+            readers._shutdown_workers()
+            for process in readers._workers:
+                process.kill()  # which waits for a disk
 
     def _fetch(self, shares: Sequence[np.ndarray]) -> Iterator[tuple[Batch, np.ndarray]]:
         self._current.batches = shares

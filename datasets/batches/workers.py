@@ -6,12 +6,15 @@ is to be said: it leaves the worker as a value and is raised, as it was, where i
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from utilities.errors import RunFailure, UserError
+from utilities.signals import PATIENCE, SIGNALS
 
 
 class Carrying(Dataset[Any]):
@@ -49,3 +52,16 @@ def arriving(items: Iterable[Any]) -> Iterator[Any]:
 def as_is(item: Any) -> Any:
     """The `collate_fn` of items that need no collating."""
     return item
+
+
+def patient(_: int) -> None:
+    """`worker_init_fn` of a training: a signal to all processes of a job leaves those that read images the time in
+    which the training saves; a second one, or that of the DataLoader, ends them.
+    """
+
+    def later(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        signal.alarm(int(PATIENCE))
+
+    for number in SIGNALS:
+        signal.signal(number, later)

@@ -57,6 +57,10 @@ class FeatureFeed:
             share = own[i : i + batch_size]
             yield self._batch(share, self._centre[share])[0].to(self.files.loader.device)
 
+    def close(self) -> None:
+        """End the processes that read the images of the features."""
+        self.files.loader.close()
+
     def _batch(self, rows: np.ndarray, features: np.ndarray) -> tuple[Batch, np.ndarray]:
         """The rows without skipped images, whose features are NaN, and which these are."""
         skipped = np.isnan(features[:, 0])

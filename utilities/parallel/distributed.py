@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from datetime import timedelta
@@ -66,6 +67,7 @@ def start(device: str) -> torch.device:
 
 def stop() -> None:
     if is_active():
+        _hosts.cache_clear()
         dist.destroy_process_group()
 
 
@@ -93,6 +95,21 @@ def communication_device() -> torch.device:
 def barrier() -> None:
     if is_active():
         dist.barrier()
+
+
+def any_rank(value: bool) -> bool:
+    """Whether it is true on some rank; every rank calls this. The processes ask each other, and wait for no GPU."""
+    if world_size() == 1:
+        return value
+    found = torch.tensor([value], dtype=torch.uint8)
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=_hosts())
+    return bool(found)
+
+
+@functools.cache
+def _hosts() -> Any:
+    """All ranks, connected without their GPUs; None where they are so by default."""
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=TIMEOUT)
 
 
 class _GatherRows(torch.autograd.Function):

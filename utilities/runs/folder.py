@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +33,15 @@ def create(parent: Path, savename: str, args: Mapping[str, Any], environment: Ma
         write_json(hidden / ARGS, args)
         write_json(hidden / ENVIRONMENT, environment)
         (hidden / "figures").mkdir()
+        return _named(hidden, parent, savename)
     except OSError as error:
         raise UserError(f"no run folder can be made in {parent} ({error}); give another --save_path") from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _named(hidden: Path, parent: Path, savename: str) -> Path:
+    """Give the folder the first free name."""
     number = 1
     while True:
         target = parent / (savename if number == 1 else f"{savename}-{number}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from utilities import signals
 from utilities.batch import Batch, IndexBatches
 from utilities.errors import UserError
 from utilities.files import json_safe
@@ -44,6 +45,8 @@ class Feed(Protocol):
     ) -> Iterator[tuple[int, Batch]]: ...
 
     def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]: ...
+
+    def close(self) -> None: ...
 
 
 class Data(Protocol):
@@ -90,8 +93,9 @@ def train(method: Method, data: Data, args: Settings, device: torch.device) -> P
     trainer = Trainer(method, data, args, device)
     try:
         trainer.fit()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"training goes on with --load_from_checkpoint {trainer.folder}") from None
+    except KeyboardInterrupt as interruption:
+        interruption.args = (f"training goes on with --load_from_checkpoint {trainer.folder}",)
+        raise
     except Exception:
         trainer.discard_unbegun()
         raise
@@ -155,10 +159,11 @@ class Trainer:
             self.run.record_flags(self.epoch)
         while self.epoch < epochs or self.unvalidated:
             if not self.unvalidated:
-                self.train_epoch()
-                self.unvalidated = self.epoch % self.args["eval_epoch"] == 0 or self.epoch == epochs
-                if self.run.is_save_due():
-                    self.save()  # a kill in the validation of a whole archive costs no epoch
+                with signals.held_back(self.args["save_on_signal"]):
+                    self.train_epoch()
+                    self.unvalidated = self.epoch % self.args["eval_epoch"] == 0 or self.epoch == epochs
+                    if self.run.is_save_due() or self.is_to_stop():
+                        self.save()  # a kill in the validation of a whole archive costs no epoch
             if self.unvalidated:
                 self.validate()
                 self.unvalidated = False
@@ -192,10 +197,18 @@ class Trainer:
                 bar.set_postfix(self.log_losses())
             if self.args["save_every_steps"] and self.step % self.args["save_every_steps"] == 0 and not last:
                 self.save()
+            if not last and self.is_to_stop():
+                self.save()
+                say(f"saved at epoch {self.epoch + 1}, step {self.step}")
+                signals.stop()
         if not self.step:
             raise UserError("the first epoch held no batch; lower --batch_size or check the data set")
         self.epoch, self.batch = self.epoch + 1, 0
         self.log_losses()
+
+    def is_to_stop(self) -> bool:
+        """Whether a signal came to some rank, and is to be followed once `last.pt` is written; every rank asks."""
+        return self.args["save_on_signal"] and distributed.any_rank(signals.noted())
 
     def train_step(self, batch: Batch, progress: float) -> None:
         """Forward, backward, clip, step. Nothing here waits for the device."""
@@ -362,4 +375,6 @@ class Trainer:
             self.run.discard()
 
     def close(self) -> None:
+        for feed in (self.data.train, self.data.val):
+            feed.close()
         self.run.close()
