@@ -79,7 +79,6 @@ class DivideAndConquer(Method):
             width=args.sz_embedding if args.dac_cluster_on == "embedding" else self.network.backbone.features,
             iterations=args.dac_kmeans_iterations,
             redo=args.dac_kmeans_redo,
-            backend=args.backend,
             seed=args.random_seed,
         )
 

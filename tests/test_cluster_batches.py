@@ -61,7 +61,7 @@ def test_a_cluster_smaller_than_a_batch_is_an_error(clustered):
 
 
 def tracked(k=3, size=60):
-    return TrackedClusters(size=size, k=k, width=3, iterations=20, redo=2, backend="torch", seed=0)
+    return TrackedClusters(size=size, k=k, width=3, iterations=20, redo=2, seed=0)
 
 
 def blobs(order, per_blob=20):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from utilities import seeding
 from utilities.errors import UserError
 from utilities.neighbours.exact import full_float32
-from utilities.neighbours.search import faiss_module, resolve_backend
 from utilities.parallel.distributed import broadcast, is_main
+
+_ROWS = 4096  # that go through distances and means while they are in a cache
 
 
 class Clusters(NamedTuple):
@@ -42,25 +43,30 @@ def match_clusters(previous: Tensor, current: Tensor, k: int) -> Tensor:
     return renumbered.to(current.device)[current]
 
 
-def kmeans(features: Tensor, k: int, *, seed: int, iterations: int, redo: int, backend: str) -> Clusters:
-    """k clusters of features (N, D) by Lloyd's algorithm, the best of `redo` starts, all rows used.
+def kmeans(features: Tensor, k: int, *, seed: int, iterations: int, redo: int) -> Clusters:
+    """k clusters of features (N, D) by Lloyd's algorithm, the best of `redo` k-means++ starts, all rows used.
 
-    backend: of `utilities.neighbours.search.BACKENDS`. Equal seeds give equal clusters on one backend and device.
-    Clusters that lose all rows are started anew; with fewer than k different rows some stay empty. Both
-    results are on the features' device.
+    Rows are centred first, which moves no cluster and lets float32 tell apart rows that lie close together. Equal
+    seeds give equal clusters on one device. Clusters that lose all rows are started anew; with fewer than k different
+    rows some stay empty. Both results are on the features' device.
+
+    Not faiss's or scikit-learn's: all starts go through the rows together, a block at a time for distances and means
+    alike, and the rows are what takes the time (`tests.benchmarks.clusters`).
     """
     rows = features.detach().float()
     if not 1 <= k <= len(rows):
         raise UserError(f"{k} clusters of {len(rows)} images; give between 1 and {len(rows)} clusters")
     if not torch.isfinite(rows).all():
         raise UserError("embeddings to be clustered hold NaN or infinite values; the network has diverged")
-    backend = resolve_backend(backend, rows.device, 1)
     with full_float32():
-        if backend == "torch":
-            centroids = _lloyd_centroids(rows, k, seed, iterations, redo)
-        else:
-            centroids = _faiss_centroids(rows, k, seed, iterations, redo, gpu=backend == "faiss-gpu")
-        return Clusters(_nearest(rows, centroids)[0], centroids)
+        centre = rows.mean(0, dtype=torch.float64).float()
+        rows = rows - centre
+        lengths = torch.linalg.vector_norm(rows, dim=1).square()
+        generators = [seeding.generator("cpu", seed, "kmeans", attempt) for attempt in range(redo)]
+        centroids = _lloyd(rows, lengths, _plus_plus(rows, lengths, k, generators), iterations)
+        assignment, distances = _nearest(rows, lengths, centroids)
+        best = int(distances.sum(1, dtype=torch.float64).argmin())
+        return Clusters(assignment[best], centroids[best] + centre)
 
 
 def merge_small(clusters: Clusters, minimum: int) -> Tensor:
@@ -93,7 +99,7 @@ class TrackedClusters(nn.Module):
 
     size, k, width    N, the number of clusters, and the dimensions of what is clustered
     iterations, redo  of `kmeans`
-    backend, seed
+    seed
     """
 
     assignment: Tensor  # (N,) int64, cluster as k-means has it, renumbered; -1: not clustered
@@ -101,9 +107,9 @@ class TrackedClusters(nn.Module):
     made_in: Tensor  # () int64, epoch of the clustering; -1 before the first
     changed: Tensor  # () float32, share of images that it moved to another cluster
 
-    def __init__(self, *, size: int, k: int, width: int, iterations: int, redo: int, backend: str, seed: int) -> None:
+    def __init__(self, *, size: int, k: int, width: int, iterations: int, redo: int, seed: int) -> None:
         super().__init__()
-        self.k, self.iterations, self.redo, self.backend, self.seed = k, iterations, redo, backend, seed
+        self.k, self.iterations, self.redo, self.seed = k, iterations, redo, seed
         self.register_buffer("assignment", torch.full((size,), -1))
         self.register_buffer("centroids", torch.zeros(k, width))
         self.register_buffer("made_in", torch.tensor(-1))
@@ -123,9 +129,7 @@ class TrackedClusters(nn.Module):
         if is_main():
             features = embeddings[rows].to(self.assignment.device)
             seed = seeding.derive("clusters", self.seed, epoch)
-            found = kmeans(
-                features, self.k, seed=seed, iterations=self.iterations, redo=self.redo, backend=self.backend
-            )
+            found = kmeans(features, self.k, seed=seed, iterations=self.iterations, redo=self.redo)
             kept = found.assignment
             if self.made_in >= 0:
                 kept = match_clusters(previous, kept, self.k)
@@ -148,70 +152,69 @@ class TrackedClusters(nn.Module):
         return merged
 
 
-def _faiss_centroids(rows: Tensor, k: int, seed: int, iterations: int, redo: int, *, gpu: bool) -> Tensor:
-    faiss = faiss_module()
-    algorithm = faiss.Kmeans(
-        rows.shape[1],
-        k,
-        niter=iterations,
-        nredo=redo,
-        seed=seed % 2**31,
-        gpu=gpu,
-        max_points_per_centroid=len(rows),  # faiss draws 256 k rows otherwise
-        min_points_per_centroid=1,  # and warns below 39 k
-    )
-    algorithm.train(rows.cpu().contiguous().numpy())
-    return torch.from_numpy(algorithm.centroids).to(rows.device)
+def _plus_plus(rows: Tensor, lengths: Tensor, k: int, generators: list[torch.Generator]) -> Tensor:
+    """(R, k, D): for each of R generators k rows drawn by squared distance to those drawn before.
+
+    Source: Arthur & Vassilvitskii, k-means++, SODA 2007. lengths (N,) are the rows' squared lengths.
+    """
+    uniform = torch.stack([torch.rand(k, generator=generator, dtype=torch.float64) for generator in generators])
+    starts = len(generators)
+    chosen = (uniform[:, :1] * len(rows)).long().to(rows.device)
+    closest = torch.full((len(rows), starts), torch.inf, device=rows.device)
+    for draw in uniform[:, 1:].to(rows.device).T:
+        last = chosen[:, -1]
+        distances = torch.addmm(lengths[:, None] + lengths[last], rows, rows[last].T, alpha=-2).clamp_(min=0)
+        closest = torch.minimum(closest, distances).scatter_(0, last[None], 0)
+        running = closest.T.double().cumsum(1)
+        place = torch.searchsorted(running, (draw * running[:, -1])[:, None], right=True)
+        chosen = torch.cat([chosen, place.clamp(max=len(rows) - 1)], 1)
+    return rows[chosen]
 
 
-def _lloyd_centroids(rows: Tensor, k: int, seed: int, iterations: int, redo: int) -> Tensor:
-    """The centroids of least summed squared distance over `redo` k-means++ starts."""
-    best, least = rows[:k], torch.inf
-    for attempt in range(redo):
-        centroids = _lloyd(rows, _plus_plus(rows, k, seeding.generator("cpu", seed, "kmeans", attempt)), iterations)
-        inertia = float(_nearest(rows, centroids)[1].sum(dtype=torch.float64))
-        if inertia < least:
-            best, least = centroids, inertia
-    return best
-
-
-def _plus_plus(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """k rows drawn by squared distance to those drawn before (Arthur & Vassilvitskii, 2007), (k, D)."""
-    uniform = torch.rand(k, generator=generator, dtype=torch.float64).tolist()
-    chosen = [int(uniform[0] * len(rows))]
-    closest = torch.full((len(rows),), torch.inf, device=rows.device)
-    for draw in uniform[1:]:
-        closest = torch.minimum(closest, (rows - rows[chosen[-1]]).square().sum(1))
-        running = closest.double().cumsum(0)
-        place = int(torch.searchsorted(running, draw * running[-1], right=True))
-        chosen.append(min(place, len(rows) - 1))
-    return rows[torch.tensor(chosen)]
-
-
-def _lloyd(rows: Tensor, centroids: Tensor, iterations: int) -> Tensor:
-    """Alternate nearest centroid and mean; an emptied cluster restarts from a row far from its centroid."""
-    k = len(centroids)
-    previous = None
+def _lloyd(rows: Tensor, lengths: Tensor, centroids: Tensor, iterations: int) -> Tensor:
+    """Alternate nearest centroid and mean, for R starts (R, k, D); an emptied cluster restarts from a row far off."""
+    centroids = centroids.clone()
+    going = torch.arange(len(centroids), device=rows.device)
+    previous = torch.full((len(centroids), len(rows)), -1, device=rows.device)
     for _ in range(iterations):
-        assignment, distances = _nearest(rows, centroids)
-        if previous is not None and torch.equal(assignment, previous):
+        assignment, distances, sums, sizes = _assign(rows, lengths, centroids[going])
+        moved = (assignment != previous[going]).any(1)
+        going, sizes, distances = going[moved], sizes[moved], distances[moved]
+        if not len(going):
             break
-        previous = assignment
-        # a product with the indicator matrix: unlike index_add it sums in the same order on every run
-        members = torch.nn.functional.one_hot(assignment, k).T.to(rows.dtype)
-        sizes = members.sum(1, keepdim=True)
-        centroids = (members @ rows) / sizes.clamp(min=1)
-        empty = (sizes.squeeze(1) == 0).nonzero().squeeze(1)
-        centroids[empty] = rows[distances.topk(len(empty)).indices]
+        previous[going] = assignment[moved]
+        means = sums[moved] / sizes.clamp(min=1)[:, :, None]
+        for start, empty in enumerate(sizes == 0):
+            means[start, empty] = rows[distances[start].topk(int(empty.sum())).indices]
+        centroids[going] = means
     return centroids
 
 
-def _nearest(rows: Tensor, centroids: Tensor, block: int = 65536) -> tuple[Tensor, Tensor]:
-    """Nearest centroid of each row, (N,) int64, and its squared distance, (N,) float32."""
-    lengths = centroids.square().sum(1)
-    indices, distances = [], []
-    for part in rows.split(block):
-        relative, nearest = (lengths - 2 * part @ centroids.T).min(1)
-        indices.append(nearest)
-        distances.append((relative + part.square().sum(1)).clamp(min=0))
-    return torch.cat(indices), torch.cat(distances)
+def _assign(rows: Tensor, lengths: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For R sets of k centroids (R, k, D): nearest one of each row (R, N) int64, its squared distance (R, N) float32,
+    and the sums (R, k, D) and numbers (R, k) of the rows that are nearest to each.
+
+    Sums are products with indicators: unlike index_add they are added in the same order on every run.
+    """
+    starts, k, width = centroids.shape
+    flat = centroids.flatten(0, 1)
+    halves = flat.square().sum(1) / 2
+    first = torch.arange(0, starts * k, k, device=rows.device)
+    sums, sizes = torch.zeros_like(flat), torch.zeros(starts * k, device=rows.device)
+    assignment = torch.empty(len(rows), starts, dtype=torch.int64, device=rows.device)
+    distances = torch.empty(len(rows), starts, device=rows.device)
+    for start in range(0, len(rows), _ROWS):
+        part = slice(start, start + _ROWS)
+        block = rows[part]
+        least, nearest = torch.addmm(halves, block, flat.T, alpha=-1).view(-1, starts, k).min(2)
+        assignment[part], distances[part] = nearest, least
+        members = torch.zeros(len(block), starts * k, device=rows.device).scatter_(1, nearest + first, 1)
+        sums.addmm_(members.T, block)
+        sizes += members.sum(0)
+    distances = distances.mul_(2).add_(lengths[:, None]).clamp_(min=0)
+    return assignment.T, distances.T, sums.view(starts, k, width), sizes.view(starts, k)
+
+
+def _nearest(rows: Tensor, lengths: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """The first two of `_assign`."""
+    return _assign(rows, lengths, centroids)[:2]
