@@ -44,6 +44,9 @@ from utilities.neighbours import coders, density
 from utilities.neighbours.coders import Coder
 from utilities.parallel import distributed
 from utilities.report import compared, comparison, results
+from utilities.report.compared import Run
+from utilities.report.comparison_page import Pictured
+from utilities.report.page import Collection
 from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
 from utilities.search.gallery import Embedded, embed, embed_once
@@ -197,6 +200,15 @@ def results_name(args: Settings, split: str) -> str:
     return f"{network_name(args)}_{split.replace(' ', '_')}{codes}"
 
 
+def pictured(folder: Path, args: Settings, runs: Sequence[Run], results: Sequence[Path]) -> Pictured:
+    """The images that all runs were asked, as `folder` reads them, and where each run's answers lie."""
+    run = parameters.of_run(folder, args)
+    sides = [open_split(run, split) for split in dict.fromkeys([args.dataset_type, args.gallery_split]) if split]
+    queries, *others = [Collection(d.names, d.labels, functools.partial(d.thumbnail, side=192)) for d in sides]
+    folders = {each.name: where for each, where in zip(runs, results, strict=True)}
+    return Pictured(queries, others[0] if others else queries, sides[0].label_names, folders)
+
+
 def results_folder(folder: Path, args: Settings) -> Path:
     return folder / "evaluation_results" / results_name(args, split_name(args))
 
@@ -222,7 +234,7 @@ def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: S
     title = f"{len(folders)} runs, {split_name(args)}, {network_name(args)} network"
     kept = [results_folder(folder, args) for folder in folders]
     runs = compared.describe(folders, contents, parameters.INCIDENTAL, kept)
-    print(comparison.write_comparison(target, runs, title=title))
+    print(comparison.write_comparison(target, runs, title=title, pictured=pictured(folders[0], args, runs, kept)))
     print(f"saved in {target}")
 
 

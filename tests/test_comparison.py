@@ -5,16 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.browser import browser, missing
+from utilities.neighbours.search import Neighbours
+from utilities.neighbours.table import write_neighbours
 from utilities.report import differences
 from utilities.report.compared import Run, common_parent, describe, notes, place, shown
 from utilities.report.comparison import draw, markdown, over_seeds, seeds_markdown, write_comparison
+from utilities.report.comparison_page import Pictured, chosen
+from utilities.report.page import Collection
 
 PROTOCOL = {"dataset": "Demo", "split": "test", "network": "best", "queries": 9, "gallery": 9}
 
@@ -224,5 +231,83 @@ def test_runs_that_were_asked_other_queries_have_no_differences(tmp_path: Path) 
     assert (tmp_path / "differences.csv").exists()
     fewer = runs[-1]._replace(query_names=[*runs[0].query_names[:-1], "another"])
     for others in ([*runs[:-1], fewer], [run("a"), run("b")]):
-        assert "paired differences" not in write_comparison(tmp_path, others, title="title")
+        assert "Paired differences" not in write_comparison(tmp_path, others, title="title")
         assert not (tmp_path / "differences.csv").exists(), "nor those of a comparison before"
+
+
+# The page ----------------------------------------------------------------------------------------------------
+
+
+def pictures(folder: Path, runs: list[Run]) -> Pictured:
+    """The first run finds the next images in the order of the data, the second those from the next but one on, ..."""
+    names, count = list(runs[0].query_names), len(runs[0].query_names)
+    labels = torch.rand(count, 3, generator=torch.Generator().manual_seed(0)) < 0.5
+    for shift, each in enumerate(runs):
+        steps = torch.arange(1, 10) + shift
+        found = Neighbours((torch.arange(count)[:, None] + steps) % count, steps.float().expand(count, -1) / 10)
+        both = {"query_names": names, "gallery_names": names, "query_labels": labels, "gallery_labels": labels}
+        write_neighbours(folder / each.name, found, **both)  # type: ignore[arg-type]
+    images = Collection(names, labels.numpy(), lambda row: np.full((20, 20, 3), row, np.uint8))
+    return Pictured(images, images, ["field", "</script><b>water", "trees"], {r.name: folder / r.name for r in runs})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("comparison")
+    write_comparison(folder, study(), title="Seven <b>runs", pictured=pictures(folder, study()))
+    return folder / "comparison.html"
+
+
+def test_the_page_holds_what_each_run_finds_for_the_same_queries(written: Path) -> None:
+    page = written.read_text()
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data = json.loads(found.group(1))
+    assert not re.search(r"https?://", page), "nothing is fetched"
+    assert [group["name"] for group in data["groups"]] == ["bier", "diva", "alone"]
+    assert data["groups"][0]["shown"] == "first of 3 seeds: good-0"
+    assert data["flags"][0][0] == "--lr"
+    assert len(data["differences"]) == 3
+    assert len(data["queries"]) <= 48
+    runs = {run.name: run for run in study()}
+    for query in data["queries"]:
+        row = int(data["images"][query["image"]]["name"].removeprefix("image "))
+        expected = [float(runs[name].per_query["recall@1"][row]) for name in ("good-0", "poor-0", "alone")]
+        assert query["values"] == pytest.approx(expected, abs=1e-6)
+        for shift, answer in zip((0, 3, 6), query["found"], strict=True):  # of good-0, poor-0 and alone
+            names = [data["images"][number]["name"] for number, _ in answer]
+            assert names == [f"image {(row + step + shift) % 60}" for step in range(1, 9)]
+
+
+def test_queries_on_which_runs_differ_most_are_shown_and_others_at_even_steps() -> None:
+    values = torch.zeros(2, 100, dtype=torch.float64)
+    values[:] = torch.arange(100) / 100
+    values[0, [7, 31]] += 5
+    values[0, 50] = torch.nan
+    assert chosen(values, 4) == [0, 7, 31], "31 has the largest mean as well"
+    assert chosen(values, 400) == list(range(100))
+    assert chosen(values[:, :1], 4) == [0]
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_the_page_in_a_browser(written: Path) -> None:
+    with browser() as page:
+        page.open(written)
+        assert page.run("return document.title") == "Seven <b>runs"
+        assert page.run("return [...document.images].every(image => image.naturalWidth > 0)")
+        assert page.run("return document.querySelectorAll('#scores tr').length") == 8
+        assert page.run("return document.querySelectorAll('#differences tr').length") == 3
+        count = page.run("return document.querySelectorAll('.query').length")
+        assert page.run("return document.querySelectorAll('.found').length") == 3 * count
+        page.run("const s = document.getElementById('sort'); s.value = 'hardest'; s.oninput()")
+        means = "[...document.querySelectorAll('.query')].map(q => [...q.querySelectorAll('.answer div b')]"
+        means += ".filter(b => b.textContent).reduce((a, b) => a + Number(b.textContent), 0))"
+        sums = page.run(f"return {means}")
+        assert sums == pytest.approx(sorted(sums), abs=4e-3)
+        page.run("document.querySelector('.found button').click()")
+        assert page.run("return document.querySelectorAll('#pair img').length") == 2
+        page.run("document.getElementById('close').click(); document.querySelector('#chips button').click()")
+        assert 0 < page.run("return document.querySelectorAll('.query').length") < count
+        page.resize(400, 900)
+        assert page.run("return document.documentElement.scrollWidth") <= 400
+        assert page.log() == []

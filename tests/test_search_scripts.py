@@ -335,6 +335,7 @@ def test_several_runs_end_with_one_table_and_figure(demo_run: tuple[Path, Path],
         assert rows[0][name] == value
         assert [rows[0][f"{name} low"], rows[0][f"{name} high"]] == scores["interval"][name]
     assert (folder / "comparison.png").stat().st_size > 10_000
+    assert (folder / "comparison.html").stat().st_size > 50_000
     kept = np.load(tmp_path / "runs" / "one" / "evaluation_results" / "best_test" / "query_scores.npz")
     for name, value in scores["scores"].items():
         assert np.nanmean(kept[name]) == pytest.approx(value, abs=1e-9)

@@ -11,11 +11,15 @@ from typing import Any, NamedTuple
 from utilities.files import write_json
 from utilities.report import differences
 from utilities.report.compared import Run, notes, shown, table
+from utilities.report.comparison_page import Pictured, write_comparison_page
 from utilities.report.figures import INK, SERIES, Axes, Figure, save, styled
 
 
 class OverSeeds(NamedTuple):
-    """Runs of one recipe with different seeds: mean and sample standard deviation of each measure of the table."""
+    """Runs of one recipe with different seeds: mean and sample standard deviation of each measure of the table.
+
+    method  with what sets its recipes apart, where there are several (`differences.groups`)
+    """
 
     method: str
     names: list[str]
@@ -25,7 +29,7 @@ class OverSeeds(NamedTuple):
 def over_seeds(runs: Sequence[Run]) -> list[OverSeeds]:
     """Every recipe of which there are runs with two seeds or more, on one set of images; measures that all can have."""
     found = []
-    for same in differences.by_recipe(runs):
+    for name, same in differences.groups(runs):
         if len(same) < 2 or notes(same):
             continue
         scores = {}
@@ -33,13 +37,13 @@ def over_seeds(runs: Sequence[Run]) -> list[OverSeeds]:
             values = [value for run in same if (value := run.number("scores", measure)) is not None]
             if len(values) == len(same):
                 scores[measure] = statistics.mean(values), statistics.stdev(values)
-        found.append(OverSeeds(same[0].method, [run.name for run in same], scores))
+        found.append(OverSeeds(name, [run.name for run in same], scores))
     return found
 
 
-def write_comparison(folder: Path, runs: Sequence[Run], *, title: str) -> str:
-    """Fill `folder` with comparison.md, .csv, .json and .png, and with differences.csv where there are any; returns the
-    text of the first."""
+def write_comparison(folder: Path, runs: Sequence[Run], *, title: str, pictured: Pictured | None = None) -> str:
+    """Fill `folder` with comparison.md, .csv, .json, .png, where there are pictures also .html, and where there are
+    differences with differences.csv; returns the text of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     seeds = over_seeds(runs)
     groups = differences.groups(runs)
@@ -62,6 +66,8 @@ def write_comparison(folder: Path, runs: Sequence[Run], *, title: str) -> str:
     _write_csv(folder / "comparison.csv", rows)
     _write_csv(folder / "differences.csv", pairs)
     draw(folder / "comparison.png", runs, title=title)
+    if pictured is not None:
+        write_comparison_page(folder / "comparison.html", runs, groups, compared, pictured, title=title)
     return text
 
 

@@ -18,8 +18,8 @@ from utilities.report.compared import Run, notes, shown, table
 
 LEVEL = 0.05
 HOW = (
-    "paired differences of means with 95 % intervals, queries and seeds drawn anew together (hierarchical bootstrap, "
-    "Student's t); * larger than chance: p < 0.05 after Holm's correction over the pairs of a measure"
+    "Paired differences of means with 95 % intervals, queries and seeds drawn anew together (hierarchical bootstrap, "
+    "Student's t); * larger than chance: p < 0.05 after Holm's correction over the pairs of a measure."
 )
 ONE_SEED = (
     "one run each: what another seed would give is not in their intervals. Train with several --random_seed to compare "
@@ -75,7 +75,8 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     for part in parts:
         rivals = [other[0] for other in parts if len(other) > 1 and other[0].method == part[0].method]
         differing = differing_flags(rivals)
-        own = ", ".join(f"{flag} {spelled(_flags(part[0]).get(flag))}" for flag in differing)
+        prefix = f"{part[0].method}_"  # of the method's own flags, and said already
+        own = ", ".join(f"{f.removeprefix(prefix)} {spelled(_flags(part[0]).get(f))}" for f in differing)
         named.append(part[0].name if len(part) == 1 else part[0].method + (f" ({own})" if own else ""))
     return [Group(name, part) for name, part in zip(named, parts, strict=True)]
 

@@ -63,7 +63,7 @@ def write_report(
     themselves. points (N, 2): a map of the queries' embeddings (`embedding_map`), under points_name.
     """
     scores = evaluation.scores
-    images = _Images(queries, gallery or queries)
+    images = Images(queries, gallery or queries)
     shown = [_query(row, evaluation, images) for row in _even_steps(scores.per_query[show_by], most_queries)]
     nearest = min(MOST_NEIGHBOURS, evaluation.neighbours.indices.shape[1])
     data = {
@@ -84,22 +84,23 @@ def write_report(
         "images": images.records,
         "map": None if points is None else _map(points, points_name, queries.labels, images),
     }
-    _write_page(path, data)
+    write_page(path, data, TEMPLATE)
 
 
-def _write_page(path: Path, data: dict[str, Any]) -> None:
-    page = TEMPLATE.read_text(encoding="utf-8")
+def write_page(path: Path, data: dict[str, Any], template: Path) -> None:
+    """Write a template of this folder with its data in it."""
+    page = template.read_text(encoding="utf-8")
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page.replace("__DATA__", text), encoding="utf-8")
 
 
-def _query(row: int, evaluation: Evaluation, images: _Images) -> dict[str, Any]:
+def _query(row: int, evaluation: Evaluation, images: Images) -> dict[str, Any]:
     """One query with its scores, and its neighbours as (image, distance)."""
     indices, distances = (found[row, :MOST_NEIGHBOURS].tolist() for found in evaluation.neighbours)
     return {
         "image": images.number(row, query=True),
-        "scores": {name: _plain(values[row]) for name, values in evaluation.scores.per_query.items()},
+        "scores": {name: plain(values[row]) for name, values in evaluation.scores.per_query.items()},
         "neighbours": [
             [images.number(other, query=False), round(distance, 4)]
             for other, distance in zip(indices, distances, strict=True)
@@ -114,7 +115,7 @@ def _even_steps(values: Tensor, most: int) -> list[int]:
     return order[places].tolist()
 
 
-class _Images:
+class Images:
     """Images of the page, each stored once."""
 
     def __init__(self, queries: Collection, gallery: Collection) -> None:
@@ -122,7 +123,7 @@ class _Images:
         self.records: list[dict[str, Any]] = []
         self.numbers: dict[tuple[bool, int], int] = {}
 
-    def number(self, row: int, *, query: bool) -> int:
+    def number(self, row: int, *, query: bool = False) -> int:
         """Place of an image in `records`, which it is added to where it is new."""
         key = (query and self.queries is not self.gallery, row)
         if key not in self.numbers:
@@ -150,7 +151,7 @@ def data_address(pixels: np.ndarray, side: int = _THUMBNAIL_SIDE) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _plain(value: float | Tensor) -> float | None:
+def plain(value: float | Tensor) -> float | None:
     """A JSON number, or None for NaN."""
     number = float(value)
     return None if math.isnan(number) else round(number, 6)
@@ -161,10 +162,10 @@ def _metrics(evaluation: Evaluation, intervals: Mapping[str, tuple[float, float]
     return [
         {
             "name": name,
-            "score": _plain(value),
-            "low": _plain(intervals[name][0]),
-            "high": _plain(intervals[name][1]),
-            "chance": _plain(scores.chance[name]),
+            "score": plain(value),
+            "low": plain(intervals[name][0]),
+            "high": plain(intervals[name][1]),
+            "chance": plain(scores.chance[name]),
             "meaning": scores.protocol["definitions"][name],
             "bounded": name.split("@")[0] not in UNBOUNDED,
         }
@@ -187,11 +188,11 @@ def _labels(table: LabelTable, label_names: Sequence[str], show_by: str) -> dict
     content = table.report(label_names)
     keys = ["recall", "precision", "chance", *means]
     lines = [
-        {"label": line["label"], "support": line["support"], **{key: _plain(line[key]) for key in keys}}
+        {"label": line["label"], "support": line["support"], **{key: plain(line[key]) for key in keys}}
         for line in content["table"]
     ]
     totals = [
-        {"label": said, **{key: _plain(value) for key, value in content[kind].items()}}
+        {"label": said, **{key: plain(value) for key, value in content[kind].items()}}
         for kind, said in (("macro", "mean over labels"), ("micro", "mean over queries and their labels"))
     ]
     return {
@@ -215,16 +216,16 @@ def _neighbours(statistics: NeighbourStatistics) -> dict[str, Any]:
             {
                 "shared": line["shared_labels"],
                 "pairs": line["pairs"],
-                "share": _plain(line["pairs"] / content["pairs"]),
-                "distance": _plain(line["mean_distance"]),
-                "jaccard": _plain(line["mean_jaccard"]),
+                "share": plain(line["pairs"] / content["pairs"]),
+                "distance": plain(line["mean_distance"]),
+                "jaccard": plain(line["mean_jaccard"]),
             }
             for line in content["by_shared_labels"]
         ],
     }
 
 
-def _map(points: Tensor, name: str, labels: np.ndarray, images: _Images) -> dict[str, Any]:
+def _map(points: Tensor, name: str, labels: np.ndarray, images: Images) -> dict[str, Any]:
     """Points scaled into the unit square, with the labels and the image of each."""
     low, high = points.amin(0), points.amax(0)
     unit = ((points - low) / (high - low).clamp(min=1e-12)).double()
