@@ -50,7 +50,7 @@ BACKEND = Flag("backend", AUTO, "neighbour search, all with the same result; aut
 
 DATA = [
     Flag("dataset", "Demo", "data set", choices=DATASETS.names(), aliases=("dataset_name",)),
-    Flag("source_path", "demo_data", "folder of the data set, with --use_npmem also its archive (Demo: generated there when absent)"),
+    Flag("source_path", "demo_data", "folder of the data set or the one above it, with --use_npmem also its archive (Demo: generated there when absent)"),
     Flag("image_size", AUTO, "side of the network's input in pixels; 224 (BigEarthNet 100, Demo 64)", int, low=2),
     Flag("resize_to", AUTO, "side to which whole images are resized before the crop; image_size * 8/7 (BigEarthNet 6/5)", int),
     Flag("small_epochs", 0, "progressive resizing: number of initial epochs on smaller, cheaper images", int, low=0),

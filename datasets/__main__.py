@@ -24,7 +24,7 @@ from datasets.base import DATASETS, SPLITS, RetrievalDataset
 from datasets.check import figures as check_figures
 from datasets.check.inspect import Inspection, co_occurrence, inspect, sample, summary, text
 from datasets.mlrsnet import splits as mlrsnet_splits
-from datasets.open import open_archive, open_files
+from datasets.open import folder_of_data, open_archive, open_files
 from datasets.prepared.from_files import prepare
 from datasets.prepared.stage import usable_cores
 from utilities.errors import DatasetError, UserError, WrongFolderError, main_guard
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.write_splits:
         if args.dataset != "MLRSNet":
             raise UserError(f"--write_splits is for MLRSNet; {args.dataset} has no splits that are made from labels")
-        mlrsnet_splits.write_stored(Path(args.source_path))
+        mlrsnet_splits.write_stored(folder_of_data(args))
         print(f"written to {mlrsnet_splits.STORED}")
         return
     folder = result_folder(args)

@@ -47,6 +47,19 @@ class DecodedPixels(Protocol):
         """Images of the rows, (B, *item_shape)."""
 
 
+class Item(NamedTuple):
+    """One image of a data set.
+
+    pixels  (C, S, S) as stored: 0..255 or digital numbers; bands of lower resolution repeated to the largest side
+    labels  (L,) bool
+    name    as the archive spells it
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    name: str
+
+
 class PixelFormat:
     """What the pixels of a data set are, wherever they come from: its files or its archive."""
 
@@ -74,7 +87,7 @@ class PixelFormat:
         return self.dtype == np.uint8 and tuple(self.bands) == ("R", "G", "B")
 
 
-class RetrievalDataset(PixelFormat, Dataset[Batch]):
+class RetrievalDataset(PixelFormat, Dataset[Item]):
     """One split. Subclasses fill the attributes in `__init__` and implement `read`.
 
     names        (N,) numpy unicode array: stable, unique name of each image, as the archive spells it
@@ -97,6 +110,9 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
     labels: np.ndarray
 
     title: ClassVar[str] = ""  # what to call it in a report
+    # patterns of names in its folder, and of its archives, by which that folder is told from the one above
+    marks: ClassVar[tuple[str, ...]] = ()
+    archives: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, source_path: Path, split: str) -> None:
         if split not in SPLITS:
@@ -181,6 +197,12 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.names)
 
+    def __getitem__(self, row: int) -> Item:
+        """One image by its row, which may count from the end. Raises IndexError, or `DatasetError` naming a file."""
+        number = range(len(self))[row]
+        pixels = self.read(number) if self.pixels is None else self.prepared(number)
+        return Item(stacked(pixels, self.band_sides), self.labels[number], str(self.names[number]))
+
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         """The rows as one batch; with `skip_broken`, unreadable images are warned about and left out."""
         images, kept = self._decode(rows) if self.pixels is None else self._fetch(rows, self.pixels)
@@ -214,6 +236,16 @@ class RetrievalDataset(PixelFormat, Dataset[Batch]):
     def fingerprint(self) -> str:
         """`label_fingerprint` of this split: equal data, equal fingerprint."""
         return label_fingerprint(self.names, self.labels, self.label_names)
+
+
+def stacked(item: np.ndarray, band_sides: Sequence[int]) -> np.ndarray:
+    """(C, S, S) as it is; (P,), bands of unequal sides one behind the other, as (C, S, S) of the largest side S."""
+    if item.ndim > 1:
+        return item
+    ends = np.cumsum(np.square(band_sides))
+    bands = zip(np.split(item, ends[:-1]), band_sides, strict=True)
+    largest = max(band_sides)
+    return np.stack([np.kron(b.reshape(s, s), np.ones((largest // s,) * 2, item.dtype)) for b, s in bands])
 
 
 def label_fingerprint(names: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from datasets.batches.transforms import Augmentation, DeviceTransform
 from datasets.features.feed import FeatureFeed
 from datasets.features.files import FeatureFiles
 from datasets.files.tar import SUFFIXES, find_archive
+from datasets.place import folder_of, naming_both
 from datasets.prepared.archive_layout import ARCHIVES
 from datasets.prepared.array import open_prepared, prepared_folder
 from datasets.prepared.from_archive import open_packed, prepare_archive
@@ -59,8 +60,9 @@ def open_files(args: Settings, split: str) -> RetrievalDataset:
     """One split that reads its images from their own files, also with --use_npmem; an archive's are prepared first."""
     packed = open_archive(args)
     new = not args.get("load_from_checkpoint")  # a saved run's demo exists: elsewhere it is a mistyped path
-    wiring = {"source_path": _folder(args), "packed": packed, "generate": new, "boa_offset": _boa_offset(args)}
-    dataset = DATASETS.build(args.dataset, args, split=split, **wiring)
+    wiring = {"source_path": folder_of_data(args), "packed": packed, "generate": new, "boa_offset": _boa_offset(args)}
+    with naming_both(Path(args.source_path), args.dataset, _marks(args)):
+        dataset = DATASETS.build(args.dataset, args, split=split, **wiring)
     dataset.skip_broken = args.skip_broken_images
     if packed is not None:
         dataset.pixels = open_prepared(dataset, packed.folder.parent)
@@ -72,10 +74,10 @@ def open_archive(args: Settings) -> Packed | None:
 
     --source_path is the archive, or the folder that holds it. Once prepared, the archive itself may be gone.
     """
-    source = Path(args.source_path)
+    source = _source(args)
     if args.dataset not in ARCHIVES.names():
         return None
-    layout = ARCHIVES.build(args.dataset, args, source_path=_folder(args), boa_offset=_boa_offset(args))
+    layout = ARCHIVES.build(args.dataset, args, source_path=folder_of_data(args), boa_offset=_boa_offset(args))
     if not layout.source_path.exists() or (source.is_dir() and layout.is_unpacked()):
         return None
     archive = find_archive(source, layout.pattern)
@@ -97,9 +99,20 @@ def open_archive(args: Settings) -> Packed | None:
     return packed
 
 
-def _folder(args: Settings) -> Path:
-    """--source_path, or the folder in which the archive lies, or lay, that it names."""
-    source = Path(args.source_path)
+def _source(args: Settings) -> Path:
+    """--source_path, or the folder of the data set in it."""
+    return folder_of(Path(args.source_path), args.dataset, _marks(args))
+
+
+def _marks(args: Settings) -> tuple[str, ...]:
+    """What tells the folder of the data set from the one above: an archive only where it would be read."""
+    kind = DATASETS[args.dataset]
+    return (*kind.marks, *(kind.archives if args.use_npmem else ()))
+
+
+def folder_of_data(args: Settings) -> Path:
+    """The folder of the data set that --source_path means, or in which the archive lies, or lay, that it names."""
+    source = _source(args)
     named = source.name.lower().endswith(SUFFIXES) and not source.is_dir()
     return source.parent if (named or source.is_file()) and args.dataset in ARCHIVES.names() else source
 

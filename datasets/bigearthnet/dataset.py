@@ -50,6 +50,8 @@ class BigEarthNet(RetrievalDataset):
 
     title = "BigEarthNet (a folder a patch, or BigEarthNet-S2 and metadata.parquet)"
     dtype = np.dtype(np.uint16)
+    marks = ("S2?_MSIL2A_*", "BigEarthNet-v1.0", "BigEarthNet-S2", "metadata.parquet", "data.mdb")
+    archives = ("BigEarthNet-*.tar*", "BigEarthNet-*.tgz")
 
     def __init__(
         self,

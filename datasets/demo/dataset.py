@@ -139,6 +139,7 @@ class Demo(MLRSNet):
     """
 
     title = "the generated demo data"
+    marks = ("*",)  # `__init__` knows both places
 
     def __init__(
         self, *, source_path: Path, split: str, images_per_category: int, side: int, seed: int, generate: bool = True

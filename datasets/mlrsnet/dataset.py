@@ -56,6 +56,8 @@ class MLRSNet(RetrievalDataset):
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
     dtype = np.dtype(np.uint8)
+    marks: ClassVar[tuple[str, ...]] = ("Images", "labels")
+    archives: ClassVar[tuple[str, ...]] = ("MLRSNet*.tar*", "MLRSNet*.tgz", "Images*.tar*", "Images*.tgz")
     split_seed: ClassVar[int] = 0
 
     def __init__(

@@ -40,6 +40,7 @@ class UCMerced(RetrievalDataset):
     std = IMAGENET_STD
     dtype = np.dtype(np.uint8)
     label_names = LABELS
+    marks = ("Images", "LandUse_Multilabeled.txt")
 
     def __init__(self, *, source_path: Path, split: str) -> None:
         super().__init__(source_path=source_path, split=split)
