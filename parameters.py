@@ -7,6 +7,7 @@ docs/flags.md.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -410,7 +411,8 @@ def parse(method: str, argv: Sequence[str]) -> Settings:
     values = {flag.name: flag.default for flags in groups.values() for flag in flags}
     values |= {"method": method, "savename": method, "group": method}
     if "load_from_checkpoint" in given:
-        given = resume.going_on(method, Path(given["load_from_checkpoint"]), given, RESUMABLE)
+        flags = itertools.chain.from_iterable(groups.values())
+        given = resume.going_on(method, Path(given["load_from_checkpoint"]), given, flags, RESUMABLE)
     if method in PRESETS:
         values |= PRESETS[method][given.get(f"{method}_preset", "paper")]
     settings = derive(values | given)
@@ -455,7 +457,9 @@ def start_evaluation(argv: Sequence[str] | None = None) -> Settings:
 
 def of_run(folder: Path, evaluation: Settings) -> Settings:
     """Settings of a saved run with what an evaluation says differently."""
-    return resume.evaluated(folder, evaluation, CHANGEABLE if evaluation["query"] else (*CHANGEABLE, "boa_offset"))
+    changeable = CHANGEABLE if evaluation["query"] else (*CHANGEABLE, "boa_offset")
+    flags = itertools.chain.from_iterable(GROUPS[title] for title in SHARED)
+    return resume.evaluated(folder, evaluation, changeable, flags, RESUMABLE)
 
 
 def measures(names: list[str]) -> list[str]:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from utilities.errors import UserError
+from utilities.flags import recorded as recorded_flags
 from utilities.flags.derive import derive
-from utilities.flags.flag import AUTO, spelled
+from utilities.flags.flag import AUTO, Flag, spelled
 from utilities.flags.settings import Settings
 from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
 
 TRANSIENT = ("log_online", "wandb_dryrun", "gpu_ids")  # asked for anew at every part of a run
+UNUSED = ("save_path", "savename", "wandb_mode")  # where a run was begun; what follows from resumable ones
 BEFORE = {"stored_views": 0}  # what runs did that were begun before there was such a flag
 # Epochs that follow from --nb_epochs where they are not given.
 EPOCHS_OF_RUN = ("dac_finetune_epoch", "dac_merge_epoch", "sndl_momentum_epochs")
 
 
-def going_on(method: str, folder: Path, given: Mapping[str, Any], resumable: Collection[str]) -> dict[str, Any]:
+def going_on(
+    method: str, folder: Path, given: Mapping[str, Any], flags: Iterable[Flag], resumable: Collection[str]
+) -> dict[str, Any]:
     """The run's own flags under those of the command line, of which only the resumable ones may differ."""
-    recorded = run_folder.read_args(folder)
-    if recorded["method"] != method:
-        raise UserError(f"{folder} is a run of train_{recorded['method']}.py; resume it with that script")
+    trained_by = run_folder.read_args(folder)["method"]
+    if trained_by != method:
+        raise UserError(f"{folder} is a run of train_{trained_by}.py; resume it with that script")
+    recorded = recorded_flags.read(folder, flags, {*resumable, *UNUSED})
     changed = [n for n, v in given.items() if n not in resumable and n in recorded and recorded[n] != v]
     if changed:
         differing = "; ".join(f"--{n} {spelled(recorded[n])}, not {spelled(given[n])}" for n in changed)
@@ -56,9 +61,11 @@ def kept_epochs(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"--{name} stays {spelled(recorded[name])}; {new}"
 
 
-def evaluated(folder: Path, evaluation: Settings, changeable: Collection[str]) -> Settings:
+def evaluated(
+    folder: Path, evaluation: Settings, changeable: Collection[str], flags: Iterable[Flag], resumable: Collection[str]
+) -> Settings:
     """Flags of a saved run with the changeable ones as its evaluation gives them; a switch can only be added."""
-    recorded = run_folder.read_args(folder)
+    recorded = recorded_flags.read(folder, flags, {*resumable, *UNUSED})
     changed = {name: evaluation[name] for name in changeable if evaluation[name] is not None}
-    changed["skip_broken_images"] = evaluation["skip_broken_images"] or recorded["skip_broken_images"]
+    changed["skip_broken_images"] = evaluation["skip_broken_images"] or recorded.get("skip_broken_images", False)
     return Settings(recorded | changed | {"load_from_checkpoint": str(folder)})

@@ -85,6 +85,17 @@ def load(folder: Path, name: str = LAST) -> dict[str, Any] | None:
     raise UserError(f"no readable checkpoint in {folder}: {', '.join(p.name for p in found)} damaged; train again")
 
 
+def settings(folder: Path) -> dict[str, Any]:
+    """The flags of the newest checkpoint, whose tensors are not read; {} where none tells them."""
+    for name in (LAST, PREVIOUS, BEST):
+        try:
+            payload = torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
+            return dict(payload["settings"])
+        except Exception:  # absent, damaged, of an earlier version: `load` tells what it needs to
+            continue
+    return {}
+
+
 def check_same_data(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise UserError where a run would go on with other images or labels than its checkpoint was trained on."""
     for key in ("dataset", "label_names", "bands", "train_fingerprint"):

@@ -66,9 +66,18 @@ def read_args(folder: Path) -> dict[str, Any]:
             f"--load_from_checkpoint {folder} is not a run folder (no {ARGS}); give <save_path>/<dataset>/<savename>"
         )
     args = read_json(path)
-    if not isinstance(args, dict) or not {"method", "dataset"} <= args.keys():
+    if not isinstance(args, dict) or not all(isinstance(args.get(name), str) for name in ("method", "dataset")):
         raise UserError(f"{path} does not hold the flags of a run; give <save_path>/<dataset>/<savename>")
     return args
+
+
+def wandb_run_id(folder: Path) -> str:
+    """Under which W&B knows the run. Raises UserError where environment.json does not say it."""
+    environment = read_json(folder / ENVIRONMENT)
+    found = environment.get("wandb_run_id") if isinstance(environment, dict) else None
+    if not isinstance(found, str):
+        raise UserError(f"{folder / ENVIRONMENT} names no wandb_run_id; mend it, or go on without --log_online")
+    return found
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

@@ -344,11 +344,12 @@ class Trainer:
         }
 
     def _identity(self) -> dict[str, Any]:
-        """What rebuilds the network and tells which data it belongs to."""
+        """What rebuilds the network, tells which data it belongs to, and the flags that it was trained with."""
         return {
             "method_name": self.method.name,
             "network_description": self.method.network.description(),
             "data": self.data.description,
+            "settings": self.args.recorded,
         }
 
     def _restore(self, payload: dict[str, Any]) -> None:

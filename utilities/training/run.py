@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from utilities.files import read_json, write_json
+from utilities.files import write_json
 from utilities.flags.settings import Settings
 from utilities.parallel import distributed
 from utilities.runs import checkpoint
@@ -70,11 +70,9 @@ class Run:
         """Records that a checkpoint of this step has not seen are dropped."""
         if not distributed.is_main():
             return
-        environment = read_json(self.folder / run_folder.ENVIRONMENT)
-        about = {key: self.args[key] for key in ("project", "group", "savename")} | {
-            "wandb_run_id": environment["wandb_run_id"],
-            "config": self.args.recorded,
-        }
+        about = {key: self.args[key] for key in ("project", "group", "savename")} | {"config": self.args.recorded}
+        if self.args["wandb_mode"]:
+            about["wandb_run_id"] = run_folder.wandb_run_id(self.folder)
         if self.resumed:
             drop_later(self.folder, step, validated=validated)
         self.logger = Logger(self.folder, wandb_mode=self.args["wandb_mode"], run=about)
