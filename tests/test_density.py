@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from utilities.neighbours.density import distance_densities, intra_inter_overlap
+from utilities.neighbours.density import distance_densities
 
 
 def data(count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,23 +39,23 @@ def test_equal_to_a_loop_over_pairs() -> None:
 def test_block_size_does_not_matter() -> None:
     rows, labels = data()
     whole = distance_densities(rows, labels)
-    for block_bytes in (1, 20_000):
-        assert torch.equal(distance_densities(rows, labels, block_bytes=block_bytes).counts, whole.counts)
+    for block in (1, 7):
+        assert torch.equal(distance_densities(rows, labels, block=block).counts, whole.counts)
 
 
 def test_overlap_is_zero_apart_and_one_alike() -> None:
     apart = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
     labels = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 1]]).bool()
-    assert intra_inter_overlap(apart, labels) == 0
+    assert distance_densities(apart, labels).overlap() == 0
     assert distance_densities(apart, labels).inter[-1] == 4  # a distance of exactly 2 is counted
     alike = torch.tensor([[1.0, 0.0]]).expand(4, 2)
-    assert intra_inter_overlap(alike, labels) == 1
+    assert distance_densities(alike, labels).overlap() == 1
 
 
 def test_without_both_kinds_of_pairs_there_is_no_overlap() -> None:
     rows, _ = data()
-    assert math.isnan(intra_inter_overlap(rows, torch.ones(60, 2).bool()))
-    assert math.isnan(intra_inter_overlap(rows, torch.zeros(60, 2).bool()))
+    assert math.isnan(distance_densities(rows, torch.ones(60, 2).bool()).overlap())
+    assert math.isnan(distance_densities(rows, torch.zeros(60, 2).bool()).overlap())
 
 
 def test_pairs_with_another_gallery() -> None:
@@ -68,5 +68,45 @@ def test_pairs_with_another_gallery() -> None:
                 distance = math.dist(rows[i].tolist(), rows[j].tolist())
                 counts[int((labels[i] & labels[j]).sum()), min(39, int(distance * 20))] += 1
     assert torch.equal(found.counts, counts)
-    small = distance_densities(rows[:20], labels[:20], gallery=(rows[20:], labels[20:]), bins=40, block_bytes=1)
+    small = distance_densities(rows[:20], labels[:20], gallery=(rows[20:], labels[20:]), bins=40, block=1)
     assert torch.equal(small.counts, counts)
+
+
+@pytest.mark.parametrize("gallery", [False, True])
+def test_of_many_pairs_a_share_is_counted_with_its_error(gallery: bool) -> None:
+    draw = torch.Generator().manual_seed(2)
+    labels = torch.rand(1024, 4, generator=draw) < 0.4
+    rows = torch.nn.functional.normalize(
+        labels.float() @ torch.randn(4, 16, generator=draw) + torch.randn(1024, 16, generator=draw)
+    )
+    labels[:, 0] |= ~labels.any(1)
+    options = {"gallery": (rows[512:], labels[512:])} if gallery else {}
+    images, own = (rows[:512], labels[:512]) if gallery else (rows, labels)
+    whole = distance_densities(images, own, block=16, **options)  # type: ignore[arg-type]
+    assert (whole.share, whole.error) == (1, 0)
+    some, again = (distance_densities(images, own, block=16, most_pairs=50_000, **options) for _ in range(2))  # type: ignore[arg-type]
+    assert torch.equal(some.counts, again.counts)
+    assert some.counts.sum() <= 60_000
+    assert some.share == pytest.approx(some.counts.sum().item() / whole.counts.sum().item())
+    assert some.counts.sum() % 16**2 == 0  # whole blocks, each image in equally many pairs
+    assert 0 < some.error < 0.02
+    assert abs(some.overlap() - whole.overlap()) < 4 * some.error + 0.002  # fewer pairs a bin overlap a little less
+    assert some.means[0].item() == pytest.approx(whole.means[0].item(), abs=0.01)
+
+
+def test_the_error_of_a_share_is_that_over_many_orders() -> None:
+    """Estimated errors are as large as overlaps really scatter about that of all pairs."""
+    draw = torch.Generator().manual_seed(3)
+    labels = torch.rand(600, 4, generator=draw) < 0.4
+    labels[:, 0] |= ~labels.any(1)
+    rows = torch.nn.functional.normalize(
+        labels.float() @ torch.randn(4, 8, generator=draw) + torch.randn(600, 8, generator=draw)
+    )
+    whole = distance_densities(rows, labels, bins=20).overlap()
+    off, estimated = [], []
+    for seed in range(30):
+        order = torch.randperm(600, generator=torch.Generator().manual_seed(seed))
+        found = distance_densities(rows[order], labels[order], bins=20, most_pairs=20_000, block=10)
+        off.append((found.overlap() - whole) ** 2)
+        estimated.append(found.error**2)
+    assert 0.5 < (sum(estimated) / sum(off)) ** 0.5 < 2

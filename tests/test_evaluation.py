@@ -143,7 +143,7 @@ def _worker(number: int, world: int, rendezvous: str, results: str) -> None:
         relevance=Relevance("share"),
         backend="torch",
     )
-    counts = distance_densities(embeddings, labels(30)[rows], block_bytes=5000).counts
+    counts = distance_densities(embeddings, labels(30)[rows], block=7).counts
     between = in_another(embeddings, labels(30)[rows])
     torch.save((embeddings, rows, *result.neighbours, result.scores.scores, counts, *between), f"{results}/{number}.pt")
     dist.destroy_process_group()

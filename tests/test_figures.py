@@ -134,6 +134,13 @@ def test_distances_of_few_pairs_have_counts_and_no_spikes(tmp_path: Path, drawn:
     assert f"overlap {densities.overlap():.3f}" in legend.get_texts()[2].get_text()
     assert f"{densities.counts.sum():,} pairs" in legend.get_texts()[2].get_text()
 
+    share = densities._replace(share=0.25, error=0.0031)
+    figures.distance_density(tmp_path / "a.png", share, title="distances")
+    legend = drawn.pop().axes[0].get_legend()
+    assert legend is not None
+    pairs = int(densities.counts.sum())
+    assert f"± 0.003, {pairs:,} pairs of {4 * pairs:,} in bins" in legend.get_texts()[2].get_text()
+
     one = distance_densities(rows[:2], torch.ones(2, 3).bool())
     figures.distance_density(tmp_path / "a.png", one, title="distances")
     assert [label.get_text() for label in drawn[1].axes[1].get_yticklabels()] == ["3  (1 pair)"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -49,6 +50,7 @@ def ratio(seconds: Mapping[str, Sequence[float]], name: str, reference: str) -> 
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[reference], strict=True))
 
 
+@functools.cache
 def best_faiss_kernels() -> str:
     """Have the OpenBLAS in faiss's wheel, of 2021, take the best kernels this processor has; call before faiss starts.
 

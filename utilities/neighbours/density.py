@@ -1,7 +1,11 @@
 """How far apart images lie that share labels, and images that do not: densities of pair distances.
 
-Counted in blocks on the device from exact distances, so no N x N array exists and the counts are the same for
-every block size and device. A block is small enough for a core's cache: most of the time goes into its product.
+Counted in blocks on the device from exact distances, so no N x N array exists and the counts are the same on every
+device. A block is small enough for a core's cache: most of the time goes into its product in float64.
+
+Of more than MOST_PAIRS pairs a share is counted: the images are put into a random order, the same in every run, and
+block i is compared with blocks i + d (modulo their number) for every m-th d, so that every image is in equally many
+pairs. How far the overlap is off is estimated from eight parts of the blocks.
 """
 
 from __future__ import annotations
@@ -12,13 +16,13 @@ import torch
 from torch import Tensor
 
 from utilities.neighbours.exact import beside, on_grid, squared_lengths
-from utilities.neighbours.search import default_block_bytes
 from utilities.parallel.distributed import gather_uneven, rank, world_size
+from utilities.seeding import generator
 from utilities.tensors.labels import overlap
 
 BINS = 200
-_BYTES_A_PAIR = 32  # float64 distances and their bins, float32 and integer numbers of shared labels, places
-_TILE, _TILE_GPU = (256, 2048), (8192, 8192)  # rows and columns of a block
+MOST_PAIRS = 10**8
+_PARTS = 8
 
 
 class Densities(NamedTuple):
@@ -27,11 +31,15 @@ class Densities(NamedTuple):
     edges    (bins + 1,) float64 from 0 to 2; the last bin holds 2 itself
     counts   (L + 1, bins) int64, row g: pairs that share g labels
     means    (L + 1,) float64, their mean distance; NaN where there is none
+    share    of all pairs that were counted
+    error    standard error of `overlap`; 0 where all pairs were counted
     """
 
     edges: Tensor
     counts: Tensor
     means: Tensor
+    share: float = 1.0
+    error: float = 0.0
 
     @property
     def intra(self) -> Tensor:
@@ -48,8 +56,13 @@ class Densities(NamedTuple):
 
         NaN where all pairs share a label, or none does.
         """
-        intra, inter = self.intra.double(), self.inter.double()
-        return float(torch.minimum(intra / intra.sum(), inter / inter.sum()).sum())
+        return float(_overlap(self.counts))
+
+
+def _overlap(counts: Tensor) -> Tensor:
+    """(..., L + 1, bins) -> (...) float64."""
+    inter, intra = counts[..., 0, :].double(), counts[..., 1:, :].sum(-2).double()
+    return torch.minimum(intra / intra.sum(-1, keepdim=True), inter / inter.sum(-1, keepdim=True)).sum(-1)
 
 
 def distance_densities(
@@ -59,60 +72,82 @@ def distance_densities(
     gallery: tuple[Tensor, Tensor] | None = None,
     device: torch.device | str = "cpu",
     bins: int = BINS,
-    block_bytes: int | None = None,
+    most_pairs: int = MOST_PAIRS,
+    block: int = 512,
 ) -> Densities:
-    """Count all pairs of images, embeddings (N, D) unit rows and labels (N, L) multi-hot; result on the CPU.
+    """Count pairs of images, embeddings (N, D) unit rows and labels (N, L) multi-hot; result on the CPU.
 
     With a gallery, as (embeddings, labels), the pairs are each image with each of the gallery. Images without
     labels are left out: they can be neither alike nor different. With a process group every rank counts its
-    share of the blocks and gets the whole.
+    share of the blocks and gets the whole. All pairs are counted up to about `most_pairs`, and then a share of them.
     """
-    rows, carried, lengths = _labelled(embeddings, labels, device)
-    others, carried_there, lengths_there = (rows, carried, lengths) if gallery is None else _labelled(*gallery, device)
+    sides = [_labelled(embeddings, labels, device)]
+    sides.append(sides[0] if gallery is None else _labelled(*gallery, device))
+    count, others = (len(side.rows) for side in sides)
+    every = max(1, -(-_pairs(count, others, gallery is None) // most_pairs))
+    if every > 1:
+        sides = [side.shuffled() for side in sides] if gallery is not None else [sides[0].shuffled()] * 2
     width = labels.shape[1] + 1
-    counts = torch.zeros(width * bins, dtype=torch.int64, device=device)
+    counts = torch.zeros(_PARTS, width * bins, dtype=torch.int64, device=device)
     sums = torch.zeros(width * bins, dtype=torch.float64, device=device)
-    places = torch.int16 if width * bins <= torch.iinfo(torch.int16).max else torch.int32
-    high, wide = _tile(torch.device(device), block_bytes)
-    room = torch.empty(high * wide, dtype=torch.float64, device=device)
-    for column in range(rank() * wide, len(others), world_size() * wide):
-        of_others = slice(column, column + wide)
-        images = beside(others[of_others], lengths_there[of_others], None)
-        for row in range(column if gallery is None else 0, len(rows), high):
-            part = slice(row, row + high)
-            used = images if gallery else images[: row + high - column]
-            queries = beside(-2 * rows[part], None, lengths[part])
-            distances = torch.mm(queries, used.T, out=room[: len(queries) * len(used)].view(len(queries), -1)).sqrt_()
-            shared = overlap(carried[part], carried_there[of_others][: len(used)]).to(places)
-            place = (distances * (bins / 2)).to(places).clamp_(max=bins - 1).add_(shared.mul_(bins))
-            if gallery is None and row < column + wide:  # each pair once
-                once = torch.ones_like(place, dtype=torch.bool).tril_(row - column - 1)
-                distances, place = distances[once], place[once]
-            counts += torch.bincount(place.flatten(), minlength=width * bins)
-            sums += torch.bincount(place.flatten(), distances.flatten(), minlength=width * bins)
+    kind = torch.int16 if width * bins <= torch.iinfo(torch.int16).max else torch.int32
+    for i, j in _blocks(-(-count // block), -(-others // block), every, gallery is None)[rank() :: world_size()]:
+        left, right = sides[0].part(i, block), sides[1].part(j, block)
+        distances = torch.mm(
+            beside(-2 * left.rows, None, left.lengths), beside(right.rows, right.lengths, None).T
+        ).sqrt_()
+        place = (distances * (bins / 2)).to(kind).clamp_(max=bins - 1)
+        place += overlap(left.labels, right.labels).to(kind).mul_(bins)
+        if gallery is None and i == j:  # each pair once
+            once = torch.ones_like(place, dtype=torch.bool).tril_(-1)
+            distances, place = distances[once], place[once]
+        counts[i % _PARTS] += torch.bincount(place.flatten(), minlength=width * bins)
+        sums += torch.bincount(place.flatten(), distances.flatten(), minlength=width * bins)
     sums = sums.view(width, bins).sum(1)
     if world_size() > 1:
         counts, sums = gather_uneven(counts[None]).sum(0), gather_uneven(sums[None]).sum(0)
-    table = counts.cpu().view(width, bins)
-    return Densities(torch.linspace(0, 2, bins + 1, dtype=torch.float64), table, sums.cpu() / table.sum(1))
+    parts = counts.cpu().view(_PARTS, width, bins)
+    table = parts.sum(0)
+    share, error = 1.0, 0.0
+    if every > 1:
+        share = int(table.sum()) / _pairs(count, others, gallery is None)
+        error = float(_overlap(parts).std() * ((1 - share) / _PARTS) ** 0.5)
+    edges = torch.linspace(0, 2, bins + 1, dtype=torch.float64)
+    return Densities(edges, table, sums.cpu() / table.sum(1), share, error)
 
 
-def _labelled(embeddings: Tensor, labels: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the images with labels: embeddings on the grid, labels as float32, squared lengths."""
+def _pairs(count: int, others: int, among_themselves: bool) -> int:
+    return count * (count - 1) // 2 if among_themselves else count * others
+
+
+def _blocks(count: int, others: int, every: int, among_themselves: bool) -> list[tuple[int, int]]:
+    """Pairs (i, j) of blocks, j at one of every so many distances from i on a circle; each pair once."""
+    distances = range(every // 2, others // 2 + 1 if among_themselves else others, every) or [0]
+    return [
+        (i, (i + d) % others)
+        for i in range(count)
+        for d in distances
+        if not (among_themselves and 2 * d == others and i >= d)
+    ]
+
+
+class _Side(NamedTuple):
+    """Images with labels: embeddings on the grid, labels as float32, squared lengths."""
+
+    rows: Tensor
+    labels: Tensor
+    lengths: Tensor
+
+    def shuffled(self) -> _Side:
+        order = torch.randperm(len(self.rows), generator=generator("cpu", 0, "densities")).to(self.rows.device)
+        return _Side(*(column[order] for column in self))
+
+    def part(self, number: int, block: int) -> _Side:
+        return _Side(*(column[number * block : (number + 1) * block] for column in self))
+
+
+def _labelled(embeddings: Tensor, labels: Tensor, device: torch.device | str) -> _Side:
     carried = labels.to(device)
     labelled = carried.bool().any(1)
     rows = on_grid(embeddings.to(device)[labelled])
-    return rows, carried[labelled].float(), squared_lengths(rows)
-
-
-def _tile(device: torch.device, block_bytes: int | None) -> tuple[int, int]:
-    """Rows and columns of a block."""
-    high, wide = _TILE if device.type == "cpu" else _TILE_GPU
-    pairs = (block_bytes or default_block_bytes(device)) // _BYTES_A_PAIR
-    wide = max(1, min(wide, pairs // high))
-    return max(1, min(high, pairs // wide)), wide
-
-
-def intra_inter_overlap(embeddings: Tensor, labels: Tensor, *, device: torch.device | str = "cpu") -> float:
-    """Overlap of the distance densities of pairs that share a label and pairs that do not, in [0, 1]."""
-    return distance_densities(embeddings, labels, device=device).overlap()
+    return _Side(rows, carried[labelled].float(), squared_lengths(rows))

@@ -90,6 +90,9 @@ def distance_density(path: Path, densities: Densities, *, title: str) -> None:
         said = "no overlap: only one kind of pair"
         if np.isfinite(overlap):
             said = f"overlap {overlap:.3f}, {_pairs(counts)} in bins of {edges[1] - edges[0]:.2g}"
+            if densities.share < 1:
+                drawn = f"{_pairs(counts)} of {counts.sum() / densities.share:,.0f}"
+                said = f"overlap {overlap:.4f} ± {densities.error:.1g}, {drawn} in bins of {edges[1] - edges[0]:.2g}"
         upper.fill_between(middles, both, facecolor="none", edgecolor=MUTED, hatch="////", linewidth=0, label=said)
         highest = max(intra.max(), inter.max(), 1e-9)
         upper.set(title=title, ylabel="density", ylim=(0, 1.4 * highest))  # the legend has the upper part to itself

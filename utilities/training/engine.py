@@ -281,7 +281,10 @@ class Trainer:
         self.said.update(result.scores.protocol["notes"])
         scores = dict(result.scores.scores)
         if self.args["is_log_intra_inter_overlap"]:
-            scores["intra_inter_overlap"] = density.intra_inter_overlap(embeddings, labels, device=self.device)
+            densities = density.distance_densities(embeddings, labels, device=self.device)
+            scores["intra_inter_overlap"] = densities.overlap()
+            if densities.share < 1:
+                scores["intra_inter_overlap_error"] = densities.error
         return scores, result.scores.chance
 
     def _embed(self, feed: Feed, embed: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
