@@ -110,7 +110,7 @@ class Examples(RetrievalDataset):
 
 def open_file(path: Path, like: RetrievalDataset, reading: Reading) -> QueryFile:
     """A file or folder from elsewhere, read as `like` reads its images."""
-    if not isinstance(like, BigEarthNet):
+    if like.is_photograph:
         return PhotographFile(path, like)
     return PatchFolder(path, like, reading) if path.is_dir() else PatchFile(path, like, reading)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from architectures.embedding import EmbeddingNetwork
 from datasets.demo.dataset import Demo
 from evaluate_model import check_data, load_network
 from tests.oracles import metrics as twin
-from tests.scripts import ROOT, run_inside
+from tests.scripts import run_inside
 from train_baseline import Baseline
 from utilities.errors import UserError
 from utilities.flags.settings import Settings
@@ -114,18 +113,6 @@ def test_where_results_are_saved_and_what_they_replace_is_said(saved):
     again = evaluate(saved, "--checkpoint", "last", "--eval_metric", "recall@1", "--relevance", "share")
     replaced = "replaces an evaluation of recall@1, label_jaccard@8 under relevance subset"
     assert f"saved in {target} ({replaced})\n" in again.stdout
-
-
-def test_the_python_of_the_readme_embeds(saved):
-    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert '"RUN/best.pt"' in code
-    names: dict = {}
-    exec(code.replace("RUN/best.pt", str(saved / "best.pt")), names)
-    assert names["embeddings"].shape == (2, 16)
-    torch.testing.assert_close(names["embeddings"].norm(dim=1), torch.ones(2))
-    black = -(torch.tensor([123.675, 116.28, 103.53]) / torch.tensor([58.395, 57.12, 57.375]))  # ImageNet's
-    pixels = black.view(1, 3, 1, 1).expand(2, 3, names["side"], names["side"])
-    torch.testing.assert_close(names["embeddings"], names["network"].embed(pixels), rtol=1e-4, atol=1e-5)
 
 
 def test_scores_that_cannot_be_read_are_replaced(saved):
