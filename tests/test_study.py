@@ -1,0 +1,192 @@
+"""The study: a fair plan, tables that grow line by line, sentences that say what the numbers say, and no figure by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import parameters
+from utilities.errors import UserError
+from utilities.study import draw, figures, plan, table
+from utilities.study.analysis import Study, words
+from utilities.study.plan import ABLATIONS, FEATURES, ROWS, TRIALS, Run, chosen, merged, trials
+
+ROOT = Path(__file__).parent.parent
+TRAINED = [row.name for row in ROWS[1:]]
+
+
+def line(run: Run, *, val: float = 0.5, test: float = 0.6) -> dict[str, str]:
+    filled = dict.fromkeys(table.COLUMNS, "")
+    filled |= {"name": run.name, "tier": run.tier, "row": run.row, "seed": str(run.seed), "script": run.script}
+    filled |= {"trial": "" if run.trial is None else str(run.trial), "flags": " ".join(run.own)}
+    filled |= {f"val {measure}": f"{val}" for measure in plan.SELECTED_BY}
+    if run.trial is None:
+        filled |= {measure: f"{test:.5f}" for measure in table.MEASURES}
+        filled |= {f"chance {measure}": "0.25" for measure in table.MEASURES}
+    if run.row != FEATURES:
+        filled |= {"minutes": "0.5", "images_per_second": "3000.0"}
+    return filled | {"memory_gb": "1.2", "processor": "a processor", "date": "2026-11-28", "threads": "1"}
+
+
+@pytest.fixture(scope="module")
+def tried() -> list[dict[str, str]]:
+    """All trials done; trial 5 is the best of each row."""
+    return [line(run, val=0.7 if run.trial == 5 else 0.5) for run in trials()]
+
+
+@pytest.fixture(scope="module")
+def results(tried, tmp_path_factory) -> Path:
+    """Tables of a small study in which `sndl` is better than the rest, by half, and everything else is noise."""
+    folder = tmp_path_factory.mktemp("results")
+    draws = np.random.default_rng(0)
+    difficulty = draws.random(60) * 0.4
+    runs = [r for r in plan.plan(tried, ("frozen", "ablation", "finetuned")) if r.seed < 3]
+    for record in tried[:24] + tried[24:]:
+        table.add(folder, record)
+    for run in runs:
+        lift = 0.3 if run.row == "sndl" else 0.0
+        values = np.clip(difficulty + lift + draws.normal(0, 0.02, 60), 0, 1)
+        curve = [{"epoch": e, "recall@1": 0.5, "label_jaccard@8": 0.4 + e / 100} for e in (10, 20)]
+        table.add(folder, line(run, test=float(values.mean())), curve if run.seed == 0 else [])
+        table.add_queries(folder, run.name, dict.fromkeys(table.PER_QUERY, values))
+    return folder
+
+
+def test_trials_differ_in_their_row_alone():
+    """Trial t has one rate in all rows and one place in the range of each row's own number; all rows have as many."""
+    by_number: dict[int, set[str]] = {}
+    for run in trials():
+        rate = run.own[run.own.index("--lr") + 1]
+        by_number.setdefault(run.trial, set()).add(rate)
+        assert plan.RATES[0] <= float(rate) <= plan.RATES[1]
+    assert len(by_number) == TRIALS
+    assert all(len(rates) == 1 for rates in by_number.values())
+    assert len({next(iter(rates)) for rates in by_number.values()}) == TRIALS
+    assert sorted({run.row for run in trials()}) == sorted(TRAINED)
+    assert trials() == trials()
+
+
+def test_knobs_stay_in_their_range():
+    for row in ROWS[1:]:
+        values = [row.knob.draw(u) for u in (0.0, 0.3, 0.999999)]
+        assert min(row.knob.values) * 0.999 <= min(values) <= max(values) <= max(row.knob.values) * 1.001
+
+
+def test_the_best_val_sum_is_chosen_and_a_tie_goes_to_the_first(tried):
+    settings = chosen(tried)
+    fifth = {run.row: run.own for run in trials() if run.trial == 5}
+    assert settings == fifth
+    flat = [line(run) for run in trials()]
+    assert chosen(flat) == {run.row: run.own for run in trials() if run.trial == 0}
+
+
+def test_nothing_but_trials_is_planned_before_all_are_there(tried):
+    assert [run.tier for run in plan.plan(tried[:-1], ("trials", "frozen"))] == ["trials"] * len(tried)
+    later = plan.plan(tried, ("frozen",))
+    assert later[: len(ROWS)] == [run for run in later if run.seed == 0]  # all rows once, before any a second time
+    assert len(later) == 1 + plan.SEEDS["frozen"] * len(TRAINED)
+    assert plan.TRIAL_SEED not in {run.seed for run in later}
+
+
+def test_three_rows_get_more_seeds_once_all_have_three(tried):
+    first = [run for run in plan.plan(tried, ("finetuned",))]
+    assert len(first) == 3 * len(TRAINED)
+    done = tried + [line(run, val=0.9 if run.row in ("dac", "bier", "sndl") else 0.5) for run in first]
+    more = plan.plan(done, ("finetuned",))[len(first) :]
+    assert {run.row for run in more} == {"dac", "bier", "sndl"}
+    assert {run.seed for run in more} == {3, 4}
+
+
+def test_names_are_unique_and_every_command_is_understood(tried):
+    runs = plan.plan(tried, ("trials", "frozen", "ablation", "grn", "finetuned"))
+    assert len({run.name for run in runs}) == len(runs)
+    seen = set()
+    for run in runs:
+        kind = (run.tier, run.row)
+        if kind in seen:
+            continue
+        seen.add(kind)
+        settings = parameters.parse(run.script, ["--source_path", "somewhere", *run.flags()])
+        assert settings.random_seed == run.seed
+        assert settings.frozen == (not run.tier.startswith("finetuned"))
+    assert {row for tier, row in seen if tier == "ablation"} == set(ABLATIONS)
+
+
+def test_a_later_flag_replaces_an_earlier_one():
+    assert merged(["--a", "1", "--b", "--a", "2", "3"]) == ["--a", "2", "3", "--b"]
+
+
+def test_a_run_of_the_same_name_is_replaced(tmp_path):
+    run = Run("frozen", "sndl", 0, "sndl", ())
+    for score in (0.1, 0.2):
+        table.add(tmp_path, line(run, test=score), [{"epoch": 1, "recall@1": score, "label_jaccard@8": score}])
+        table.add_queries(tmp_path, run.name, {"recall@1": np.array([score, 1 / 3])})
+    (only,) = table.read(tmp_path)
+    assert only["recall@1"] == "0.20000"
+    assert table.read_queries(tmp_path)[run.name, "recall@1"].tolist() == [0.2, 0.3333]
+    assert [point["recall@1"] for point in table.read_csv(tmp_path / table.CURVES)] == ["0.2"]
+
+
+def test_a_damaged_table_is_named(tmp_path):
+    (tmp_path / table.RUNS).write_text("name,tier\na,b,c\n")
+    with pytest.raises(UserError, match=r"runs\.csv has lines"):
+        table.read(tmp_path)
+
+
+def test_words_say_who_wins_and_what_is_noise(results):
+    study = Study(table.read(results), table.read_queries(results))
+    said = words(study, "frozen", "recall@1")
+    assert said.startswith("By recall@1, SNDL (joint with BCE) is best;")
+    assert "Better than the untrained features: SNDL (joint with BCE)." in said
+    assert "Not told from the untrained features: " in said
+    differences = study.differences("frozen", study.rows("frozen"), "recall@1")
+    difference, p = differences["sndl", "mulsupcon"]
+    assert difference.difference == pytest.approx(0.3, abs=0.03)
+    assert p < 0.001
+    assert differences["bier", "dac"][1] > 0.05 if ("bier", "dac") in differences else differences["dac", "bier"][1] > 0.05
+
+
+def test_tables_and_figures_are_drawn(results, tmp_path):
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "study.md"
+    page.write_text((ROOT / "docs" / "study.md").read_text())
+    draw.draw(results, tmp_path / "docs")
+    text = page.read_text()
+    assert "| SNDL (joint with BCE) | 3 | **" in text
+    assert "| diva-no-shared | 3 |" in text
+    assert draw.filled(text, Study(table.read(results), table.read_queries(results))) == text
+    for name in ("scores", "differences", "cost", "curves"):
+        with Image.open(tmp_path / "docs" / f"study_{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_an_unknown_table_is_refused(results):
+    with pytest.raises(UserError, match="no table 'nothing'"):
+        draw.filled("<!-- study nothing -->\n<!-- end -->", Study(table.read(results), {}))
+
+
+@pytest.mark.parametrize("page", ["docs/study.md", "README.md"])
+def test_pages_hold_what_the_results_say(page):
+    """Nothing between the marks was typed, and no result is missing from them."""
+    folder = ROOT / "docs" / "results"
+    if not table.read(folder):
+        pytest.skip("no results yet")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "<!-- study " in text
+    assert draw.filled(text, Study(table.read(folder), table.read_queries(folder))) == text
+
+
+def test_every_table_has_a_place():
+    text = (ROOT / "docs" / "study.md").read_text() + (ROOT / "README.md").read_text()
+    assert [name for name in draw.BLOCKS if f"<!-- study {name} -->" not in text] == []
+
+
+def test_labels_of_points_do_not_cover_each_other(results, tmp_path):
+    """Where scores are equal, names still stand apart."""
+    study = Study(table.read(results), table.read_queries(results))
+    figures.cost(tmp_path / "cost.png", study, "label_jaccard@8")
+    with Image.open(tmp_path / "cost.png") as picture:
+        assert picture.size[0] > 800

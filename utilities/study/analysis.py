@@ -1,0 +1,144 @@
+"""What the tables of the study say: means over seeds, intervals, paired differences, and the sentences about them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utilities.measures.paired import Difference, compare, holm
+from utilities.study.plan import ABLATIONS, FEATURES, ROWS
+from utilities.study.table import MEASURES
+
+LEVEL = 0.05  # of the whole family of comparisons of a measure, after Holm's correction
+Lines = Sequence[Mapping[str, str]]
+
+
+class Summary(NamedTuple):
+    """A row of a tier: mean and standard deviation over seeds of every measure, intervals of the paired ones."""
+
+    row: str
+    title: str
+    seeds: int
+    means: dict[str, float]
+    deviations: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    minutes: float
+    images_per_second: float
+    memory: float
+
+
+class Study:
+    """The tables, by tier and row."""
+
+    def __init__(self, lines: Lines, queries: Mapping[tuple[str, str], np.ndarray]) -> None:
+        self.lines, self.queries = lines, queries
+
+    def of(self, tier: str, row: str) -> list[Mapping[str, str]]:
+        found = [line for line in self.lines if line["tier"] == tier and line["row"] == row]
+        return sorted(found, key=lambda line: int(line["seed"]))
+
+    def rows(self, tier: str) -> list[str]:
+        """Rows of a tier with a run, in the order of the plan."""
+        named = [row.name for row in ROWS] + list(ABLATIONS)
+        return [name for name in named if self.of(tier, name)]
+
+    def values(self, tier: str, row: str, measure: str) -> Tensor:
+        """(S, Q) of the runs whose queries' scores are kept."""
+        found = [self.queries.get((line["name"], measure)) for line in self.of(tier, row)]
+        kept = [torch.from_numpy(scores) for scores in found if scores is not None]
+        return torch.stack(kept) if kept else torch.empty(0, 0, dtype=torch.float64)
+
+    def summary(self, tier: str, row: str) -> Summary:
+        lines = self.of(tier, row)
+        means, deviations, intervals = {}, {}, {}
+        for measure in MEASURES:
+            scores = [float(line[measure]) for line in lines if line[measure]]
+            if not scores:
+                continue
+            means[measure] = statistics.mean(scores)
+            deviations[measure] = statistics.stdev(scores) if len(scores) > 1 else math.nan
+            values = self.values(tier, row, measure)
+            if len(values):
+                whole = compare(values, torch.zeros(1, values.shape[1], dtype=torch.float64))
+                intervals[measure] = (whole.low, whole.high)
+        cost = {
+            name: statistics.mean([float(line[name]) for line in lines if line[name]] or [math.nan])
+            for name in ("minutes", "images_per_second", "memory_gb")
+        }
+        return Summary(row, title(row), len(lines), means, deviations, intervals, *cost.values())
+
+    def differences(
+        self, tier: str, rows: Sequence[str], measure: str
+    ) -> dict[tuple[str, str], tuple[Difference, float]]:
+        """(row, other row) -> the difference of every pair, and its p after Holm's correction over all of them."""
+        pairs = [(a, b) for i, a in enumerate(rows) for b in rows[i + 1 :]]
+        return self._compared([(tier, a, tier, b) for a, b in pairs], measure)
+
+    def ablations(self, measure: str) -> dict[tuple[str, str], tuple[Difference, float]]:
+        """(variant, its method) -> the variant less the whole method, with p after Holm over all variants."""
+        wanted = [("ablation", v, "frozen", row) for v, (row, _) in ABLATIONS.items() if self.of("ablation", v)]
+        return self._compared([w for w in wanted if self.of("frozen", w[3])], measure)
+
+    def _compared(
+        self, wanted: Sequence[tuple[str, str, str, str]], measure: str
+    ) -> dict[tuple[str, str], tuple[Difference, float]]:
+        found = [compare(self.values(t, a, measure), self.values(u, b, measure)) for t, a, u, b in wanted]
+        adjusted = holm([difference.p for difference in found])
+        return {(a, b): (d, p) for (_, a, _, b), d, p in zip(wanted, found, adjusted, strict=True)}
+
+
+def title(row: str) -> str:
+    """As tables name a row, or a variant."""
+    return next((known.title for known in ROWS if known.name == row), row)
+
+
+def groups(rows: Sequence[str], differences: Mapping[tuple[str, str], tuple[Difference, float]]) -> list[list[str]]:
+    """Rows from best to worst, those together that nothing tells from the best of their group."""
+    found: list[list[str]] = []
+    for row in rows:
+        if found and not larger_than_chance(found[-1][0], row, differences):
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
+
+
+def larger_than_chance(a: str, b: str, differences: Mapping[tuple[str, str], tuple[Difference, float]]) -> bool:
+    return (differences[a, b] if (a, b) in differences else differences[b, a])[1] < LEVEL
+
+
+def words(study: Study, tier: str, measure: str) -> str:
+    """Who wins and what is larger than chance, in sentences."""
+    rows = sorted(study.rows(tier), key=lambda row: -study.summary(tier, row).means[measure])
+    if len(rows) < 2:
+        return ""
+    differences = study.differences(tier, rows, measure)
+    ranked = groups(rows, differences)
+    best = " and ".join(title(row) for row in ranked[0])
+    total = len(differences)
+    clear = sum(p < LEVEL for _, p in differences.values())
+    verb = "is" if len(ranked[0]) == 1 else "are not told apart, and are"
+    said = [
+        f"By {measure}, {best} {verb} best; {clear} of the {total} pairs of rows differ by more than chance "
+        f"(p < {LEVEL:g} after Holm's correction)."
+    ]
+    if FEATURES in rows:
+        better = [r for r in rows if r != FEATURES and larger_than_chance(r, FEATURES, differences)]
+        above = [title(r) for r in better if signed(r, FEATURES, differences) > 0]
+        below = [title(r) for r in better if signed(r, FEATURES, differences) < 0]
+        rest = [title(r) for r in rows if r != FEATURES and r not in better]
+        for names, what in ((above, "better than"), (below, "worse than"), (rest, "not told from")):
+            if names:
+                said.append(f"{what.capitalize()} the untrained features: {', '.join(names)}.")
+    return " ".join(said)
+
+
+def signed(a: str, b: str, differences: Mapping[tuple[str, str], tuple[Difference, float]]) -> float:
+    """a less b, whichever way round the pair is kept."""
+    return differences[a, b][0].difference if (a, b) in differences else -differences[b, a][0].difference

@@ -1,0 +1,205 @@
+"""Every table and figure of the study, from docs/results alone; tables go between their marks in Markdown files."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from utilities.errors import UserError
+from utilities.files import replacing
+from utilities.study import figures, table
+from utilities.study.analysis import LEVEL, Study, Summary, title, words
+from utilities.study.plan import METHODS, ROWS, SELECTED_BY, TRIALS, chosen
+
+PAIRED = ("label_jaccard@8", "recall@1")
+
+
+def draw(results: Path, docs: Path) -> None:
+    """Rewrite the tables of docs/study.md and README.md beside `docs`, and the figures in `docs`."""
+    study = Study(table.read(results), table.read_queries(results))
+    if not study.lines:
+        raise UserError(f"{results} holds no results yet; start python -m utilities.study run")
+    for path in (docs / "study.md", docs.parent / "README.md"):
+        if path.exists():
+            text = filled(path.read_text(encoding="utf-8"), study)
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    figures.scores(docs / "study_scores.png", study)
+    figures.differences(docs / "study_differences.png", study, PAIRED[0])
+    figures.cost(docs / "study_cost.png", study, PAIRED[0])
+    figures.curves(docs / "study_curves.png", table.read_csv(results / table.CURVES))
+
+
+def filled(text: str, study: Study) -> str:
+    """The text with what stands between `<!-- study NAME -->` and `<!-- end -->` made anew."""
+
+    def made(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in BLOCKS:
+            raise UserError(f"there is no table {name!r} of the study; tables: {', '.join(BLOCKS)}")
+        return f"<!-- study {name} -->\n{BLOCKS[name](study).strip()}\n<!-- end -->"
+
+    return re.sub(r"<!-- study ([\w-]+) -->\n.*?<!-- end -->", made, text, flags=re.DOTALL)
+
+
+def scores_table(study: Study, tier: str) -> str:
+    """Mean ± standard deviation over seeds of each measure, a row a line."""
+    rows = [study.summary(tier, row) for row in study.rows(tier)]
+    if not rows:
+        return "*No run of this part yet.*"
+    measures = [m for m in table.MEASURES if any(m in row.means for row in rows)]
+    lines = [
+        "| row | seeds | " + " | ".join(measures) + " |",
+        "| --- | --- |" + " --- |" * len(measures),
+        "| *level of chance* | | " + " | ".join(chance(study, tier, m) for m in measures) + " |",
+    ]
+    best = {m: max(row.means.get(m, -math.inf) for row in rows) for m in measures}
+    for row in rows:
+        cells = [cell(row, m, bold=row.means.get(m) == best[m]) for m in measures]
+        lines.append(f"| {row.title} | {row.seeds} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(row: Summary, measure: str, *, bold: bool) -> str:
+    if measure not in row.means:
+        return ""
+    mean = f"{row.means[measure]:.3f}".removeprefix("0")
+    deviation = row.deviations[measure]
+    spread = "" if math.isnan(deviation) else f" ± {deviation:.3f}".replace("0.", ".")
+    return f"**{mean}**{spread}" if bold else f"{mean}{spread}"
+
+
+def chance(study: Study, tier: str, measure: str) -> str:
+    line = study.of(tier, study.rows(tier)[0])[0]
+    value = line[f"chance {measure}"]
+    return f"{float(value):.3f}".removeprefix("0") if value else ""
+
+
+def pairs_table(study: Study, tier: str) -> str:
+    """Each of the five methods beside the features without training, and the intervals of what it gains."""
+    rows = study.rows(tier)
+    if "features" not in rows or len(rows) < 2:
+        return "*No run of this part yet.*"
+    lines = ["| method less features | " + " | ".join(f"{m} | p (Holm) | d" for m in PAIRED) + " |"]
+    lines.append("| --- |" + " --- | --- | --- |" * len(PAIRED))
+    found = {measure: study.differences(tier, rows, measure) for measure in PAIRED}
+    for row in rows:
+        if row == "features":
+            continue
+        cells = []
+        for measure in PAIRED:
+            difference, p = found[measure]["features", row]
+            cells += [f"{-difference.difference:+.3f} ({-difference.high:+.3f} to {-difference.low:+.3f})",
+                      spelled_p(p), f"{-difference.effect:+.2f}"]  # fmt: skip
+        name = f"**{title(row)}**" if row in METHODS else title(row)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spelled_p(p: float) -> str:
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def ablations_table(study: Study) -> str:
+    found = {measure: study.ablations(measure) for measure in PAIRED}
+    if not found[PAIRED[0]]:
+        return "*No run of this part yet.*"
+    lines = ["| variant | seeds | less the whole method, " + " | ".join(f"{m} | p (Holm)" for m in PAIRED) + " |"]
+    lines.append("| --- | --- |" + " --- | --- |" * len(PAIRED))
+    for variant, row in found[PAIRED[0]]:
+        cells = []
+        for measure in PAIRED:
+            difference, p = found[measure][variant, row]
+            clear = "**" if p < LEVEL else ""
+            interval = f"({difference.low:+.3f} to {difference.high:+.3f})"
+            cells += [f"{clear}{difference.difference:+.3f}{clear} {interval}", spelled_p(p)]
+        lines.append(f"| {variant} | {len(study.of('ablation', variant))} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def settings_table(study: Study) -> str:
+    """What the trials chose, and how far the trials of a row lie apart."""
+    settings = chosen(study.lines)
+    lines = [
+        "| row | trials | chosen | val recall@1 | val label_jaccard@8 | worst trial's sum below |",
+        "| --- |" + " --- |" * 5,
+    ]
+    for row in ROWS[1:]:
+        trials = study.of("trials", row.name)
+        if not trials or row.name not in settings:
+            continue
+        totals = [sum(float(line[f"val {m}"]) for m in SELECTED_BY) for line in trials]
+        best = trials[totals.index(max(totals))]
+        scores = " | ".join(f"{float(best[f'val {m}']):.3f}".removeprefix("0") for m in SELECTED_BY)
+        flags = best["flags"].removeprefix(" ".join(row.flags)).strip()
+        lines.append(f"| {row.title} | {len(trials)} | `{flags}` | {scores} | {max(totals) - min(totals):.3f} |")
+    return "\n".join(lines)
+
+
+def cost_table(study: Study) -> str:
+    lines = [
+        "| row | frozen: images/s | minutes | GB | fine-tuned: images/s | minutes | GB |",
+        "| --- |" + " --- |" * 6,
+    ]
+    for row in ROWS[1:]:
+        cells = []
+        for tier in ("frozen", "finetuned"):
+            if study.of(tier, row.name):
+                summary = study.summary(tier, row.name)
+                cells += [f"{summary.images_per_second:,.0f}", f"{summary.minutes:.2f}", f"{summary.memory:.1f}"]
+            else:
+                cells += ["", "", ""]
+        lines.append(f"| {row.title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def provenance(study: Study) -> str:
+    """What was run, where and when."""
+    tiers = Counter(line["tier"] for line in study.lines)
+    count = ", ".join(f"{tier} {number}" for tier, number in tiers.items())
+    dates = sorted({line["date"] for line in study.lines})
+    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    processors = ", ".join(sorted({line["processor"] for line in study.lines}))
+    return (
+        f"{len(study.lines)} runs ({count}; {TRIALS} trials a row), {days}, each on one thread of: {processors}. "
+        "Made by `bash SampleRun.sh study`, drawn by `python -m utilities.study draw` from `docs/results`."
+    )
+
+
+def summary_table(study: Study) -> str:
+    """For README: two measures of both tiers."""
+    tiers = [tier for tier in ("frozen", "finetuned") if study.rows(tier)]
+    names = {"frozen": "heads on stored features", "finetuned": "all weights trained"}
+    lines = ["| row | " + " | ".join(f"{names[t]}: {m}" for t in tiers for m in reversed(PAIRED)) + " | minutes |"]
+    lines.append("| --- |" + " --- |" * (2 * len(tiers) + 1))
+    for row in ROWS:
+        summaries = {tier: study.summary(tier, row.name) for tier in tiers if study.of(tier, row.name)}
+        if not summaries:
+            continue
+        cells = []
+        for tier in tiers:
+            for measure in reversed(PAIRED):
+                best = max(study.summary(tier, other).means[measure] for other in study.rows(tier))
+                own = summaries.get(tier)
+                cells.append("" if own is None else cell(own, measure, bold=own.means[measure] == best))
+        minutes = " / ".join(f"{s.minutes:.1f}" for s in summaries.values() if not math.isnan(s.minutes))
+        lines.append(f"| {row.title} | " + " | ".join(cells) + f" | {minutes} |")
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, Callable[[Study], str]] = {
+    "frozen": lambda study: scores_table(study, "frozen"),
+    "frozen-pairs": lambda study: pairs_table(study, "frozen"),
+    "frozen-words": lambda study: "\n\n".join(words(study, "frozen", measure) for measure in PAIRED),
+    "finetuned": lambda study: scores_table(study, "finetuned"),
+    "finetuned-words": lambda study: "\n\n".join(words(study, "finetuned", measure) for measure in PAIRED),
+    "grn": lambda study: scores_table(study, "grn"),
+    "ablations": ablations_table,
+    "settings": settings_table,
+    "cost": cost_table,
+    "provenance": provenance,
+    "summary": summary_table,
+}

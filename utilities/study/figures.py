@@ -1,0 +1,158 @@
+"""Figures of the study: scores with intervals, the matrix of differences, score against cost, learning curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utilities.report.figures import DASHES, FAINT, INK, MUTED, OTHERS, SERIES, Figure, save, styled
+from utilities.study.analysis import LEVEL, Study, signed, title
+from utilities.study.plan import FEATURES, ROWS, SELECTED_BY
+
+TIERS = {"frozen": "heads on stored features", "finetuned": "all weights trained"}
+
+
+def scores(path: Path, study: Study) -> None:
+    """Mean of each row and its 95 % interval over queries and seeds together, both tiers, two measures."""
+    tiers = [tier for tier in TIERS if study.rows(tier)]
+    names = [row.name for row in ROWS if any(study.of(tier, row.name) for tier in tiers)]
+    with styled():
+        figure = Figure((9, 0.62 + 0.36 * len(names)), layout="constrained")
+        panels = figure.subplots(1, len(SELECTED_BY), sharey=True)
+        for axes, measure in zip(panels, SELECTED_BY, strict=True):
+            for tier, colour, marker, offset in zip(tiers, SERIES, "os", (0.0, 0.22), strict=False):
+                for place, name in enumerate(names):
+                    if not study.of(tier, name):
+                        continue
+                    row = study.summary(tier, name)
+                    low, high = row.intervals.get(measure, (math.nan, math.nan))
+                    axes.plot([low, high], [place + offset] * 2, color=colour, linewidth=1.6)
+                    seeds = [float(line[measure]) for line in study.of(tier, name)]
+                    axes.plot(seeds, [place + offset] * len(seeds), "|", color=colour, alpha=0.35, markersize=5)
+                    label = TIERS[tier] if place == 1 else None
+                    axes.plot(row.means[measure], place + offset, marker, color=colour, markersize=5.5, label=label)
+            axes.set(title=measure, yticks=range(len(names)), yticklabels=[title(name) for name in names])
+            axes.tick_params(axis="y", labelcolor=INK, length=0)
+            axes.set_ylim(len(names) - 0.4, -0.6)
+            axes.grid(axis="y", visible=False)
+        panels[-1].legend(loc="lower left", fontsize=8)
+        figure.supxlabel(
+            "test split of UC Merced; mean over seeds, 95 % interval over queries and seeds, strokes: single runs",
+            fontsize=8, color=MUTED,
+        )  # fmt: skip
+        save(figure, path)
+
+
+def differences(path: Path, study: Study, measure: str, tier: str = "frozen") -> None:
+    """Row less column of every pair, framed where it is larger than chance."""
+    rows = sorted(study.rows(tier), key=lambda row: -study.summary(tier, row).means[measure])
+    if len(rows) < 2:
+        return
+    found = study.differences(tier, rows, measure)
+    size = len(rows)
+    values = np.full((size, size), np.nan)
+    for i, a in enumerate(rows):
+        for j, b in enumerate(rows):
+            if i != j:
+                values[i, j] = signed(a, b, found)
+    limit = float(np.nanmax(np.abs(values)))
+    with styled():
+        figure = Figure((2.6 + 0.62 * size, 1.9 + 0.46 * size), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+        for i, a in enumerate(rows):
+            for j, b in enumerate(rows):
+                if i == j:
+                    continue
+                clear = (found[a, b] if (a, b) in found else found[b, a])[1] < LEVEL
+                text = f"{values[i, j]:+.3f}".replace("0.", ".")
+                dark = abs(values[i, j]) > 0.6 * limit
+                colour = "white" if dark else INK if clear else MUTED
+                axes.text(
+                    j,
+                    i,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color=colour,
+                    weight="bold" if clear else "normal",
+                )
+        names = [title(row) for row in rows]
+        axes.set(xticks=range(size), yticks=range(size), yticklabels=names)
+        axes.set_xticklabels(names, rotation=38, ha="right")
+        axes.tick_params(length=0, labelcolor=INK)
+        axes.grid(visible=False)
+        axes.set_title(f"{measure}, row less column, {TIERS[tier]}")
+        figure.supxlabel(
+            f"bold: larger than chance, p < {LEVEL:g} after Holm over {len(found)} pairs", fontsize=8, color=MUTED
+        )
+        save(figure, path)
+
+
+def cost(path: Path, study: Study, measure: str) -> None:
+    """Score against minutes of training, both tiers."""
+    tiers = [tier for tier in TIERS if study.rows(tier)]
+    with styled():
+        figure = Figure((7.4, 4.4), layout="constrained")
+        axes = figure.subplots()
+        for tier, colour, marker in zip(tiers, SERIES, "os", strict=False):
+            label: str | None = TIERS[tier]
+            points = []
+            for name in study.rows(tier):
+                row = study.summary(tier, name)
+                if name == FEATURES:
+                    axes.axhline(row.means[measure], color=OTHERS, linestyle=DASHES[1], label="features, no training")
+                    continue
+                axes.plot(row.minutes, row.means[measure], marker, color=colour, label=label)
+                points.append((row.minutes, row.means[measure], row.title))
+                label = None
+            _labelled(axes, points)
+        axes.set(xscale="log", xlabel="minutes of training on one thread", ylabel=measure, title="What a score costs")
+        axes.legend(loc="lower right")
+        save(figure, path)
+
+
+def _labelled(axes: object, points: Sequence[tuple[float, float, str]]) -> None:
+    """Names beside their points, moved apart where they would cover each other."""
+    heights: list[float] = []
+    span = max((p[1] for p in points), default=1) - min((p[1] for p in points), default=0) or 1
+    for x, y, name in sorted(points, key=lambda point: point[1]):
+        height = y
+        if heights and height - heights[-1] < 0.045 * span:
+            height = heights[-1] + 0.045 * span
+        heights.append(height)
+        axes.annotate(  # type: ignore[attr-defined]
+            name, (x, y), xytext=(x * 1.06, height), fontsize=7, color=INK, va="center",
+            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6},
+        )  # fmt: skip
+
+
+def curves(path: Path, points: Sequence[Mapping[str, str]]) -> None:
+    """Val scores by epoch of the first seed of each row."""
+    named: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for point in points:
+        tier, _, rest = point["name"].partition("-")
+        row = rest.rpartition("-")[0]
+        if tier in TIERS and row != FEATURES:
+            line = named.setdefault(tier, {}).setdefault(row, [])
+            line.append((int(point["epoch"]), float(point[SELECTED_BY[1]])))
+    if not named:
+        return
+    with styled():
+        figure = Figure((4.6 * len(named) + 1.8, 4.2), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(named)))
+        for axes, (tier, rows) in zip(panels, named.items(), strict=True):
+            for number, (row, line) in enumerate(rows.items()):
+                epochs, values = zip(*sorted(line), strict=True)
+                style = DASHES[number // len(SERIES) % len(DASHES)]
+                axes.plot(
+                    epochs, values, color=SERIES[number % len(SERIES)], linestyle=style, marker=".", label=title(row)
+                )
+            axes.set(title=TIERS[tier], xlabel="epoch", ylabel=f"val {SELECTED_BY[1]}")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", fontsize=8)
+        save(figure, path)
