@@ -15,7 +15,7 @@ RUN_PYTHON=${USE_PYTHON:-.venv/bin/python}
 NAME=${1:-demo}
 PRINT_ONLY=no
 case "$NAME ${*:2}" in
-  "setup dev" | *" ") ;;
+  "setup dev" | "setup study" | *" ") ;;
   "setup --print" | "list --print") echo "error: $NAME has no commands to print" >&2; exit 2 ;;
   *" --print") PRINT_ONLY=yes ;;
   *) echo "error: unknown option '${*:2}'; usage: bash SampleRun.sh [NAME [--print]]" >&2; exit 2 ;;
@@ -35,12 +35,11 @@ find_python() {
   exit 2
 }
 
-# setup [dev]: .venv with the versions of constraints.txt; does nothing when they are already there.
+# setup [dev | study]: .venv with the versions of constraints.txt; does nothing when they are already there.
 setup() {
-  local requirements=requirements.txt
-  [ "${1:-}" = dev ] && requirements=requirements-dev.txt
+  local requirements=requirements${1:+-$1}.txt
   local sum stamp
-  sum=$(cat requirements.txt requirements-dev.txt constraints.txt | sha256sum | cut -c1-16)
+  sum=$(cat requirements.txt requirements-study.txt requirements-dev.txt constraints.txt | sha256sum | cut -c1-16)
   stamp=.venv/installed-${requirements%.txt}-$sum
   [ -e "$stamp" ] || [ -e ".venv/installed-requirements-dev-$sum" ] && return # dev holds the others as well
   (
@@ -144,6 +143,18 @@ ucmerced_baseline() {
   evaluate --load_from_checkpoint "${RUNS[@]}" --source_path "$DATA/UCMerced" --dataset_type test --is_evaluate_initial
 }
 
+# The comparison of docs/study.md: runs what is missing of it, for hours, goes on after a stop, and draws its tables.
+study() {
+  local places=(--source_path "$DATA/UCMerced" --runs "$RESULTS/study")
+  if [ "$PRINT_ONLY" = yes ]; then
+    "$RUN_PYTHON" -m utilities.study print "${places[@]}"
+    return
+  fi
+  [ -n "${USE_PYTHON:-}" ] || setup study
+  run "$RUN_PYTHON" -m utilities.study run "${places[@]}" --jobs "${STUDY_JOBS:-2}"
+  run "$RUN_PYTHON" -m utilities.study draw
+}
+
 # The recipes of CV4RS; the backbone starts from ImageNet weights.
 mlrsnet() {
   local method
@@ -196,7 +207,7 @@ wandb_offline() {
   train baseline --dataset Demo --source_path demo_data --save_path "$RESULTS" --savename baseline-wandb --nb_epochs 2 --eval_epoch 1 --log_online --wandb_dryrun
 }
 
-RECIPES="demo ucmerced ucmerced_baseline mlrsnet bigearthnet resume evaluate search multi_gpu slurm wandb_offline"
+RECIPES="demo ucmerced ucmerced_baseline study mlrsnet bigearthnet resume evaluate search multi_gpu slurm wandb_offline"
 case $NAME in
   setup) setup "${2:-}" ;;
   list) echo "setup $RECIPES" ;;

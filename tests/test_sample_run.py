@@ -36,7 +36,7 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "check out"
     folder.mkdir()
     shutil.copy(ROOT / "SampleRun.sh", folder)
-    for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in ("requirements.txt", "requirements-study.txt", "requirements-dev.txt", "constraints.txt"):
         (folder / name).write_text("")
     write_python(folder / "python3")
     return folder
@@ -152,3 +152,14 @@ def test_what_has_no_commands_installs_nothing_to_show_them(checkout: Path, reci
     assert process.returncode == 2
     assert f"{recipe} has no commands to print" in said
     assert not (checkout / ".venv").exists()
+
+
+def test_the_study_installs_what_it_needs_runs_and_draws(checkout: Path) -> None:
+    sample_run(checkout, "study", DATA="/the data", RESULTS="/the results", STUDY_JOBS="3")
+    assert "requirements-study.txt" in (checkout / "installed").read_text()
+    run, drawn = called(checkout)
+    assert run[1:4] == ["-m", "utilities.study", "run"]
+    assert run[run.index("--source_path") + 1] == "/the data/UCMerced"
+    assert run[run.index("--runs") + 1] == "/the results/study"
+    assert run[run.index("--jobs") + 1] == "3"
+    assert drawn[1:4] == ["-m", "utilities.study", "draw"]
