@@ -33,7 +33,7 @@ from architectures import saved
 from architectures.embedding import EmbeddingNetwork
 from datasets.base import SPLITS, RetrievalDataset
 from datasets.examples import Examples, find_example
-from datasets.open import open_files, open_loader, open_split
+from datasets.open import open_files, open_loader, open_split, stored_feed
 from datasets.query_files import Reading
 from utilities.errors import UserError, main_guard
 from utilities.files import check_writable
@@ -100,7 +100,9 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     for dataset in datasets:
         check_data(dataset, data, folder)
     start = time.perf_counter()
-    queries, *others = [embed(network, open_loader(run, dataset, device), run, device) for dataset in datasets]
+    queries, *others = [
+        embed(network, feed, run, device) for feed in open_feeds(network, datasets, folder, run, args, device)
+    ]
     seconds = {"embed": time.perf_counter() - start}
     coder = fit_coder(args, others[0] if others else queries)
     queries, gallery = queries.coded(coder), others[0].coded(coder) if others else None
@@ -144,9 +146,27 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
             pictured_queries=args.retrieval_queries,
             densities=densities,
             map_method=args.map_method,
+            pictures=not args.scores_only,
         )
         print(f"{text}saved in {target}{replaced}\n")
     return content
+
+
+def open_feeds(
+    network: EmbeddingNetwork,
+    datasets: Sequence[RetrievalDataset],
+    folder: Path,
+    run: Settings,
+    args: Settings,
+    device: torch.device,
+) -> list[Any]:
+    """The images of each split; of a run that trained heads on stored features, the features of its backbone."""
+    loaders = [open_loader(run, dataset, device) for dataset in datasets]
+    if args.is_evaluate_initial or not run.get("stored_views"):
+        return loaders
+    layout = torch.channels_last if run.channels_last else torch.contiguous_format
+    network.to(device).to(memory_format=layout).eval()
+    return [stored_feed(loader, network, run, folder.parent.parent, views=0) for loader in loaders]
 
 
 def progress_bar(queries: int, metrics: Sequence[str]) -> tqdm:

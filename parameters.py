@@ -311,6 +311,7 @@ EVALUATION = [
          "measures; name@K stands for K = 1 2 4 8, a name alone for the whole ranking: " + " ".join(metrics.metric_names()), nargs="+"),
     *RELEVANCE,
     Flag("retrieval_queries", 6, "queries shown in retrievals.png; 0: no picture", int, low=0, high=100),
+    switch("scores_only", "write scores, text and neighbours, and neither pictures nor report.html"),
     Flag("map_method", "pca", "layout of the map of embeddings; tsne takes minutes beyond some thousand images", choices=embedding_map.METHODS),
     Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> beside them, in the current folder where they lie in several"),
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),

@@ -38,13 +38,18 @@ class TrainingData(NamedTuple):
 
         They are kept in --cache_path, or in `stored_features` inside `parent`, for every later run of the same.
         """
-        place = Path(args.cache_path or parent) / "stored_features"
-        files = [
-            FeatureFiles(place, network.backbone, loader, features=network.features, args=args)
-            for loader in (self.train, self.val)
-            if isinstance(loader, Loader)
-        ]
-        return self._replace(train=FeatureFeed(files[0], args.stored_views), val=FeatureFeed(files[1], 0))
+        loaders = [loader for loader in (self.train, self.val) if isinstance(loader, Loader)]
+        train, val = (
+            stored_feed(loader, network, args, parent, views)
+            for loader, views in zip(loaders, (args.stored_views, 0), strict=True)
+        )
+        return self._replace(train=train, val=val)
+
+
+def stored_feed(loader: Loader, network: Any, args: Settings, parent: Path, views: int) -> FeatureFeed:
+    """A split as features of the network's frozen backbone, kept in --cache_path or in `parent`/stored_features."""
+    place = Path(args.cache_path or parent) / "stored_features"
+    return FeatureFeed(FeatureFiles(place, network.backbone, loader, features=network.features, args=args), views)
 
 
 def open_split(args: Settings, split: str) -> RetrievalDataset:

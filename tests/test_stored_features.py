@@ -129,6 +129,21 @@ def test_every_method_trains_its_heads_and_is_evaluated_from_images(runs, method
         assert found[name] == pytest.approx(value, abs=0.03), name
 
 
+def test_evaluation_takes_features_that_are_there_and_scores_as_from_images(runs, tmp_path):
+    folder = runs / "baseline"
+    say = ("--dataset_type", "val", "--backend", "torch", "--num_workers", 0, "--scores_only")
+    run_inside("evaluate_model", "--load_from_checkpoint", folder, *say)
+    results = folder / "evaluation_results" / "best_val"
+    kept = json.loads((results / "scores.json").read_text())["scores"]
+    assert not list(results.glob("*.png"))
+    assert not (results / "report.html").exists()
+    with mock.patch.object(ResNet, "forward", side_effect=AssertionError("the backbone ran again")):
+        run_inside("evaluate_model", "--load_from_checkpoint", folder, *say)
+    with mock.patch("evaluate_model.stored_feed", lambda loader, *rest, **more: loader):  # from images
+        run_inside("evaluate_model", "--load_from_checkpoint", folder, *say)
+    assert json.loads((results / "scores.json").read_text())["scores"] == kept
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(runs, demo, tmp_path):
     """Also where the features have to be computed again."""
     flags = ("--scheduler", "none", "--eval_epoch", 1)

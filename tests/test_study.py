@@ -1,4 +1,4 @@
-"""The study: a fair plan, tables that grow line by line, sentences that say what the numbers say, and no figure by hand."""
+"""The study: a fair plan, tables that grow line by line, sentences that say what numbers say, no figure by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def line(run: Run, *, val: float = 0.5, test: float = 0.6) -> dict[str, str]:
     filled |= {"trial": "" if run.trial is None else str(run.trial), "flags": " ".join(run.own)}
     filled |= {f"val {measure}": f"{val}" for measure in plan.SELECTED_BY}
     if run.trial is None:
-        filled |= {measure: f"{test:.5f}" for measure in table.MEASURES}
+        filled |= dict.fromkeys(table.MEASURES, f"{test:.5f}")
         filled |= {f"chance {measure}": "0.25" for measure in table.MEASURES}
     if run.row != FEATURES:
         filled |= {"minutes": "0.5", "images_per_second": "3000.0"}
@@ -92,7 +92,7 @@ def test_nothing_but_trials_is_planned_before_all_are_there(tried):
 
 
 def test_three_rows_get_more_seeds_once_all_have_three(tried):
-    first = [run for run in plan.plan(tried, ("finetuned",))]
+    first = list(plan.plan(tried, ("finetuned",)))
     assert len(first) == 3 * len(TRAINED)
     done = tried + [line(run, val=0.9 if run.row in ("dac", "bier", "sndl") else 0.5) for run in first]
     more = plan.plan(done, ("finetuned",))[len(first) :]
@@ -146,7 +146,9 @@ def test_words_say_who_wins_and_what_is_noise(results):
     difference, p = differences["sndl", "mulsupcon"]
     assert difference.difference == pytest.approx(0.3, abs=0.03)
     assert p < 0.001
-    assert differences["bier", "dac"][1] > 0.05 if ("bier", "dac") in differences else differences["dac", "bier"][1] > 0.05
+    assert (
+        differences["bier", "dac"][1] > 0.05 if ("bier", "dac") in differences else differences["dac", "bier"][1] > 0.05
+    )
 
 
 def test_tables_and_figures_are_drawn(results, tmp_path):

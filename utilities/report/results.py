@@ -43,10 +43,12 @@ def write_results(
     pictured_queries: int,
     densities: Densities | None,
     map_method: str,
+    pictures: bool = True,
 ) -> str:
     """Fill `folder`; content is what scores.json will hold, to which `_details` are added. Returns the text.
 
     Pictures of an earlier evaluation go first: not every evaluation draws them all.
+    pictures  False: neither pictures nor the page.
     images and embeddings (M, D) are those of the queries; gallery: what was searched, where that is not the same.
     """
     searched = images if gallery is None else gallery
@@ -61,6 +63,8 @@ def write_results(
     write_json(folder / "scores.json", json_safe(content))
     text = summary(title, content)
     (folder / "evaluate_model.txt").write_text(text)
+    if not pictures:
+        return text
     _draw_retrievals(folder / "retrievals.png", evaluation, images, searched, label_names, title, pictured_queries)
     figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels found again")
     if densities is not None:
