@@ -604,3 +604,16 @@ def test_what_is_to_be_installed_is_said_in_one_message(tmp_path, monkeypatch, p
     with pytest.raises(UserError) as error:
         from_files.prepare(splits(tmp_path), tmp_path / "cache", processes=processes, skip_broken=False)
     assert str(error.value) == "reading needs lmdb: pip install lmdb"
+
+
+def test_a_lock_ends_with_its_block_though_a_forked_worker_lives_on(tmp_path, capsys):
+    """Workers of a DataLoader inherit the open lock file, and may outlive what was locked."""
+    done = multiprocessing.get_context("fork").Event()
+    with stage.locked(tmp_path / ".lock", tmp_path):
+        worker = multiprocessing.get_context("fork").Process(target=done.wait, args=(30,))
+        worker.start()
+    with stage.locked(tmp_path / ".lock", tmp_path):
+        said = capsys.readouterr()
+    done.set()
+    worker.join()
+    assert "another process" not in said.out + said.err

@@ -74,7 +74,10 @@ def locked(path: Path, folder: Path) -> Iterator[None]:
                 raise UserError(f"{path.parent} cannot be locked ({error}); give another --cache_path") from error
             say(f"another process prepares {folder}: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # workers that were forked meanwhile hold the file open after it is closed
 
 
 def begin(partial: Path, plan: dict[str, Any], size: int, lay_out: Callable[[], None]) -> int:

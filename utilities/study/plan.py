@@ -23,14 +23,14 @@ FEATURES = "features"  # the row without training
 BACKBONE = ("--arch", "timm/tf_efficientnet_lite0", "--weights", "imagenet")
 COMMON = (
     "--dataset", "UCMerced", *BACKBONE, "--image_size", "224", "--sz_embedding", "512", "--batch_size", "120",
-    "--crop_area", "0.5", "1", "--optim", "adam", "--weight_decay", "4e-4", "--scheduler", "onecycle",
+    "--crop_area", "0.5", "1", "--num_workers", "0", "--optim", "adam", "--weight_decay", "4e-4", "--scheduler", "onecycle",
 )  # fmt: skip
 # What a tier adds: heads from stored features of a fixed backbone; all weights, small images first.
 TIERS = {
     "frozen": ("--frozen", "--stored_views", "8", "--nb_epochs", "30", "--eval_epoch", "10"),
     "finetuned": (
         "--nb_epochs", "12", "--eval_epoch", "4", "--small_epochs", "9", "--small_image_size", "96",
-        "--image_size", "160", "--backbone_lr", "3e-4", "--num_workers", "0",
+        "--image_size", "160", "--backbone_lr", "3e-4",
     ),
 }  # fmt: skip
 SEEDS = {"frozen": 20, "ablation": 20, "grn": 5, "finetuned": 3}
