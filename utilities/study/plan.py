@@ -23,7 +23,8 @@ FEATURES = "features"  # the row without training
 BACKBONE = ("--arch", "timm/tf_efficientnet_lite0", "--weights", "imagenet")
 COMMON = (
     "--dataset", "UCMerced", *BACKBONE, "--image_size", "224", "--sz_embedding", "512", "--batch_size", "120",
-    "--crop_area", "0.5", "1", "--num_workers", "0", "--optim", "adam", "--weight_decay", "4e-4", "--scheduler", "onecycle",
+    "--crop_area", "0.5", "1", "--num_workers", "0",
+    "--optim", "adam", "--weight_decay", "4e-4", "--scheduler", "onecycle",
 )  # fmt: skip
 # What a tier adds: heads from stored features of a fixed backbone; all weights, small images first.
 TIERS = {
