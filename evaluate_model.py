@@ -36,7 +36,7 @@ from datasets.examples import Examples, find_example
 from datasets.open import open_files, open_loader, open_split, stored_feed
 from datasets.query_files import Reading
 from utilities.errors import UserError, main_guard
-from utilities.files import check_writable
+from utilities.files import check_writable, filling
 from utilities.flags.settings import Settings
 from utilities.measures import evaluation
 from utilities.measures.formulae import Relevance
@@ -134,20 +134,21 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     if distributed.is_main():
         target = results_folder(folder, args)
         replaced = results.replaced(target, content)
-        text = results.write_results(
-            target,
-            result,
-            content,
-            queries.images(),
-            queries.embeddings,
-            gallery=None if gallery is None else gallery.images(),
-            label_names=queries.dataset.label_names,
-            title=f"{folder.name} on {run.dataset}, {split_name(args)}, {what_searches(args, coder)}",
-            pictured_queries=args.retrieval_queries,
-            densities=densities,
-            map_method=args.map_method,
-            pictures=not args.scores_only,
-        )
+        with filling(target, results.LEFTOVERS) as fresh:
+            text = results.write_results(
+                fresh,
+                result,
+                content,
+                queries.images(),
+                queries.embeddings,
+                gallery=None if gallery is None else gallery.images(),
+                label_names=queries.dataset.label_names,
+                title=f"{folder.name} on {run.dataset}, {split_name(args)}, {what_searches(args, coder)}",
+                pictured_queries=args.retrieval_queries,
+                densities=densities,
+                map_method=args.map_method,
+                pictures=not args.scores_only,
+            )
         print(f"{text}saved in {target}{replaced}\n")
     return content
 
@@ -254,7 +255,9 @@ def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: S
     title = f"{len(folders)} runs, {split_name(args)}, {network_name(args)} network"
     kept = [results_folder(folder, args) for folder in folders]
     runs = compared.describe(folders, contents, parameters.INCIDENTAL, kept)
-    print(comparison.write_comparison(target, runs, title=title, pictured=pictured(folders[0], args, runs, kept)))
+    with filling(target, comparison.LEFTOVERS) as fresh:
+        text = comparison.write_comparison(fresh, runs, title=title, pictured=pictured(folders[0], args, runs, kept))
+    print(text)
     print(f"saved in {target}")
 
 

@@ -28,7 +28,7 @@ from datasets.open import folder_of_data, open_archive, open_files
 from datasets.prepared.from_files import prepare
 from datasets.prepared.stage import usable_cores
 from utilities.errors import DatasetError, UserError, WrongFolderError, main_guard
-from utilities.files import write_json
+from utilities.files import filling, write_json
 from utilities.flags.flag import Flag, build_parser, switch
 from utilities.flags.settings import Settings
 
@@ -137,11 +137,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = result_folder(args)
     result = look_at(args)
     content = summary(result, args.dataset)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "check.json", content)
-    (folder / "check.txt").write_text(text(content, decoded=not args.quick, most=sys.maxsize) + "\n")
-    if result.splits:
-        draw(folder, result, args.dataset, args.contact_images)
+    with filling(folder) as fresh:
+        write_json(fresh / "check.json", content)
+        (fresh / "check.txt").write_text(text(content, decoded=not args.quick, most=sys.maxsize) + "\n")
+        if result.splits:
+            draw(fresh, result, args.dataset, args.contact_images)
     print(f"{text(content, decoded=not args.quick)}\nwritten to {folder}")
     if args.use_npmem and len(result.splits) == len(SPLITS) and (not result.problems or args.skip_broken_images):
         prepare(result.splits, args.cache_path, processes=usable_cores(), skip_broken=args.skip_broken_images)

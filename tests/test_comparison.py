@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 
 from tests.browser import browser, missing
+from utilities.files import filling
 from utilities.neighbours.search import Neighbours
 from utilities.neighbours.table import write_neighbours
 from utilities.report import differences
 from utilities.report.compared import Run, common_parent, describe, notes, place, shown
-from utilities.report.comparison import draw, markdown, over_seeds, seeds_markdown, write_comparison
+from utilities.report.comparison import LEFTOVERS, draw, markdown, over_seeds, seeds_markdown, write_comparison
 from utilities.report.comparison_page import Pictured, chosen
 from utilities.report.page import Collection
 
@@ -231,7 +232,8 @@ def test_runs_that_were_asked_other_queries_have_no_differences(tmp_path: Path) 
     assert (tmp_path / "differences.csv").exists()
     fewer = runs[-1]._replace(query_names=[*runs[0].query_names[:-1], "another"])
     for others in ([*runs[:-1], fewer], [run("a"), run("b")]):
-        assert "Paired differences" not in write_comparison(tmp_path, others, title="title")
+        with filling(tmp_path, LEFTOVERS) as folder:
+            assert "Paired differences" not in write_comparison(folder, others, title="title")
         assert not (tmp_path / "differences.csv").exists(), "nor those of a comparison before"
 
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from utilities.files import filling
 from utilities.measures.evaluation import evaluate
 from utilities.measures.formulae import Relevance
 from utilities.neighbours.density import distance_densities
 from utilities.neighbours.table import read_neighbours
 from utilities.report.page import Collection
-from utilities.report.results import SHOWN_BY, write_results
+from utilities.report.results import LEFTOVERS, SHOWN_BY, write_results
 
 METRICS = ("recall@1", "map@8", "map", "ndcg", "ndcg_jaccard@4", "knn_f1@3", SHOWN_BY)
 FILES = {
@@ -37,13 +38,14 @@ def write(
     result = evaluate(rows, labels, metrics=METRICS, ks=(), relevance=Relevance(), backend="torch", gallery=gallery)
     content = result.report()
     content["protocol"] |= {"skipped_images": 0, "gallery_split": "train"}
-    text = write_results(
-        folder, result, content, images(labels), rows,
-        gallery=None if gallery is None else images(gallery[1], "other"),
-        label_names=[f"label {number}" for number in range(labels.shape[1])], title="A run", pictured_queries=pictured,
-        map_method="pca",
-        densities=distance_densities(rows, labels, gallery=gallery),
-    )  # fmt: skip
+    with filling(folder, LEFTOVERS) as fresh:
+        text = write_results(
+            fresh, result, content, images(labels), rows,
+            gallery=None if gallery is None else images(gallery[1], "other"),
+            label_names=[f"label {number}" for number in range(labels.shape[1])], title="A run",
+            pictured_queries=pictured, map_method="pca",
+            densities=distance_densities(rows, labels, gallery=gallery),
+        )  # fmt: skip
     expected = FILES if len(rows) > 2 else FILES - {"embedding_map.png"}
     expected = expected if pictured else expected - {"retrievals.png"}
     assert {path.name for path in folder.iterdir()} - {"neighbours.parquet", "neighbours.npz"} == expected

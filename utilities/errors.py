@@ -20,7 +20,7 @@ PASSING = (
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.EREMOTEIO,
     errno.EMFILE, errno.ENFILE, errno.ENOMEM,
 )  # fmt: skip
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 class UserError(Exception):
@@ -87,9 +87,9 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
                 raise  # some other pipe: of a worker, of W&B
             sys.exit(141)
         except OSError as error:
-            if error.errno not in OF_THE_DISK or error.filename is None:
+            if error.errno not in OF_THE_DISK:
                 raise
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            print(f"error: {error.filename or 'a file could not be written'}: {error.strerror}", file=sys.stderr)
             sys.exit(1)
         finally:
             warnings.formatwarning = usual

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from utilities.errors import UserError
+from utilities.errors import RunFailure, UserError
 
 ABSENT = -1
 _AT_ONCE, _LOOKERS = 4096, 8  # a network disk answers several at once
@@ -40,8 +42,46 @@ def replacing(path: Path, *, durable: bool = False, previous: Path | None = None
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:  # libraries that write tell no name, and some no number
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def filling(folder: Path, leftovers: Collection[str] = ()) -> Iterator[Path]:
+    """A hidden folder inside `folder`, whose files take their places there when the block ends well.
+
+    Until then, and when the block fails, what lies in `folder` stays as it was. Raises RunFailure where the block could
+    not write (a full disk).
+
+    leftovers   names of files that go where the block wrote none in their place
+    """
+    hidden = folder / f".{os.urandom(6).hex()}"
+    try:
+        hidden.mkdir(parents=True)
+        yield hidden
+        written = sorted(hidden.iterdir())
+        for name in {*leftovers} - {path.name for path in written}:
+            (folder / name).unlink(missing_ok=True)
+        for path in written:
+            target = folder / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.replace(target)
+    except BrokenPipeError:  # of the output
+        raise
+    except OSError as error:
+        raise RunFailure(
+            f"{folder} could not be written ({error.strerror or error}); what was there before is as it was. Free some "
+            "space and start again"
+        ) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where nothing is in it
 
 
 def check_writable(folder: Path, what: str) -> None:

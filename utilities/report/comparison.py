@@ -14,6 +14,8 @@ from utilities.report.compared import Run, notes, shown, table
 from utilities.report.comparison_page import Pictured, write_comparison_page
 from utilities.report.figures import INK, SERIES, Axes, Figure, save, styled
 
+LEFTOVERS = ("differences.csv", "comparison.html")  # of a comparison before: not each writes them
+
 
 class OverSeeds(NamedTuple):
     """Runs of one recipe with different seeds: mean and sample standard deviation of each measure of the table.
@@ -72,8 +74,7 @@ def write_comparison(folder: Path, runs: Sequence[Run], *, title: str, pictured:
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """The file, or none where there are no rows: not one of an earlier comparison either."""
-    path.unlink(missing_ok=True)
+    """The file, or none where there are no rows."""
     if rows:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))

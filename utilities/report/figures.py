@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from utilities.files import replacing
 from utilities.measures.summaries import LabelTable
 from utilities.neighbours.density import Densities
 
@@ -47,7 +48,8 @@ def save(figure: Figure, path: Path, dots_per_inch: int = 150) -> None:
     """Write a PNG, making the folder where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=dots_per_inch, facecolor=PAPER)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dots_per_inch, facecolor=PAPER)
 
 
 def page(width: float, height: float) -> tuple[Figure, Axes]:

@@ -27,6 +27,7 @@ SHOWN = 8  # neighbours in retrievals.png
 SHOWN_BY = "label_jaccard@8"  # what queries are ordered by in the pictures
 SEED = 0
 PICTURES = ("retrievals.png", "label_scores.png", "distance_density.png", "embedding_map.png", "report.html")
+LEFTOVERS = (*PICTURES, "neighbours.parquet", "neighbours.npz")  # of an evaluation before: not each writes them all
 MAP_NAMES = {"pca": "PCA", "tsne": "t-SNE"}
 
 
@@ -47,13 +48,10 @@ def write_results(
 ) -> str:
     """Fill `folder`; content is what scores.json will hold, to which `_details` are added. Returns the text.
 
-    Pictures of an earlier evaluation go first: not every evaluation draws them all.
     pictures  False: neither pictures nor the page.
     images and embeddings (M, D) are those of the queries; gallery: what was searched, where that is not the same.
     """
     searched = images if gallery is None else gallery
-    for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
     started = time.perf_counter()
     details = _details(folder, evaluation, images, searched)
     content["interval"] = {name: list(bounds) for name, bounds in details.intervals.items()}
@@ -168,7 +166,6 @@ def _draw_retrievals(
 ) -> None:
     """Queries at even steps from the best to the worst by the mean Jaccard similarity of their neighbours; 0: none."""
     if not queries:
-        path.unlink(missing_ok=True)  # of an evaluation before
         return
     values = evaluation.scores.per_query[SHOWN_BY].nan_to_num(-1.0)
     ranked = values.argsort(descending=True, stable=True)

@@ -129,13 +129,20 @@ class Logger:
 
     def __init__(self, folder: Path, *, wandb_mode: str | None, run: Mapping[str, Any]) -> None:
         self.path = folder / METRICS
-        self.file = self.path.open("a")
+        self.file = self.path.open("ab", buffering=0)  # what cannot be written is not tried again at the end
         self.wandb_run = _start_wandb(folder, wandb_mode, run) if wandb_mode else None
 
     def log(self, record: dict[str, Any]) -> None:
         """One line: {"epoch", "step", "split", "losses" | "scores" and "chance", ...}; the step never falls."""
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
+        left = (json.dumps(record) + "\n").encode()
+        try:
+            while left:
+                left = left[self.file.write(left) :]
+        except OSError as error:
+            raise RunFailure(
+                f"{self.path} could not be written ({error.strerror}). Free some space and go on with "
+                f"--load_from_checkpoint {self.path.parent}"
+            ) from error
         if self.wandb_run is not None:
             self.wandb_run.log(_flat(record), step=record["step"])
 

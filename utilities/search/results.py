@@ -10,6 +10,8 @@ from utilities.search.example import COLUMNS, Search, features, hit_rows, text_t
 from utilities.search.page import write_page
 from utilities.search.picture import draw_search
 
+LEFTOVERS = ("hits.geojson",)  # of a search before whose hits had places
+
 
 def write_search(folder: Path, search: Search) -> str:
     """Fill `folder` with search.html, retrievals.png, hits.csv and, where places are known, hits.geojson.
@@ -21,7 +23,6 @@ def write_search(folder: Path, search: Search) -> str:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(hit_rows(search))
-    (folder / "hits.geojson").unlink(missing_ok=True)  # of an earlier search whose hits had places
     if search.located:
         geojson.write_geojson(folder / "hits.geojson", features(search))
     draw_search(folder / "retrievals.png", search)

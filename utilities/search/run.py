@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from utilities.files import filling
 from utilities.neighbours.codes import search_either
 from utilities.neighbours.search import Neighbours
 from utilities.search.example import Search, Shown
 from utilities.search.gallery import Embedded
-from utilities.search.results import write_search
+from utilities.search.results import LEFTOVERS, write_search
 
 
 class Example(Protocol):
@@ -58,7 +59,9 @@ def search_each(
         found = nearest(example, asked, number, gallery, top=top, backend=backend, device=device)
         result = describe(example, asked, number, found, gallery, top=top, network=network)
         replaced = ", in place of an earlier search" if (folder / name).exists() else ""
-        print(write_search(folder / name, result))
+        with filling(folder / name, LEFTOVERS) as fresh:
+            text = write_search(fresh, result)
+        print(text)
         print(f"saved in {folder / name}{replaced}\n")
 
 

@@ -109,7 +109,10 @@ class Run:
         if distributed.is_main() and (last or time.perf_counter() - self.drawn > PAUSE):
             from utilities.report import figures  # matplotlib, which the first step need not wait for
 
-            figures.curves(self.folder / "figures", read_metrics(self.folder))
+            try:
+                figures.curves(self.folder / "figures", read_metrics(self.folder))
+            except OSError as error:  # they can be drawn again, the epoch cannot
+                say(f"note: {self.folder / 'figures'} could not be drawn ({error.strerror or error})")
             self.drawn = time.perf_counter()
 
     def discard(self) -> None:
