@@ -31,7 +31,7 @@ from tqdm import tqdm
 import parameters
 from architectures import saved
 from architectures.embedding import EmbeddingNetwork
-from datasets.base import SPLITS, RetrievalDataset
+from datasets.base import ALL, SPLITS, RetrievalDataset
 from datasets.examples import Examples, find_example
 from datasets.open import open_files, open_loader, open_split, stored_feed
 from datasets.query_files import Reading
@@ -84,8 +84,22 @@ def load_network(folder: Path, run: Settings, args: Settings) -> tuple[Embedding
     return found
 
 
-def check_data(dataset: RetrievalDataset, data: dict[str, Any], folder: Path) -> None:
-    """The images must be of the kind that the network was trained on, label for label and band for band."""
+def check_data(dataset: RetrievalDataset, data: dict[str, Any], folder: Path, args: Settings) -> None:
+    """The images must be of the kind that the network was trained on, label for label and band for band.
+
+    Of another archive (--dataset) as many bands are asked for, which are normalised as the run's own.
+    """
+    if not (dataset.label_names or args.query):
+        raise UserError(
+            f"the images of {dataset.source_path} carry no labels, which every measure compares: give their table with "
+            "--labels_csv, or search them with --query"
+        )
+    if args.dataset:
+        if len(dataset.bands) != len(data["bands"]):
+            had = " ".join(data["bands"])
+            raise UserError(f"{folder} was trained on {had}, and --bands names {' '.join(dataset.bands)}; give as many")
+        dataset.mean, dataset.std = tuple(data["mean"]), tuple(data["std"])
+        return
     for key, now in (("label_names", list(dataset.label_names)), ("bands", list(dataset.bands))):
         if list(data[key]) != now:
             differing = sorted(set(data[key]) ^ set(now)) or "their order"
@@ -98,7 +112,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     datasets = [open_split(run, split) for split in (args.dataset_type, args.gallery_split) if split]
     network, data = load_network(folder, run, args)
     for dataset in datasets:
-        check_data(dataset, data, folder)
+        check_data(dataset, data, folder, args)
     start = time.perf_counter()
     queries, *others = [
         embed(network, feed, run, device) for feed in open_feeds(network, datasets, folder, run, args, device)
@@ -218,7 +232,8 @@ def split_name(args: Settings) -> str:
 def results_name(args: Settings, split: str) -> str:
     """Of the folder of results: "best_test_in_train", "best_test_itq64" for those of codes."""
     codes = f"_{args.codes}{args.code_bits or ''}" if args.codes else ""
-    return f"{network_name(args)}_{split.replace(' ', '_')}{codes}"
+    archive = f"_{args.dataset}" if args.dataset else ""
+    return f"{network_name(args)}{archive}_{split.replace(' ', '_')}{codes}"
 
 
 def pictured(folder: Path, args: Settings, runs: Sequence[Run], results: Sequence[Path]) -> Pictured:
@@ -267,8 +282,9 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     split = args.gallery_split or args.dataset_type
     dataset = open_split(run, split)
     network, data = load_network(folder, run, args)
-    check_data(dataset, data, folder)
-    others = functools.cache(lambda: [open_files(run, other) for other in SPLITS if other != split])
+    check_data(dataset, data, folder, args)
+    unsearched = [other for other in SPLITS if split not in (ALL, other)]
+    others = functools.cache(lambda: [open_files(run, other) for other in unsearched])
     examples = [find_example(given, dataset, others) for given in args.query]
     reading = Reading(args.boa_offset, args.query_bands)
     at_once = open_loader(Settings({**run, "num_workers": 0}), Examples(examples, dataset, reading), device)

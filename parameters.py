@@ -26,6 +26,7 @@ from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
 from datasets.batches import scaling
 from datasets.batches.cluster_batches import ORDERS
+from datasets.open import other_archive
 from utilities.errors import UserError, main_guard
 from utilities.flags import combinations, idle, resume
 from utilities.flags import page as flags_page
@@ -296,14 +297,25 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }  # fmt: skip
 
+FOLDER = [
+    Flag("folder_labels_csv", None, "Folder: table of labels, CSV or parquet; default: labels.csv or labels.parquet in --source_path, else no labels", aliases=("labels_csv",)),
+    Flag("folder_bands", "rgb", "Folder: rgb, or names or numbers of the bands of GeoTIFFs, such as B02,B03,B04,B08 or 1,2,3,4", aliases=("bands",)),
+    Flag("folder_band_scale", None, "Folder: values that become 0 and 255 of photographs, 0 and 10000 of other bands; default: as they are", float, nargs="2", aliases=("band_scale",)),
+    Flag("folder_side", 256, "Folder: side to which images are resized when they are read", int, low=2),
+    Flag("folder_proportions", "70/10/20", "Folder: percent of train/val/test where neither the table nor lists in splits/ say which is which"),
+    Flag("folder_seed", 0, "Folder: seed of that draw", int, low=0),
+]  # fmt: skip
+
 EVALUATION = [
     Flag("load_from_checkpoint", None, "run folders to evaluate; several end with one table", nargs="+"),
     Flag("source_path", None, "folder of the data set; default: as the run recorded"),
     Flag("cache_path", None, "folder of prepared data of a run with --use_npmem; default: as the run recorded"),
     Flag("ben_splits", None, "BigEarthNet: folder of the official lists; default: as the run recorded"),
     Flag("ben_index_path", None, "BigEarthNet: folder that keeps the label table; default: as the run recorded"),
-    Flag("dataset_type", "test", "split to evaluate", choices=("train", "val", "test")),
-    Flag("gallery_split", None, "split that is searched; default: --dataset_type itself, every query without itself", choices=("train", "val", "test")),
+    Flag("dataset", None, "another archive than the run's: a folder of images in --source_path; default: the run's own", choices=("Folder",)),
+    *(replace(flag, default=None) if flag.name == "folder_bands" else flag for flag in FOLDER if flag.name != "folder_side"),
+    Flag("dataset_type", AUTO, "split to evaluate; all: the three as one; test, with --dataset all", choices=("train", "val", "test", "all")),
+    Flag("gallery_split", None, "split that is searched; default: --dataset_type itself, every query without itself", choices=("train", "val", "test", "all")),
     Flag("checkpoint", "best", "best.pt or last.pt", choices=("best", "last")),
     switch("is_evaluate_initial", "evaluate the network as it was before training"),
     switch("is_plot_dist", "draw distance_density.png on other splits than val too"),
@@ -341,6 +353,7 @@ DATASET = [
     Flag("ben_bands", "all", "BigEarthNet: all (12), 10m (B02 B03 B04 B08), rgb, or a list such as B04,B08,B11"),
     Flag("ben_splits", "auto", "BigEarthNet: folder of train.csv, val.csv, test.csv (also .bz2); auto: the official lists beside the patches; hashed: 60/20/20"),
     Flag("ben_index_path", None, "BigEarthNet: folder that keeps the label table; default: --source_path, else the user's cache"),
+    *FOLDER,
     Flag("boa_offset", 0, "Sentinel-2: taken off every digital number but 0; 1000 for products since processing baseline 04.00 (January 2022)", int, low=0, high=10_000),
 ]  # fmt: skip
 
@@ -443,6 +456,10 @@ def parse_evaluation(argv: Sequence[str]) -> Settings:
     values["eval_metric"] = measures(values["eval_metric"])
     values["query_bands"] = values["query_bands"].replace(",", " ").split() if values["query_bands"] else None
     check_bounds(EVALUATION, values)
+    if values["dataset_type"] == AUTO:
+        values["dataset_type"] = "all" if values["dataset"] else "test"
+    if values["dataset"] and not values["source_path"]:
+        raise UserError(f"--dataset {values['dataset']} needs --source_path DIR: the folder of the other archive")
     if values["gallery_split"] == values["dataset_type"]:
         values["gallery_split"] = None
     return Settings(values)
@@ -460,7 +477,8 @@ def of_run(folder: Path, evaluation: Settings) -> Settings:
     """Settings of a saved run with what an evaluation says differently."""
     changeable = CHANGEABLE if evaluation["query"] else (*CHANGEABLE, "boa_offset")
     flags = itertools.chain.from_iterable(GROUPS[title] for title in SHARED)
-    return resume.evaluated(folder, evaluation, changeable, flags, RESUMABLE)
+    run = resume.evaluated(folder, evaluation, changeable, flags, RESUMABLE)
+    return other_archive(run, evaluation) if evaluation["dataset"] else run
 
 
 def measures(names: list[str]) -> list[str]:

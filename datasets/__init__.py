@@ -1,14 +1,16 @@
 """Data sets, one folder each, and what they share.
 
     base  open  examples         what a data set is; from flags to loaders; images searched by example
-    bigearthnet  mlrsnet  ucmerced  demo
+    whole  query_files           all splits as one; files from elsewhere
+    bigearthnet  mlrsnet  ucmerced  demo  folder
     files  prepared  batches     foreign files; arrays of decoded pixels; samplers, loaders, transforms
     check                        what `python -m datasets` prints and draws
 
 A data set is a folder whose `dataset.py` registers a class in `DATASETS`; an `archive.py` beside it says how its
 published archive is laid out.
 
-May import: datasets.base, datasets.batches, datasets.bigearthnet, datasets.features, datasets.files, datasets.prepared,
+May import: datasets.base, datasets.batches, datasets.bigearthnet, datasets.features, datasets.files, datasets.folder,
+datasets.prepared,
 utilities, utilities.flags, utilities.parallel.
 """
 

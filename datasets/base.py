@@ -20,6 +20,7 @@ from utilities.flags.registry import Registry
 from utilities.geojson import Ring
 
 SPLITS = ("train", "val", "test")
+ALL = "all"  # the three as one
 
 
 class Packed(NamedTuple):
@@ -115,7 +116,7 @@ class RetrievalDataset(PixelFormat, Dataset[Item]):
     archives: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, source_path: Path, split: str) -> None:
-        if split not in SPLITS:
+        if split not in (*SPLITS, ALL):
             raise DatasetError(f"unknown split {split!r}; choices: {', '.join(SPLITS)}")
         if not source_path.is_dir():
             raise WrongFolderError(f"--source_path {source_path} is not a folder; give that of {self.title}")
@@ -123,6 +124,11 @@ class RetrievalDataset(PixelFormat, Dataset[Item]):
         self.split = split
         self.skip_broken = False
         self.pixels: DecodedPixels | None = None
+
+    @property
+    def part_name(self) -> str:
+        """ "the test split", or "all splits"."""
+        return f"the {self.split} split" if self.split in SPLITS else "all splits"
 
     def read(self, row: int) -> np.ndarray:
         """Pixels of one image, `item_shape` and `dtype`. Raises `DatasetError` naming the file."""

@@ -16,8 +16,19 @@ import numpy as np
 from datasets.base import RetrievalDataset
 from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.files.images import SUFFIXES
-from datasets.query_files import AS_STORED, PatchFile, PatchFolder, PhotographFile, QueryFile, Reading, take_over
+from datasets.folder.dataset import Folder
+from datasets.query_files import (
+    AS_STORED,
+    FolderFile,
+    PatchFile,
+    PatchFolder,
+    PhotographFile,
+    QueryFile,
+    Reading,
+    take_over,
+)
 from datasets.query_files import SUFFIXES as PATCH_SUFFIXES
+from datasets.whole import Whole
 from utilities.errors import UserError
 from utilities.geojson import Ring
 
@@ -37,13 +48,13 @@ class Example(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The name without a photograph's suffix."""
-        return _stem(self.name)
+        """The name without a photograph's suffix, in one word where it is a path."""
+        return _stem(self.name).replace("/", "_")
 
     @property
     def labels(self) -> np.ndarray | None:
         """(L,) bool, None where they are not known."""
-        return None if self.dataset is None else self.dataset.labels[self.row]
+        return self.dataset.labels[self.row] if self.dataset is not None and self.dataset.label_names else None
 
 
 def find_example(given: str, searched: RetrievalDataset, others: Callable[[], Iterable[RetrievalDataset]]) -> Example:
@@ -110,9 +121,19 @@ class Examples(RetrievalDataset):
 
 def open_file(path: Path, like: RetrievalDataset, reading: Reading) -> QueryFile:
     """A file or folder from elsewhere, read as `like` reads its images."""
+    like = _first(like)
+    reader = getattr(like, "reader", None)  # of a `Folder`
+    if reader is not None:
+        offset = reader.boa_offset if reading.boa_offset is None else reading.boa_offset
+        return FolderFile(path, like, reader._replace(boa_offset=offset))
     if like.is_photograph:
         return PhotographFile(path, like)
     return PatchFolder(path, like, reading) if path.is_dir() else PatchFile(path, like, reading)
+
+
+def _first(dataset: RetrievalDataset) -> RetrievalDataset:
+    """A split of what may be all of them."""
+    return dataset.parts[0] if isinstance(dataset, Whole) else dataset
 
 
 def _check_name(path: Path) -> None:
@@ -126,7 +147,7 @@ def _check_name(path: Path) -> None:
 
 
 def _check_kind(path: Path, searched: RetrievalDataset) -> None:
-    sentinel = isinstance(searched, BigEarthNet)
+    sentinel = isinstance(_first(searched), BigEarthNet)
     if path.is_dir() and not sentinel:
         raise UserError(f"--query {path} is a folder, but this run reads {_reads(searched)}; give {_wanted(searched)}")
     if sentinel and not path.is_dir() and path.suffix.lower() not in PATCH_SUFFIXES:
@@ -136,20 +157,22 @@ def _check_kind(path: Path, searched: RetrievalDataset) -> None:
 
 
 def _reads(searched: RetrievalDataset) -> str:
-    if isinstance(searched, BigEarthNet):
+    if isinstance(_first(searched), BigEarthNet):
         return f"{len(searched.bands)} Sentinel-2 bands ({' '.join(searched.bands)})"
-    return "RGB photographs"
+    return "RGB photographs" if searched.is_photograph else f"the bands {' '.join(searched.bands)} of GeoTIFFs"
 
 
 def _wanted(searched: RetrievalDataset) -> str:
-    if isinstance(searched, BigEarthNet):
+    if isinstance(_first(searched), BigEarthNet):
         return "the folder of a patch, with a file <patch>_<band>.tif a band, or one GeoTIFF with all bands"
     return f"an image ({', '.join(suffix[1:] for suffix in SUFFIXES)})"
 
 
 def _row_of_path(path: Path, split: RetrievalDataset) -> int | None:
     """Row of the image that lies there: by name first, then by being the same file."""
-    named = np.flatnonzero(np.isin(split.names, [path.resolve().name, path.resolve().stem]))
+    whole = path.resolve()
+    below = os.path.relpath(whole, split.source_path.resolve())  # what `Folder` calls an image
+    named = np.flatnonzero(np.isin(split.names, [whole.name, whole.stem, below]))
     return next((row for row in named.tolist() if _same_file(path, split.path(row))), None)
 
 
@@ -161,7 +184,12 @@ def _row_of_name(name: str, split: RetrievalDataset) -> int | None:
     """Row of the image of this name; a suffix of photographs may be there or not."""
     spelled = [name, _stem(name), *(_stem(name) + suffix for suffix in SUFFIXES)]
     rows = np.flatnonzero(np.isin(split.names, spelled)).tolist()
-    return rows[0] if rows else None
+    if rows or not isinstance(_first(split), Folder):
+        return rows[0] if rows else None
+    ends = [
+        row for row, path in enumerate(split.names.tolist()) if Path(path).name in spelled or Path(path).stem == name
+    ]
+    return ends[0] if len(ends) == 1 else None  # the end of a path, where one image alone has it
 
 
 def _stem(name: str) -> str:

@@ -16,6 +16,7 @@ from datasets.batches.transforms import DeviceTransform
 from datasets.bigearthnet.nomenclature import BAND_SIDES
 from datasets.examples import open_file
 from datasets.files.images import resized
+from datasets.folder.pixels import reader_of
 from datasets.query_files import Reading
 from utilities.errors import UserError
 
@@ -31,10 +32,13 @@ class RecordedFormat(RetrievalDataset):
         self.bands, self.label_names = tuple(data["bands"]), tuple(data["label_names"])
         if run["dataset"] == "BigEarthNet":
             self.band_sides: tuple[int, ...] = tuple(BAND_SIDES[band] for band in self.bands)
+        elif run["dataset"] == "Folder":
+            self.reader = reader_of(run, self.bands)
+            self.band_sides = (self.reader.side,) * len(self.bands)
         else:
             side = run["demo_side"] if run["dataset"] == "Demo" else DATASETS[run["dataset"]].band_sides[0]
             self.band_sides = (side,) * len(self.bands)
-        self.dtype = DATASETS[run["dataset"]].dtype
+        self.dtype = self.reader.dtype if run["dataset"] == "Folder" else DATASETS[run["dataset"]].dtype
         self.mean, self.std = tuple(data["mean"]), tuple(data["std"])
         self.boa_offset = run.get("boa_offset") or 0
 

@@ -8,19 +8,22 @@ from typing import Any, NamedTuple
 
 import torch
 
-from datasets.base import DATASETS, SPLITS, Packed, RetrievalDataset
+from datasets.base import ALL, DATASETS, SPLITS, Packed, RetrievalDataset
 from datasets.batches.loaders import Loader
 from datasets.batches.scaling import find_scaling
 from datasets.batches.transforms import Augmentation, DeviceTransform
+from datasets.bigearthnet.dataset import parse_bands
 from datasets.features.feed import FeatureFeed
 from datasets.features.files import FeatureFiles
 from datasets.files.tar import SUFFIXES, find_archive
+from datasets.folder.dataset import Folder
 from datasets.place import folder_of, naming_both
 from datasets.prepared.archive_layout import ARCHIVES
 from datasets.prepared.array import open_prepared, prepared_folder
 from datasets.prepared.from_archive import open_packed, prepare_archive
 from datasets.prepared.from_files import prepare
 from datasets.prepared.stage import refuse_broken, usable_cores
+from datasets.whole import Whole
 from utilities.errors import UserError
 from utilities.flags.settings import Settings
 from utilities.parallel import distributed
@@ -53,7 +56,9 @@ def stored_feed(loader: Loader, network: Any, args: Settings, parent: Path, view
 
 
 def open_split(args: Settings, split: str) -> RetrievalDataset:
-    """One split of the data set that the flags name. Raises UserError when it is not what it should be."""
+    """One split, or ALL, of the data set that the flags name. Raises UserError when it is not what it should be."""
+    if split == ALL and not issubclass(DATASETS[args.dataset], Folder):  # which opens all at once
+        return Whole([open_split(args, part) for part in SPLITS])
     dataset = open_files(args, split)
     if args.use_npmem:
         attach_prepared(args, dataset)
@@ -120,6 +125,19 @@ def folder_of_data(args: Settings) -> Path:
     source = _source(args)
     named = source.name.lower().endswith(SUFFIXES) and not source.is_dir()
     return source.parent if (named or source.is_file()) and args.dataset in ARCHIVES.names() else source
+
+
+def other_archive(run: Settings, given: Settings) -> Settings:
+    """Settings of a run for a search of another archive: the `Folder` that an evaluation names.
+
+    Its bands are those of the run unless --bands says how they are called there; images are read at --resize_to.
+    """
+    own = {name: given[name] for name in given if name.startswith("folder_")}
+    if own["folder_bands"] is None:
+        sentinel = run.dataset == "BigEarthNet"
+        own["folder_bands"] = ",".join(parse_bands(run.ben_bands)) if sentinel else run.get("folder_bands", "rgb")
+    own["folder_side"] = run.resize_to
+    return Settings({**run, **own, "dataset": given.dataset, "use_npmem": False})
 
 
 def _boa_offset(args: Settings) -> int:
@@ -191,6 +209,11 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
     if args.use_npmem:  # hours and a lock, likewise
         attach_prepared(args, train, val)
     refuse_known_broken(train, val)
+    if not train.label_names:
+        raise UserError(
+            f"the images of {train.source_path} carry no labels, from which every method learns: give their table with "
+            "--labels_csv"
+        )
     whole = args.batch_size * distributed.world_size()
     if whole > len(train):
         raise UserError(

@@ -20,6 +20,8 @@ from datasets.bigearthnet.nomenclature import BAND_SETS, BAND_SIDES
 from datasets.files.geotiff import read_band_of, stretched
 from datasets.files.images import read_rgb
 from datasets.files.reflectance import OFFSET, looks_offset, no_data_share, without_offset
+from datasets.folder.dataset import outlines_of
+from datasets.folder.pixels import FileReader
 from utilities import rasters
 from utilities.errors import DatasetError, unreadable
 from utilities.geojson import Ring
@@ -71,6 +73,23 @@ class PhotographFile(QueryFile):
 
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         return read_rgb(self._path, side)
+
+
+class FolderFile(QueryFile):
+    """One file that is read as an archive of `Folder` reads its own."""
+
+    def __init__(self, path: Path, like: RetrievalDataset, reader: FileReader) -> None:
+        super().__init__(path, like, path.stem)
+        self._reader = reader
+
+    def read(self, row: int) -> np.ndarray:
+        return self._reader.decode(self._path)
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        return self._reader.show(self._path, side)
+
+    def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
+        return outlines_of([self._path for _ in rows]), []
 
 
 class Patch(QueryFile):

@@ -7,8 +7,10 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,7 @@ NAMED = (
     "s2",
 )
 """What a list calls its column of names, the most telling first."""
+MANIFEST = "manifest.json"
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio
 
 
@@ -134,7 +137,7 @@ def read_name_list(path: Path, known: np.ndarray | None = None) -> np.ndarray:
 def read_stored_split(folder: Path, split: str) -> np.ndarray:
     """Names in `<folder>/<split>.txt`, checked against the fingerprint in `<folder>/manifest.json`."""
     names = np.asarray((folder / f"{split}.txt").read_text().split("\n")[:-1], np.str_)
-    expected = json.loads((folder / "manifest.json").read_text())["fingerprints"][split]
+    expected = json.loads((folder / MANIFEST).read_text())["fingerprints"][split]
     found = names_fingerprint(names.tolist())
     if found != expected:
         raise DatasetError(
@@ -144,13 +147,14 @@ def read_stored_split(folder: Path, split: str) -> np.ndarray:
     return names
 
 
-def write_stored_split(folder: Path, names: np.ndarray, part: np.ndarray) -> None:
-    """Write `<split>.txt` for the three splits and the manifest with their fingerprints and sizes."""
+def write_stored_split(
+    folder: Path, names: np.ndarray, part: np.ndarray, drawn: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Write `<split>.txt` for the three splits and the manifest with fingerprints, sizes and how they were drawn."""
     folder.mkdir(parents=True, exist_ok=True)
     fingerprints, sizes = {}, {}
     for i, split in enumerate(SPLITS):
         chosen = sorted(names[part == i].tolist())
         (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in chosen))
         fingerprints[split], sizes[split] = names_fingerprint(chosen), len(chosen)
-    manifest = {"fingerprints": fingerprints, "sizes": sizes}
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / MANIFEST, {**drawn, "fingerprints": fingerprints, "sizes": sizes})

@@ -8,7 +8,7 @@ from typing import Any
 from utilities.flags.flag import spelled
 from utilities.flags.registry import Registry
 
-OF_DATASET = {"demo_": "Demo", "mlrsnet_": "MLRSNet", "ben_": "BigEarthNet"}
+OF_DATASET = {"demo_": "Demo", "mlrsnet_": "MLRSNet", "ben_": "BigEarthNet", "folder_": "Folder"}
 
 
 def in_training(

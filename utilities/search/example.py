@@ -76,7 +76,7 @@ def spelled(labels: np.ndarray | None, label_names: Sequence[str]) -> list[str]:
 def label_counts(search: Search) -> list[tuple[str, int]]:
     """How many hits carry each label, the most frequent first; labels that none carries are left out."""
     known = [hit.labels for hit in search.hits if hit.labels is not None]
-    counts = np.asarray(known, np.int64).reshape(-1, len(search.label_names)).sum(0)
+    counts = np.asarray(known, np.int64).reshape(len(known), len(search.label_names)).sum(0)
     order = np.argsort(-counts, kind="stable").tolist()
     return [(search.label_names[label], int(counts[label])) for label in order if counts[label]]
 
@@ -103,7 +103,9 @@ def text_table(search: Search) -> str:
         lines.append(f"labels of the query: {_joined(spelled(search.query.labels, search.label_names))}")
     width = max((len(hit.name) for hit in search.hits), default=5)
     shared_column = f"  {'shared':>6}" if known else ""
-    lines.append(f"{'rank':>4}  {'distance':>8}{shared_column}  {'image':<{width}}  labels")
+    lines.append(
+        f"{'rank':>4}  {'distance':>8}{shared_column}  {'image':<{width}}{'  labels' if search.label_names else ''}"
+    )
     for rank, (hit, distance) in enumerate(zip(search.hits, search.distances, strict=True), start=1):
         compared = agreement(search.query, hit)
         count = "" if compared is None else f"  {int(compared.shared.sum()):>6}"
@@ -111,7 +113,8 @@ def text_table(search: Search) -> str:
         if compared is not None:
             ticked = set(spelled(compared.shared, search.label_names))
             names = [f"✓{name}" if name in ticked else name for name in names]
-        lines.append(f"{rank:>4}  {distance:>8.4f}{count}  {hit.name:<{width}}  {_joined(names)}")
+        carried = "" if hit.labels is None else _joined(names)
+        lines.append(f"{rank:>4}  {distance:>8.4f}{count}  {hit.name:<{width}}  {carried}".rstrip())
     return "\n".join(lines) + "\n"
 
 

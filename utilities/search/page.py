@@ -15,6 +15,7 @@ import numpy as np
 from utilities.report.page import data_address
 from utilities.search.example import Search, Shown, agreement, label_counts, spelled
 
+WITHOUT_LABELS = "These images carry no labels: hits are ranked by distance alone."
 TEMPLATE = Path(__file__).with_name("search_page.html")
 _QUERY_SIDE, _HIT_SIDE = 320, 192
 
@@ -25,8 +26,9 @@ def write_page(path: Path, search: Search) -> None:
         "TITLE": escape(search.title),
         "ABOUT": escape(search.about),
         "NOTES": "".join(f'<p class="note">{escape(note)}</p>' for note in search.notes),
-        "LEGEND": _legend(known=search.query.labels is not None),
+        "LEGEND": _legend(known=search.query.labels is not None) if search.label_names else WITHOUT_LABELS,
         "QUERY": _query(search),
+        "HIDDEN": "" if search.label_names else " hidden",
         "COUNTS": _counts(search),
         "HITS": "\n".join(_hit(search, place) for place in range(len(search.hits))),
     }
@@ -47,7 +49,9 @@ def _legend(*, known: bool) -> str:
 
 def _query(search: Search) -> str:
     query = search.query
-    if query.labels is None:
+    if not search.label_names:
+        labels = ""
+    elif query.labels is None:
         labels = '<p class="muted">labels not known</p>'
     else:
         labels = _list([("", "", name) for name in spelled(query.labels, search.label_names)])
@@ -57,7 +61,9 @@ def _query(search: Search) -> str:
 def _hit(search: Search, place: int) -> str:
     hit = search.hits[place]
     compared = agreement(search.query, hit)
-    if compared is None:
+    if hit.labels is None:
+        bar, labels = "", ""
+    elif compared is None:
         bar, labels = "", _list([("", "", name) for name in spelled(hit.labels, search.label_names)])
     else:
         bar = f'<div class="jaccard"><b style="width:{100 * compared.jaccard:.0f}%"></b></div>'

@@ -34,7 +34,7 @@ def draw_search(path: Path, search: Search) -> None:
     with styled():
         figure, axes = page(2 * MARGIN + (1 + _COLUMNS) * (SIDE + GAP) + GAP, _TOP + MARGIN + sum(heights))
         more = f" (the nearest {len(shown)} of {len(search.hits)})" if len(shown) < len(search.hits) else ""
-        _heading(axes, f"{search.title}{more}", known=search.query.labels is not None)
+        _heading(axes, f"{search.title}{more}", search)
         _draw_query(axes, search)
         top = _TOP
         for line, height in zip(lines, heights, strict=True):
@@ -55,12 +55,14 @@ def _height(search: Search, images: list[Shown]) -> float:
     return HEAD + SIDE + 0.14 + min(max(needed), MOST_LABELS) * LINE + 0.22
 
 
-def _heading(axes: Axes, title: str, *, known: bool) -> None:
-    if known:
+def _heading(axes: Axes, title: str, search: Search) -> None:
+    if search.query.labels is not None:
         draw_legend(axes, title)
         return
     axes.text(MARGIN, MARGIN + 0.06, title, fontsize=12, weight="bold", va="center")
-    said = "the labels of the query are not known      above an image: rank, distance; below: its labels"
+    said = "above an image: rank, distance"
+    if search.label_names:
+        said = f"the labels of the query are not known      {said}; below: its labels"
     axes.text(MARGIN, MARGIN + 0.33, said, color=MUTED, fontsize=8.5, va="center")
 
 
@@ -83,4 +85,6 @@ def _draw_hit(axes: Axes, left: float, top: float, place: int, hit: Shown, dista
 
 
 def _in_ink(search: Search, image: Shown) -> list[tuple[str, str]]:
+    if image.labels is None:
+        return []
     return [(name, INK) for name in spelled(image.labels, search.label_names)] or [("no label", INK)]

@@ -108,11 +108,12 @@ def describe(
     dataset, rows = gallery.dataset, gallery.rows[found.indices].tolist()
     places, notes = dataset.outlines(rows)
     (own_place,), own_notes = asked.dataset.outlines([number])
+    labelled = bool(dataset.label_names)
     hits = [
-        Shown(str(dataset.names[row]), dataset.thumbnail(row, 192), dataset.labels[row], place)
+        Shown(str(dataset.names[row]), dataset.thumbnail(row, 192), dataset.labels[row] if labelled else None, place)
         for row, place in zip(rows, places, strict=True)
     ]
-    said = [f"the query is an image of the {example.dataset.split} split"] if example.dataset else []
+    said = [f"the query is an image of {example.dataset.part_name}"] if example.dataset else []
     if example.dataset is dataset:
         said = [f"{said[0]}; it is left out of the hits by its index"]
     said += asked.dataset.notes(number)
@@ -127,7 +128,7 @@ def describe(
         found.distances.tolist(),
         dataset.label_names,
         title=f"Nearest to {example.name}",
-        about=f"{len(rows)} of {len(gallery.rows):,} images of {type(dataset).__name__}, {dataset.split} split; "
+        about=f"{len(rows)} of {len(gallery.rows):,} images of {dataset.kind}, {dataset.part_name}; "
         f"{distance}; {network}",
         notes=[*said, *dict.fromkeys([*own_notes, *notes])],
     )

@@ -1,0 +1,199 @@
+"""Anybody's own archive: images in any layout below one folder, and one table of labels.
+
+    <source_path>/**/*.{jpg,png,tif}      photographs, or GeoTIFFs of any bands (--bands)
+    <source_path>/labels.csv              or labels.parquet, or --labels_csv: see `datasets.folder.table`
+    <source_path>/splits/<split>.txt      lists of names; drawn and written where there are none
+
+So AID, DFC15, DLRSD and WHDLD with their multi-labels are read, and archives without labels, which can be searched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.base import ALL, DATASETS, RetrievalDataset
+from datasets.files.images import IMAGENET_MEAN, IMAGENET_STD, is_image
+from datasets.files.reflectance import no_data_share
+from datasets.folder.pixels import RGB, FileReader, parse_bands
+from datasets.folder.splits import split_of
+from datasets.folder.table import Table, read_table
+from utilities import rasters
+from utilities.errors import DatasetError, UserError, WrongFolderError
+from utilities.geojson import Ring, ring
+
+TABLES = ("labels.csv", "labels.parquet")
+SAMPLED = 256  # images from which statistics of bands are taken
+
+
+@DATASETS.register("Folder", prefix="folder")
+class Folder(RetrievalDataset):
+    """One split of a folder of images, or all that the table lists.
+
+    Names are paths below the folder; the table may leave out parts of them, and suffixes.
+
+    labels_csv   the table; None: labels.csv or labels.parquet in the folder; without one the images carry no labels
+    bands        "rgb": photographs; else bands of GeoTIFFs, by description or number from 1, with commas
+    band_scale   (low, high): values that become 0 and 255 of photographs, 0 and 10,000 of other bands; None: as is
+    side         to which images are resized when they are read
+    proportions  percent of train/val/test, and seed: of the draw where neither table nor lists say
+    boa_offset   taken off every value but 0 of bands that are no photographs
+    """
+
+    marks = ("*",)
+    title = "a folder of images (--labels_csv TABLE, or labels.csv in it)"
+
+    def __init__(
+        self,
+        *,
+        source_path: Path,
+        split: str,
+        labels_csv: str | Path | None,
+        bands: str,
+        band_scale: Sequence[float] | None,
+        side: int,
+        proportions: str,
+        seed: int,
+        boa_offset: int = 0,
+    ) -> None:
+        super().__init__(source_path=source_path, split=split)
+        self.bands = parse_bands(bands)
+        if band_scale is not None and not band_scale[0] < band_scale[1]:
+            raise UserError(f"--band_scale {band_scale[0]:g} {band_scale[1]:g}: the second must be more than the first")
+        scale = None if band_scale is None else (band_scale[0], band_scale[1])
+        self.reader = FileReader(self.bands, side, scale, boa_offset)
+        self.band_sides, self.dtype = (side,) * len(self.bands), self.reader.dtype
+        self.variant = f"offset {boa_offset}" + (f", scaled from {scale[0]:g} to {scale[1]:g}" if scale else "")
+        table = _table(source_path, None if labels_csv is None else Path(labels_csv))
+        splits = table.splits
+        if splits is None:
+            splits = split_of(source_path, table.names, table.labels, proportions, seed)
+        rows = np.flatnonzero(splits == split) if split != ALL else np.arange(len(table.names))
+        if not len(rows):
+            raise DatasetError(f"no image of {source_path} is in the {split} split")
+        self.names, self.labels, self.label_names = table.names[rows], table.labels[rows], table.label_names
+        self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+        if self.bands != RGB:
+            self.mean, self.std = self._statistics(table.names[splits == "train"])
+
+    def path(self, row: int) -> Path:
+        return self.source_path / str(self.names[row])
+
+    def read(self, row: int) -> np.ndarray:
+        return self.reader.decode(self.path(row))
+
+    def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
+        return self.reader.show(self.path(row), side)
+
+    def no_data(self, pixels: np.ndarray) -> float:
+        return 0.0 if self.is_photograph else no_data_share([pixels])
+
+    def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
+        return outlines_of([self.path(row) for row in rows]), []
+
+    def _statistics(self, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each band over SAMPLED images of the train split, or of what there is."""
+        names = train if len(train) else self.names
+        chosen = names[np.unique(np.linspace(0, len(names) - 1, SAMPLED).astype(int))]
+        paths = [self.source_path / name for name in chosen.tolist()]
+        key = (self.bands, self.band_sides, self.variant, *map(str, paths))
+        if key not in _MEASURED:
+            _MEASURED[key] = statistics(paths, self.reader.decode)
+        return _MEASURED[key]
+
+
+_MEASURED: dict[tuple[object, ...], tuple[tuple[float, ...], tuple[float, ...]]] = {}
+"""Statistics by what they were measured on: the splits of one data set share them."""
+
+
+def statistics(
+    paths: Sequence[Path], decode: Callable[[Path], np.ndarray]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (at least 1) of each band over all pixels; files that cannot be read are left out."""
+    sums, squares, count = np.zeros(1), np.zeros(1), 0
+    for path in paths:
+        with contextlib.suppress(DatasetError):  # named where the image is needed
+            pixels = decode(path).astype(np.float64)
+            sums, squares = sums + pixels.sum((1, 2)), squares + np.square(pixels).sum((1, 2))
+            count += pixels[0].size
+    if not count:
+        decode(paths[0])  # says what is wrong with all of them
+    mean = sums / count
+    return tuple(mean.tolist()), tuple(np.sqrt(squares / count - mean**2).clip(1).tolist())
+
+
+def outlines_of(paths: Sequence[Path]) -> list[Ring | None]:
+    """Outlines on the ground of the files that are GeoTIFFs with a projection."""
+    found: list[Ring | None] = []
+    for path in paths:
+        outline = None
+        if path.suffix.lower() in (".tif", ".tiff"):
+            try:
+                outline = ring(rasters.raster_footprint(path))
+            except UserError:  # no rasterio, or no place
+                outline = None
+        found.append(outline)
+    return found
+
+
+def image_paths(root: Path) -> list[str]:
+    """Paths of all images below a folder, sorted, relative to it; hidden folders and files are passed over."""
+    found = []
+    for folder, below, files in os.walk(root):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [os.path.relpath(os.path.join(folder, name), root) for name in files if is_image(name)]
+    return sorted(found)
+
+
+def _table(root: Path, given: Path | None) -> Table:
+    """The table, its names resolved to paths below `root`."""
+    files = image_paths(root)
+    if not files:
+        raise WrongFolderError(f"{root} holds no image (jpg, png, tif); give {Folder.title}")
+    path = given or next((root / name for name in TABLES if (root / name).is_file()), None)
+    if path is None:
+        return Table(np.asarray(files), np.zeros((len(files), 0), bool), (), None)
+    table = read_table(path)
+    names = _resolved(table.names, files, path, root)
+    if len(files) > len(names):
+        left = sorted(set(files) - set(names))
+        warnings.warn(f"{len(left):,} images of {root} are not in {path} and left out ({left[0]})", stacklevel=4)
+    return table._replace(names=np.asarray(names))
+
+
+def _resolved(names: np.ndarray, files: Sequence[str], path: Path, root: Path) -> list[str]:
+    """The file of each name: a path below the folder, or only the end of one, with or without suffix."""
+    by_end: dict[str, str] = {}
+    ends: Counter[str] = Counter()
+    for file in files:
+        parts = Path(file).parts
+        for start in range(len(parts)):
+            for end in dict.fromkeys((os.path.join(*parts[start:]), os.path.splitext(os.path.join(*parts[start:]))[0])):
+                ends[end] += 1
+                by_end[end] = file
+    whole = set(files)
+    found, absent = [], []
+    for name in names.tolist():
+        wanted = os.path.normpath(name)
+        if wanted in whole:
+            found.append(wanted)
+        elif ends[wanted] == 1:
+            found.append(by_end[wanted])
+        elif ends[wanted] > 1:
+            raise DatasetError(
+                f"{path} lists {name}, and {root} holds {ends[wanted]} files of this name; give more of the path"
+            )
+        else:
+            absent.append(name)
+    if absent:
+        named = ", ".join(absent[:5])
+        raise DatasetError(f"{len(absent):,} images of {path} are not below {root} ({named})", names=absent)
+    if len(set(found)) < len(found):
+        raise DatasetError(f"{path} lists {Counter(found).most_common(1)[0][0]} twice, under different spellings")
+    return found

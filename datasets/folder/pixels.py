@@ -1,0 +1,101 @@
+"""Pixels of one file of somebody's own archive: a photograph, or bands of a GeoTIFF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from datasets.files.geotiff import stretched
+from datasets.files.images import read_rgb
+from datasets.files.reflectance import without_offset
+from utilities import rasters
+from utilities.errors import DatasetError, UserError, unreadable
+
+RGB = ("R", "G", "B")
+WHOLE = 10_000  # the digital number of a value that --band_scale puts at its upper end, as reflectance 1 has
+
+
+class FileReader(NamedTuple):
+    """How files are read: see `Folder` for the fields."""
+
+    bands: tuple[str, ...]
+    side: int
+    band_scale: tuple[float, float] | None = None
+    boa_offset: int = 0
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.uint8 if self.bands == RGB else np.uint16)
+
+    def decode(self, path: Path) -> np.ndarray:
+        """Pixels of a file, here or elsewhere, `item_shape` and `dtype`."""
+        if self.bands == RGB and self.band_scale is None:
+            return read_rgb(path, self.side).transpose(2, 0, 1)
+        planes = [_resized(plane, self.side) for plane in self._planes(path)]
+        return np.stack(planes).round().clip(0, np.iinfo(self.dtype).max).astype(self.dtype)
+
+    def _planes(self, path: Path) -> np.ndarray:
+        """(C, H, W) float32 of the bands, scaled, without offset."""
+        try:
+            with rasters.opened(path) as raster:
+                found = rasters.about(raster)
+                pixels = raster.read(self._numbers(found))
+        except (OSError, ValueError) as error:
+            raise unreadable(f"cannot read the image {path}", error) from error
+        if self.band_scale is not None:
+            low, high = self.band_scale
+            top = 255 if self.bands == RGB else WHOLE
+            return np.nan_to_num((pixels.astype(np.float32) - low) / (high - low) * top).clip(0, top)
+        if pixels.dtype not in (np.uint8, np.uint16):
+            raise DatasetError(
+                f"{path} holds {found}, values {np.nanmin(pixels):g} to {np.nanmax(pixels):g}: give --band_scale LOW "
+                f"HIGH, the values that are to become 0 and {WHOLE:,} (reflectance: 0 1)"
+            )
+        return without_offset(pixels, self.boa_offset).astype(np.float32)
+
+    def _numbers(self, raster: rasters.Raster) -> list[int]:
+        if self.bands == RGB:
+            return list(rasters.rgb_bands(raster))
+        named = {name.lower(): number for number, name in enumerate(raster.names, start=1) if name}
+        named |= {str(number): number for number in range(1, len(raster.names) + 1)}
+        missing = [band for band in self.bands if band.lower() not in named]
+        if missing:
+            raise ValueError(f"it holds {raster}, and no band {missing[0]}; --bands takes names or numbers from 1")
+        return [named[band.lower()] for band in self.bands]
+
+    def show(self, path: Path, side: int) -> np.ndarray:
+        """(side, side, 3) uint8: a photograph as it is, or the first three bands, stretched."""
+        if self.bands == RGB and self.band_scale is None:
+            return read_rgb(path, side)
+        pixels = self.decode(path)
+        if self.bands == RGB:
+            return np.asarray(
+                Image.fromarray(np.moveaxis(pixels, 0, -1)).resize((side, side), Image.Resampling.BILINEAR)
+            )
+        return stretched(list(pixels[:3] if len(pixels) >= 3 else pixels[[0, 0, 0]]), side)
+
+
+def reader_of(settings: Mapping[str, Any], bands: Sequence[str]) -> FileReader:
+    """The reader of a run's own `Folder`, by its flags and the names of its bands."""
+    scale = settings["folder_band_scale"]
+    pair = None if scale is None else (float(scale[0]), float(scale[1]))
+    return FileReader(tuple(bands), settings["folder_side"], pair, settings.get("boa_offset") or 0)
+
+
+def parse_bands(text: str) -> tuple[str, ...]:
+    """ "rgb", or different names or numbers with commas."""
+    bands = RGB if text == "rgb" else tuple(text.replace(",", " ").split())
+    if not bands or len(set(bands)) < len(bands):
+        raise UserError(f"--bands {text}: give rgb, or different names or numbers of bands with commas")
+    return bands
+
+
+def _resized(plane: np.ndarray, side: int) -> np.ndarray:
+    """(H, W) float32 -> (side, side) by an antialiased bilinear filter."""
+    if plane.shape == (side, side):
+        return plane
+    return np.asarray(Image.fromarray(plane.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR))

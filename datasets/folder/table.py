@@ -1,0 +1,161 @@
+"""One table of labels in any of the usual forms: CSV or parquet, a 0/1 column a label or one column of lists."""
+
+from __future__ import annotations
+
+import ast
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datasets.files.split_lists import NAMED
+from utilities.errors import DatasetError, UserError
+
+LISTS = ("labels", "label", "tags", "classes", "label_names", "categories")
+"""What the one column of label lists is called."""
+SPLIT = "split"
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+DELIMITERS = (";", "\t", "|", ",")
+
+
+class Table(NamedTuple):
+    """names (N,) unicode as the table spells them, labels (N, L) bool, label_names in column order or sorted, and
+    splits (N,) unicode, "" where none is given, or None without such a column."""
+
+    names: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    splits: np.ndarray | None
+
+
+def read_table(path: Path) -> Table:
+    """What cannot be read, or is no table of labels, is a `DatasetError` that names file and row."""
+    columns = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    columns = {name: values for name, values in columns.items() if not _counts(name, values)}
+    if not columns or not next(iter(columns.values())):
+        raise DatasetError(f"the table {path} holds no row")
+    spelled = {name.strip().lower(): name for name in reversed(columns)}
+    name_column = next((spelled[word] for word in NAMED if word in spelled), next(iter(columns)))
+    names = [str(name).strip() for name in columns[name_column]]
+    if "" in names:
+        raise DatasetError(
+            f"the table {path}, row {names.index('') + 1}: no name of an image in column {name_column!r}"
+        )
+    twice = _first_twice(names)
+    if twice:
+        raise DatasetError(f"the table {path} lists {twice} twice")
+    splits = _splits(columns[spelled[SPLIT]], names, path) if SPLIT in spelled else None
+    lists = next((spelled[word] for word in LISTS if word in spelled), None)
+    if lists is not None:
+        labels, label_names = _of_lists(columns[lists], names, path)
+    else:
+        others = {n: v for n, v in columns.items() if n != name_column and n.strip().lower() != SPLIT}
+        labels, label_names = _of_flags(others, names, path)
+    return Table(np.asarray(names), labels, label_names, splits)
+
+
+def _csv(path: Path) -> dict[str, list[Any]]:
+    """Columns by header; the delimiter is the one of DELIMITERS that the header holds most."""
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        delimiter = max(",;\t", key=lines[0].count) if lines else ","
+        rows = [row for row in csv.reader(lines, delimiter=delimiter, strict=True) if any(map(str.strip, row))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"cannot read the table {path}: {error}") from error
+    if not rows:
+        raise DatasetError(f"the table {path} is empty")
+    header, *rows = rows
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise DatasetError(f"the table {path}, line {line}: {len(row)} values under a header of {len(header)}")
+    if (twice := _first_twice(header)) is not None:
+        raise DatasetError(f"the table {path} has the column {twice!r} twice")
+    return {name: [row[place].strip() for row in rows] for place, name in enumerate(header)}
+
+
+def _parquet(path: Path) -> dict[str, list[Any]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise UserError(f"reading {path} needs pyarrow: pip install pyarrow") from error
+    try:
+        return parquet.read_table(path).to_pydict()
+    except (OSError, ArrowException) as error:
+        raise DatasetError(f"cannot read the table {path}: {error}") from error
+
+
+def _counts(name: str, values: Sequence[Any]) -> bool:
+    """Whether a column is the index that pandas writes: without a name, and counting the rows."""
+    unnamed = not name.strip() or name.startswith("Unnamed: ") or name == "__index_level_0__"
+    return unnamed and all(str(value) == str(row) for row, value in enumerate(values))
+
+
+def _first_twice(names: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
+def _splits(values: Sequence[Any], names: Sequence[str], path: Path) -> np.ndarray:
+    found = ["" if value is None else str(value).strip().lower() for value in values]
+    wrong = next((row for row, word in enumerate(found) if word and word not in SPLIT_NAMES), None)
+    if wrong is not None:
+        raise DatasetError(
+            f"the table {path}, {names[wrong]}: split is {values[wrong]!r}; allowed: train, val, test, or nothing"
+        )
+    return np.asarray([SPLIT_NAMES.get(word, "") for word in found])
+
+
+def _of_flags(
+    columns: Mapping[str, Sequence[Any]], names: Sequence[str], path: Path
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    if not columns:
+        raise DatasetError(
+            f"the table {path} has no labels: neither a column of lists ({', '.join(LISTS[:3])}, ...) nor 0/1 columns"
+        )
+    labels = np.zeros((len(names), len(columns)), bool)
+    for place, (label, values) in enumerate(columns.items()):
+        for row, value in enumerate(values):
+            flag = FLAGS.get(str(value).strip().lower())
+            if flag is None:
+                raise DatasetError(
+                    f"the table {path}, {names[row]}: {label!r} is {value!r} where 0 or 1 is expected; leave out "
+                    f"columns that are no labels, or give one column of lists called {LISTS[0]}"
+                )
+            labels[row, place] = flag
+    return labels, tuple(name.strip() for name in columns)
+
+
+def _of_lists(values: Sequence[Any], names: Sequence[str], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    lists = []
+    for name, value in zip(names, values, strict=True):
+        try:
+            lists.append(label_list(value))
+        except ValueError as error:
+            raise DatasetError(f"the table {path}, {name}: {error}") from error
+    label_names = tuple(sorted({label for labels in lists for label in labels}))
+    if not label_names:
+        raise DatasetError(f"the table {path} carries no label at all; without labels, leave --labels_csv out")
+    column = {label: place for place, label in enumerate(label_names)}
+    labels = np.zeros((len(lists), len(label_names)), bool)
+    for row, carried in enumerate(lists):
+        labels[row, [column[label] for label in carried]] = True
+    return labels, label_names
+
+
+def label_list(value: Any) -> list[str]:
+    """The labels of a list, of text like "a; b", "a|b", "a, b", or of a list as Python and JSON write it."""
+    if value is None or value != value:
+        return []
+    if not isinstance(value, str):
+        return [str(label).strip() for label in value]
+    text = value.strip()
+    if text[:1] in ("[", "(", "{"):
+        try:
+            return [str(label).strip() for label in ast.literal_eval(text)]
+        except (ValueError, SyntaxError, TypeError) as error:
+            raise ValueError(f"{text[:60]!r} is no list of labels: write them with semicolons between") from error
+    delimiter = next((mark for mark in DELIMITERS if mark in text), ";")
+    return [label for part in text.split(delimiter) if (label := part.strip())]

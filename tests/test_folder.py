@@ -1,0 +1,302 @@
+"""Anybody's own archive: tables of any form, splits that stay, bands of any GeoTIFF, galleries without labels."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datasets.base import SPLITS
+from datasets.demo.dataset import Demo
+from datasets.folder.dataset import Folder
+from datasets.folder.table import label_list, read_table
+from datasets.network_input import Prepare
+from datasets.whole import Whole
+from tests.miniatures import write_photograph
+from tests.scripts import TINY, run_inside
+from tests.test_foreign_files import write_raster
+from utilities.errors import DatasetError, UserError
+
+LABELS = {"a": ["sea"], "b": ["sea", "ship"], "c": [], "d": ["grass"]}
+
+
+def folder(root: Path, split: str = "train", **options: Any) -> Folder:
+    usual = {"labels_csv": None, "bands": "rgb", "band_scale": None, "side": 16, "proportions": "70/10/20", "seed": 0}
+    return Folder(source_path=root, split=split, **usual | options)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Forty images in folders of two levels, the first four those of LABELS."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate([*LABELS, *map(str, range(36))]):
+        write_photograph(tmp_path / "own" / f"part {number % 2}" / "x" / f"{name}.png", rng)
+    write_photograph(tmp_path / "own" / ".thumbnails" / "a.png", rng)
+    return tmp_path / "own"
+
+
+# Tables -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,grass,sea,ship\na.png,0,1,0\nb.png,0,1,1\nc.png,0,0,0\nd.png,1,0,0\n",
+        ",filename,grass,sea,ship\n0,a,0.0,1.0,False\n1,b,0,1,True\n2,c,0,0,0\n3,d,1,0,0\n",
+        "file;labels\na.png;sea\nb.png;sea, ship\nc.png;\nd.png;grass\n",
+        "name\tlabels\na\t['sea']\nb\t['sea', 'ship']\nc\t[]\nd\t[\"grass\"]\n",
+        "\ufeffpath,tags,split\npart 0/x/a.png,sea,train\nx/b,sea|ship,Val\nc,,test\npart 1/x/d.png,grass,train\n",
+    ],
+)
+def test_a_table_in_any_form(images: Path, text: str) -> None:
+    path = images / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    table = read_table(path)
+    assert table.label_names == ("grass", "sea", "ship")
+    read = [sorted(n for n, f in zip(table.label_names, row, strict=True) if f) for row in table.labels]
+    assert read == [sorted(labels) for labels in LABELS.values()]
+    with pytest.warns(UserWarning, match="36 images of .* are not in .*labels.csv and left out"):
+        whole = folder(images, "all")
+    assert sorted(whole.names) == ["part 0/x/a.png", "part 0/x/c.png", "part 1/x/b.png", "part 1/x/d.png"]
+    if table.splits is not None:
+        assert table.splits.tolist() == ["train", "val", "test", "train"]
+
+
+def test_a_table_of_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    lists = {"image": list(LABELS), "labels": list(LABELS.values())}
+    flags = {
+        "image": list(LABELS),
+        **{name: [name in row for row in LABELS.values()] for name in ("grass", "sea", "ship")},
+    }
+    tables = []
+    for number, columns in enumerate((lists, flags)):
+        parquet.write_table(pyarrow.table(columns), tmp_path / f"{number}.parquet")
+        tables.append(read_table(tmp_path / f"{number}.parquet"))
+    assert tables[0].label_names == tables[1].label_names == ("grass", "sea", "ship")
+    assert np.array_equal(tables[0].labels, tables[1].labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image,sea,country\na,1,Austria\n", "a: 'country' is 'Austria' where 0 or 1 is expected; leave out columns"),
+        ("image,sea\na,1\na,0\n", "lists a twice"),
+        ("image,sea\na,1,0\n", "line 2: 3 values under a header of 2"),
+        ("image\na\n", "has no labels: neither a column of lists"),
+        ("image,sea,sea\na,1,0\n", "the column 'sea' twice"),
+        ("image,sea,split\na,1,dev\n", "a: split is 'dev'; allowed: train, val, test"),
+        ("image,labels\na,\n", "carries no label at all"),
+        ("image,labels\na,[sea\n", r"a: '\[sea' is no list of labels"),
+        ("image,sea\n", "holds no row"),
+        ("", "is empty"),
+        ("image,sea\nnowhere,1\n", "1 images of .* are not below .*nowhere"),
+        ("image,sea\na,1\nx/a.png,1\n", "part 0/x/a.png twice, under different spellings"),
+    ],
+)
+def test_what_is_no_table_is_named(images: Path, text: str, said: str) -> None:
+    (images / "labels.csv").write_text(text)
+    with pytest.raises(DatasetError, match=said):
+        folder(images)
+
+
+def test_a_name_of_two_files_is_refused(images: Path) -> None:
+    shutil.copy(images / "part 0" / "x" / "a.png", images / "part 1" / "a.png")
+    (images / "labels.csv").write_text("image,sea\na,1\n")
+    with pytest.raises(DatasetError, match=r"lists a, and .* holds 2 files of this name; give more of the path"):
+        folder(images)
+
+
+def test_lists_as_text() -> None:
+    given = {"sea; ship": ["sea", "ship"], "bare soil": ["bare soil"], "": [], "['a, b', \"c\"]": ["a, b", "c"]}
+    assert {text: label_list(text) for text in given} == given
+    assert label_list(None) == label_list(float("nan")) == []
+
+
+# Splits -----------------------------------------------------------------------------------------------------
+
+
+def write_labels(root: Path) -> None:
+    names = sorted(path.stem for path in root.glob("part*/x/*.png"))
+    (root / "labels.csv").write_text(
+        "image,sea,ship\n" + "".join(f"{n},{i % 2},{i % 3 % 2}\n" for i, n in enumerate(names))
+    )
+
+
+def test_splits_are_drawn_once_and_stay(images: Path) -> None:
+    write_labels(images)
+    drawn = {split: folder(images, split).names.tolist() for split in SPLITS}
+    assert [len(names) for names in drawn.values()] == pytest.approx([28, 4, 8], abs=2)
+    assert sorted(name for names in drawn.values() for name in names) == sorted(folder(images, "all").names)
+    write_photograph(images / "new.png", np.random.default_rng(1))
+    with (images / "labels.csv").open("a") as file:
+        file.write("new,1,1\n")
+    with pytest.warns(UserWarning, match=r"1 images are in no list of .*splits and left out \(new.png\)"):
+        assert {split: folder(images, split).names.tolist() for split in SPLITS} == drawn
+    assert "new.png" in folder(images, "all").names
+    with pytest.raises(DatasetError, match="was drawn with --folder_proportions 70/10/20 --folder_seed 0"):
+        folder(images, seed=1)
+    (images / "part 0" / "x" / "a.png").unlink()
+    with pytest.raises(DatasetError, match=r"1 images of .*labels.csv are not below"):
+        folder(images)
+
+
+def test_lists_of_ones_own(images: Path) -> None:
+    write_labels(images)
+    (images / "splits").mkdir()
+    for split, name in zip(SPLITS, "abc", strict=True):
+        (images / "splits" / f"{split}.txt").write_text(f"part {'abc'.index(name) % 2}/x/{name}\n")
+    with pytest.warns(UserWarning, match="37 images are in no list"):
+        assert [folder(images, split).names.tolist() for split in SPLITS] == [
+            ["part 0/x/a.png"], ["part 1/x/b.png"], ["part 0/x/c.png"],
+        ]  # fmt: skip
+    (images / "splits" / "val.txt").unlink()
+    with pytest.raises(DatasetError, match="and not all of train, val, test"):
+        folder(images)
+
+
+# Pixels -----------------------------------------------------------------------------------------------------
+
+
+def test_bands_by_name_or_number_and_scale(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        shares = rng.random((4, 32, 32), dtype=np.float32)
+        write_raster(tmp_path / "float" / f"{number}.tif", shares, ("B02", "B03", "B04", "B08"))
+        numbers = (shares * 10_000).round().astype(np.uint16)
+        write_raster(tmp_path / "numbers" / f"{number}.tif", numbers, ("B02", "B03", "B04", "B08"), compress="lzw")
+    named = folder(tmp_path / "numbers", "all", bands="B08,B04", side=32)
+    numbered = folder(tmp_path / "numbers", "all", bands="4,3", side=32)
+    scaled = folder(tmp_path / "float", "all", bands="B08,B04", side=32, band_scale=[0, 1])
+    assert named.item_shape == (2, 32, 32)
+    assert named.dtype == np.uint16
+    with __import__("rasterio").open(tmp_path / "numbers" / "3.tif") as raster:
+        assert np.array_equal(named.read(3), raster.read([4, 3]))
+    assert np.array_equal(named.read(3), numbered.read(3))
+    assert np.array_equal(named.read(3), scaled.read(3))
+    whole = np.stack([named.read(row) for row in range(6)]).astype(float)
+    train = [folder(tmp_path / "numbers", "train", bands="B08,B04", side=32).read(row) for row in range(4)]
+    assert named.mean == pytest.approx(np.stack(train).mean((0, 2, 3)), rel=0.02)
+    assert named.std == pytest.approx(whole.std((0, 2, 3)), rel=0.05)
+    assert folder(tmp_path / "numbers", "all", bands="B08,B04", side=32, boa_offset=1000).read(3).max() <= 9000
+    with pytest.raises(DatasetError, match=r"4 bands of float32 .*values .* to .*: give --band_scale LOW HIGH"):
+        folder(tmp_path / "float", "all", bands="B08,B04")
+    with pytest.raises(DatasetError, match="and no band B11; --bands takes names or numbers"):
+        folder(tmp_path / "numbers", "all", bands="B11")
+    with pytest.raises(UserError, match="the second must be more than the first"):
+        folder(tmp_path / "numbers", band_scale=[1, 1])
+    photograph = folder(tmp_path / "float", "all", side=32, band_scale=[0, 1])
+    with pytest.raises(DatasetError, match="none of them marked as red, green and blue"):
+        photograph.read(0)
+
+
+def test_all_is_the_three_splits(demo_run: tuple[Path, Path]) -> None:
+    parts = [Demo(source_path=demo_run[0], split=s, images_per_category=8, side=48, seed=0) for s in SPLITS]
+    whole = Whole(parts)
+    assert whole.names.tolist() == [name for part in parts for name in part.names]
+    for row, (part, own) in ((0, (0, 0)), (len(parts[0]), (1, 0)), (len(whole) - 1, (2, len(parts[2]) - 1))):
+        assert np.array_equal(whole.read(row), parts[part].read(own))
+        assert np.array_equal(whole.labels[row], parts[part].labels[own])
+        assert whole.path(row) == parts[part].path(own)
+
+
+# As a user runs it ------------------------------------------------------------------------------------------
+
+
+def hits(saved: Path, name: str) -> list[dict[str, str]]:
+    with (saved / "search_results" / name / "hits.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_whole_archive_is_searched_in_one_go(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
+    saved = tmp_path / "run"
+    shutil.copytree(demo_run[1], saved)
+    train = Demo(source_path=demo_run[0], split="train", images_per_category=8, side=48, seed=0)
+    argv = ["--load_from_checkpoint", saved, "--num_workers", 0]
+    done = run_inside("evaluate_model", *argv, "--query", train.names[0], "--dataset_type", "all", "--top", 500)
+    assert "the query is an image of all splits; it is left out of the hits by its index" in done.stdout
+    rows = hits(saved, f"best_all/{Path(train.names[0]).stem}")
+    assert len(rows) == 22 * 8 - 1
+    run_inside("evaluate_model", *argv, "--gallery_split", "all", "--retrieval_queries", 1, "--map_method", "pca")
+    scores = json.loads((saved / "evaluation_results" / "best_test_in_all" / "scores.json").read_text())
+    assert 0 < scores["scores"]["recall@1"] <= 1
+
+
+def test_a_gallery_without_labels_is_searched(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """An own folder of images, by the network of another data set; measures say that there are no labels."""
+    saved, own = tmp_path / "run", tmp_path / "own"
+    shutil.copytree(demo_run[1], saved)
+    shutil.copytree(demo_run[0] / "Images" / "airport", own / "2026" / "spring")
+    queried = sorted(own.rglob("*.jpg"))[0]
+    argv = ["--load_from_checkpoint", saved, "--num_workers", 0, "--dataset", "Folder", "--source_path", own]
+    done = run_inside("evaluate_model", *argv, "--query", queried, demo_run[0] / "Images" / "lake" / "lake_00001.jpg")
+    assert "of Folder, all splits" in done.stdout
+    name = f"2026_spring_{queried.stem}"
+    rows = hits(saved, f"best_Folder_all/{name}")
+    assert len(rows) == 7
+    assert all(row["image"].startswith("2026/spring/") and not row["labels"] for row in rows)
+    page = (saved / "search_results" / "best_Folder_all" / name / "search.html").read_text()
+    assert "These images carry no labels" in page
+    assert "no label<" not in page
+    assert "no label" not in done.stdout
+    assert sorted(path.name for path in own.iterdir()) == ["2026"], "nothing is written into somebody's folder"
+    assert "carry no labels" in run_inside("evaluate_model", *argv, code=2).stderr
+    assert "--source_path DIR" in run_inside("evaluate_model", *argv[:4], "--dataset", "Folder", code=2).stderr
+
+
+def test_an_own_archive_trains_evaluates_and_is_searched(tmp_path: Path) -> None:
+    """GeoTIFFs of four bands with places on the ground and one table; the check first."""
+    rasterio = pytest.importorskip("rasterio")
+    rng, root = np.random.default_rng(0), tmp_path / "own"
+    lines = ["file,labels"]
+    for number in range(60):
+        pixels = rng.integers(1, 4000, (4, 40, 40), dtype=np.uint16)
+        place = {
+            "crs": "EPSG:32633",
+            "transform": rasterio.transform.from_origin(500_000 + 400 * number, 5_400_000, 10, 10),
+        }
+        write_raster(root / f"{number % 4}" / f"tile {number:02d}.tif", pixels, **place)
+        lines.append(f"tile {number:02d}.tif,{'sea; ship' if number % 2 else 'grass'}")
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    own = ["--source_path", root, "--labels_csv", tmp_path / "table.csv", "--bands", "1,2,3,4"]
+    tiny = [*TINY, "--nb_epochs", 1, "--batch_size", 8, "--weights", "none", "--save_path", tmp_path / "runs"]
+    run_inside("train_baseline", "--dataset", "Folder", *own, *tiny, "--use_npmem")
+    saved = tmp_path / "runs" / "Folder" / "baseline"
+    argv = ["--load_from_checkpoint", saved, "--num_workers", 0]
+    run_inside("evaluate_model", *argv, "--retrieval_queries", 1)
+    scores = json.loads((saved / "evaluation_results" / "best_test" / "scores.json").read_text())
+    assert scores["protocol"]["label_names"] == ["grass", "sea", "ship"]
+    run_inside("evaluate_model", *argv, "--query", root / "0" / "tile 00.tif", "--dataset_type", "all", "--top", 3)
+    found = saved / "search_results" / "best_all" / "0"
+    collection = json.loads(next(found.parent.glob("*/hits.geojson")).read_text())
+    assert len(collection["features"]) == 4
+    assert all(feature["geometry"] for feature in collection["features"])
+    check = ["Folder", *own, "--out", tmp_path / "check"]
+    run_inside("datasets.__main__", *check)
+    assert json.loads((tmp_path / "check" / "check.json").read_text())["images"] == 60
+
+
+def test_a_folder_without_labels_is_not_trained_on(images: Path, tmp_path: Path) -> None:
+    argv = ["--dataset", "Folder", "--source_path", images, "--weights", "none", "--save_path", tmp_path / "runs"]
+    assert "carry no labels" in run_inside("train_baseline", *argv, *TINY, code=2).stderr
+    assert not list((tmp_path / "runs").rglob("last.pt"))
+
+
+def test_a_saved_run_of_an_own_archive_prepares_images_from_anywhere(tmp_path: Path) -> None:
+    """`architectures.load_network` reads a file as the run's own archive is read."""
+    rng = np.random.default_rng(0)
+    path = write_raster(tmp_path / "a.tif", rng.integers(1, 4000, (4, 40, 40), dtype=np.uint16), ("x", "y", "z", "n"))
+    run = {"dataset": "Folder", "folder_side": 32, "folder_band_scale": None, "channels_last": False}
+    data = {"bands": ["n", "x"], "label_names": [], "mean": [0.0, 0.0], "std": [1.0, 1.0], "image_size": 32}
+    data |= {"resize_to": 32, "per_image_normalisation": False}
+    (tmp_path / "own").mkdir()
+    shutil.copy(path, tmp_path / "own")
+    own = folder(tmp_path / "own", "all", bands="n,x", side=32)
+    assert np.array_equal(Prepare(run, data)(path)[0].numpy(), own.read(0).astype(np.float32))
