@@ -38,6 +38,7 @@ from datasets.query_files import Reading
 from utilities.errors import UserError, main_guard
 from utilities.files import check_writable, filling
 from utilities.flags.settings import Settings
+from utilities.inference.embedding import describe
 from utilities.measures import evaluation
 from utilities.measures.formulae import Relevance
 from utilities.neighbours import coders, density
@@ -114,9 +115,9 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     for dataset in datasets:
         check_data(dataset, data, folder, args)
     start = time.perf_counter()
-    queries, *others = [
-        embed(network, feed, run, device) for feed in open_feeds(network, datasets, folder, run, args, device)
-    ]
+    largest = max(map(len, datasets))
+    feeds = open_feeds(network, datasets, folder, run, args, device)
+    queries, *others = [embed(network, feed, run, device, largest=largest) for feed in feeds]
     seconds = {"embed": time.perf_counter() - start}
     coder = fit_coder(args, others[0] if others else queries)
     queries, gallery = queries.coded(coder), others[0].coded(coder) if others else None
@@ -135,6 +136,7 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     content = result.report()
     content["protocol"] |= {
         **description(folder, run, args, precision.resolve(run.precision, device, network), coder),
+        **(describe(queries.way) if queries.way else {}),
         **sides(queries, gallery),
         "seconds": seconds | result.seconds,
     }

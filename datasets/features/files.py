@@ -33,12 +33,13 @@ from utilities.batch import Batch
 from utilities.errors import RunFailure, UserError
 from utilities.files import replacing, write_json
 from utilities.flags.settings import Settings
+from utilities.inference import embedding as inference
 from utilities.measures.evaluation import embed_split
 from utilities.neighbours.embedding_file import digest
 from utilities.parallel import distributed
 from utilities.training import precision
 
-FORMAT = 1
+FORMAT = 2
 CENTRE = -1  # the centre crop, where views count from 0
 FLAGS = (
     "arch",
@@ -83,7 +84,7 @@ class FeatureFiles:
         features: Callable[[Tensor], Tensor],
         args: Settings,
     ) -> None:
-        self.loader, self.features, self.args = loader, features, args
+        self.loader, self.backbone, self.features, self.args = loader, backbone, features, args
         self.dataset = loader.dataset
         self.width = int(backbone.features)  # type: ignore[arg-type]
         own = facts(args, self.dataset, loader.device, backbone)
@@ -154,7 +155,11 @@ class FeatureFiles:
             leave=False,
             disable=None if distributed.is_main() else True,
         )
-        with precision.autocast(self.facts["precision"], self.loader.device):
+        number_format = self.facts["precision"]
+        with (
+            precision.autocast(number_format, self.loader.device),
+            inference.embedding(self.backbone, images=size, number_format=number_format),
+        ):
             rows, found = embed_split(self.features, batches, size)
         if not rows.isfinite().all():
             raise RunFailure(f"features of {self.dataset.split} are not finite; try --precision fp32, check --weights")

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from utilities.batch import Batch
 from utilities.flags.settings import Settings
+from utilities.inference import embedding as inference
 from utilities.measures import evaluation
 from utilities.neighbours import embedding_file
 from utilities.neighbours.coders import Coder
@@ -34,12 +35,14 @@ class Embedded(NamedTuple):
     """A split (`datasets.base.RetrievalDataset`), and the embeddings (M, D) of its rows (M,), both on the CPU.
 
     Rows are missing where broken images were skipped. codes: of the embeddings, where these are searched instead.
+    way: how they were computed; None of kept ones.
     """
 
     dataset: Any
     embeddings: Tensor
     rows: Tensor
     codes: Codes | None = None
+    way: inference.Way | None = None
 
     @property
     def searched(self) -> Tensor | Codes:
@@ -59,17 +62,25 @@ class Embedded(NamedTuple):
         return Collection(names, labels, lambda row: self.dataset.thumbnail(int(self.rows[row]), 192))
 
 
-def embed(network: Any, feed: Feed, run: Settings, device: torch.device) -> Embedded:
+def embed(network: Any, feed: Feed, run: Settings, device: torch.device, *, largest: int = 0) -> Embedded:
     """Every image of the feed through `network.embed` (`architectures.embedding.EmbeddingNetwork`), as the run
-    says: batch size, memory format, precision."""
+    says: batch size, memory format, precision.
+
+    largest: images of the largest split that is compared with this one; all of them are embedded in the same way.
+    """
     layout = torch.channels_last if run.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=layout).eval()
     size = len(feed.dataset)
     batches = feed.evaluation(np.arange(size), run.eval_batch_size)
     title = f"embedding {feed.dataset.split}"
     bar = tqdm(batches, title, -(-size // run.eval_batch_size), disable=None, leave=False)
-    with precision.autocast(run.precision, device, network):
-        return Embedded(feed.dataset, *evaluation.embed_split(network.embed, bar, size))
+    number_format = precision.resolve(run.precision, device, network)
+    with (
+        precision.autocast(number_format, device),
+        inference.embedding(network.backbone, images=largest or size, number_format=number_format) as way,
+    ):
+        embedded = evaluation.embed_split(network.embed, bar, size)
+    return Embedded(feed.dataset, *embedded, way=way)
 
 
 def embed_once(path: Path, network: Any, feed: Feed, run: Settings, device: torch.device, *, refresh: bool) -> Embedded:
@@ -84,6 +95,7 @@ def embed_once(path: Path, network: Any, feed: Feed, run: Settings, device: torc
         "device": device.type,
         "files": dataset.state(placed=True),
         "skip_broken_images": dataset.skip_broken,
+        "way": inference.planned(len(dataset)),
     }
     key = embedding_file.digest(network, dataset.names, facts)
     kept = None if refresh or distributed.world_size() > 1 else embedding_file.load(path, key)

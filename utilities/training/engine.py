@@ -18,6 +18,7 @@ from utilities.batch import Batch, IndexBatches
 from utilities.errors import UserError
 from utilities.files import json_safe
 from utilities.flags.settings import Settings
+from utilities.inference import embedding as inference
 from utilities.measures import evaluation
 from utilities.measures.formulae import Relevance
 from utilities.neighbours import density
@@ -289,7 +290,11 @@ class Trainer:
 
     def _embed(self, feed: Feed, embed: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         rows = np.arange(len(feed.dataset))
-        with precision.autocast(self.precision, self.device):
+        backbone = self.method.network.backbone
+        with (
+            precision.autocast(self.precision, self.device),
+            inference.embedding(backbone, images=len(rows), number_format=self.precision),
+        ):
             batches = feed.evaluation(rows, self.args["eval_batch_size"])
             return evaluation.embed_split(embed or self.method.embed, batches, len(rows))
 
