@@ -110,6 +110,7 @@ RUN = [
     Flag("log_every_steps", 100, "steps between lines of training losses (besides one after each epoch)", int, low=1),
     BACKEND,
     Flag("device", AUTO, "device of a process; auto takes a GPU where there is one", choices=(AUTO, "cpu", "cuda")),
+    Flag("threads", None, "threads of a process on CPUs; default: torch's, one a core (torchrun: one). On a machine that others use, fewer are faster", int, low=1),
     Flag("gpu_ids", None, "GPUs of one machine; several: one process each", int, nargs="+"),
     Flag("precision", AUTO, "bf16 autocast or plain float32; auto takes bf16 where the device is fast in it", choices=precision.CHOICES),
     switch("contiguous", "memory format NCHW instead of channels_last"),
@@ -338,6 +339,7 @@ EVALUATION = [
     Flag("num_workers", None, "processes that read images, 0: the main process; default: as the run recorded", int, low=0),
     BACKEND,
     Flag("device", AUTO, "device; auto takes a GPU where there is one", choices=(AUTO, "cpu", "cuda")),
+    Flag("threads", None, "threads of a process on CPUs; default: torch's, one a core", int, low=1),
     Flag("precision", None, "bf16 or fp32; default: as the run recorded", choices=precision.CHOICES),
     SKIP_BROKEN_IMAGES,
 ]  # fmt: skip
@@ -389,7 +391,7 @@ CHANGEABLE = (*PATHS, "eval_batch_size", "num_workers", "device", "precision")
 # What may differ between the parts of a resumed run; everything else is the run's own.
 RESUMABLE = {
     "nb_epochs", "load_from_checkpoint", "num_workers", "eval_batch_size", "backend",
-    "device", "gpu_ids", "log_online", "wandb_dryrun", "wandb_key", "project", "group", "save_every_steps", "save_on_signal",
+    "device", "threads", "gpu_ids", "log_online", "wandb_dryrun", "wandb_key", "project", "group", "save_every_steps", "save_on_signal",
     "log_every_steps", "skip_broken_images", "use_npmem", *PATHS,
 }  # fmt: skip
 

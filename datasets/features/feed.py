@@ -20,6 +20,8 @@ class FeatureFeed:
     views  V, augmented looks at each image to train from; 0: none (a split that is only evaluated)
     """
 
+    way = "stored features"  # how a split is embedded from here, for the protocol
+
     def __init__(self, files: FeatureFiles, views: int) -> None:
         self.files, self.dataset = files, files.dataset
         self.skipped: set[int] = set()

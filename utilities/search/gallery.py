@@ -80,6 +80,7 @@ def embed(network: Any, feed: Feed, run: Settings, device: torch.device, *, larg
         inference.embedding(network.backbone, images=largest or size, number_format=number_format) as way,
     ):
         embedded = evaluation.embed_split(network.embed, bar, size)
+    way.name = getattr(feed, "way", way.name)
     return Embedded(feed.dataset, *embedded, way=way)
 
 

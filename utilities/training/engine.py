@@ -30,6 +30,7 @@ from utilities.training import optim, precision
 from utilities.training.allocator import keep_freed_memory
 from utilities.training.loss_window import GRADIENT_NORM, LossWindow
 from utilities.training.method import Method
+from utilities.training.pace import Pace
 from utilities.training.run import Run, say
 
 SELECTED_BY = "recall@1"  # of the val split: the best network so far becomes best.pt
@@ -80,6 +81,8 @@ def session(args: Settings) -> Iterator[torch.device]:
         neighbours.resolve_backend(args["backend"], device, 1)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     precision.full_convolutions()
+    if args["threads"]:
+        torch.set_num_threads(args["threads"])
     if device.type == "cpu":
         keep_freed_memory()
     yield device
@@ -130,7 +133,7 @@ class Trainer:
         self.best = -1.0
         self.unvalidated = False
         self.said: set[str] = set()  # notes on the scores, each once
-        self.window = LossWindow()
+        self.window, self.pace = LossWindow(), Pace()
         self.run = Run(args, device, data.description, self.precision)
         self.folder = self.run.folder
         try:
@@ -189,6 +192,9 @@ class Trainer:
             disable=None if distributed.is_main() else True,
         )  # fmt: skip
         self.window.restart_clock()
+        if self.epoch == self.args["small_epochs"]:
+            self.pace.restart()
+        self.pace.pause()
         for number, batch in bar:
             self.method.batch = number
             self.train_step(batch, self.epoch + number / len(batches))
@@ -232,6 +238,8 @@ class Trainer:
         self.window.add(self.epoch, self.step, images, terms, observed, rates)
         if self.device.type == "cpu":
             self.window.check(self.folder)
+            if note := self.pace.step():
+                say(note)
 
     # -- validation ----------------------------------------------------------------------------------------------
 
