@@ -11,10 +11,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 DATA=${DATA:-../shared/data}
 RESULTS=${RESULTS:-Training_Results}
 SEEDS=${SEEDS:-0}
+[[ $SEEDS =~ ^[0-9]+(\ +[0-9]+)*$ ]] || { echo "error: SEEDS='$SEEDS' must be whole numbers with blanks between: SEEDS=\"0 1 2\"" >&2; exit 2; }
 RUN_PYTHON=${USE_PYTHON:-.venv/bin/python}
 NAME=${1:-demo}
 PRINT_ONLY=no
 case "$NAME ${*:2}" in
+  "-h "* | "--help "*) NAME=help ;;
   "setup dev" | "setup study" | *" ") ;;
   "setup --print" | "list --print") echo "error: $NAME has no commands to print" >&2; exit 2 ;;
   *" --print") PRINT_ONLY=yes ;;
@@ -210,6 +212,7 @@ wandb_offline() {
 RECIPES="demo ucmerced ucmerced_baseline study mlrsnet bigearthnet resume evaluate search multi_gpu slurm wandb_offline"
 case $NAME in
   setup) setup "${2:-}" ;;
+  help) sed -n '2,/^set /{/^# /!d; s/^# //; p}' "${BASH_SOURCE[0]##*/}"; echo "Recipes: setup list $RECIPES" ;;
   list) echo "setup $RECIPES" ;;
   *)
     case " $RECIPES " in

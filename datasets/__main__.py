@@ -139,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     content = summary(result, args.dataset)
     with filling(folder) as fresh:
         write_json(fresh / "check.json", content)
-        (fresh / "check.txt").write_text(text(content, decoded=not args.quick, most=sys.maxsize) + "\n")
+        whole = text(content, decoded=not args.quick, most=sys.maxsize)
+        (fresh / "check.txt").write_text(f"{whole}\n", encoding="utf-8")
         if result.splits:
             draw(fresh, result, args.dataset, args.contact_images)
     print(f"{text(content, decoded=not args.quick)}\nwritten to {folder}")

@@ -197,6 +197,21 @@ def open_loader(args: Settings, dataset: RetrievalDataset, device: torch.device)
     )
 
 
+def refuse_alike(train: RetrievalDataset) -> None:
+    """Raise UserError where labels tell no two images of the training split apart."""
+    if not train.labels.any():
+        raise UserError(
+            f"none of the {len(train):,} images of the train split carries a label: nothing says "
+            "which of them are alike. Check the label files (python -m datasets)"
+        )
+    if (train.labels == train.labels[0]).all():
+        carried = ", ".join(name for name, has in zip(train.label_names, train.labels[0], strict=True) if has)
+        raise UserError(
+            f"all {len(train):,} images of the train split carry the same labels ({carried}): nothing tells them "
+            "apart. Check the label files (python -m datasets)"
+        )
+
+
 def open_data(args: Settings, device: torch.device) -> TrainingData:
     """Train and val of the run. The main process opens them first: it may have to generate them."""
     if args.use_npmem:
@@ -220,6 +235,7 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
             f"--batch_size {args.batch_size} x {distributed.world_size()} processes is more than the "
             f"{len(train)} images of the train split of {args.dataset}; lower --batch_size"
         )
+    refuse_alike(train)
     if len(val) < 2:
         raise UserError(f"the val split of {args.dataset} has {len(val)} images; retrieval needs at least two")
     if args.color_jitter and not train.is_photograph and distributed.is_main():  # no error: presets set it

@@ -134,3 +134,29 @@ def test_what_is_written_durably_uses_one_name_and_leaves_none(tmp_path):
         raise ArithmeticError
     assert (read_json(target), read_json(kept)) == ({}, {"a": 1})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["before.json", "plan.json"]
+
+
+def test_what_is_sound_is_offered_in_place_of_what_is_damaged(tmp_path):
+    for name in (checkpoint.LAST, checkpoint.BEST):
+        checkpoint.save(tmp_path, name, payload(1))
+    sound = (tmp_path / "best.pt").read_bytes()
+    (tmp_path / "best.pt").write_bytes(sound[:500])
+    with pytest.raises(UserError, match=r"best\.pt damaged; last\.pt is sound: evaluate it with --checkpoint last, or"):
+        checkpoint.load(tmp_path, checkpoint.BEST)
+    (tmp_path / "last.pt").write_bytes(sound[:500])
+    with pytest.raises(UserError, match=r"best\.pt damaged; train again"):
+        checkpoint.load(tmp_path, checkpoint.BEST)
+    (tmp_path / "best.pt").write_bytes(sound)
+    with pytest.raises(UserError, match=r"last\.pt damaged; best\.pt is sound: .* --checkpoint best, or train again"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+def test_a_folder_of_this_name_is_damaged_and_not_written_over(tmp_path, name):
+    (tmp_path / name / "mine").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{name} damaged"):
+        checkpoint.load(tmp_path, name)
+    if name == checkpoint.BEST:
+        with pytest.raises(RunFailure, match="could not be written"):
+            checkpoint.save(tmp_path, name, payload(1))
+        assert (tmp_path / name / "mine").is_dir()

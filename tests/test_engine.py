@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from utilities.runs.logger import read_metrics
 from utilities.training import engine, optim
 from utilities.training.engine import Trainer
 from utilities.training.method import Method
+from utilities.training.progress import Progress, duration
 
 IMAGES, CLASSES, EPOCHS = 12, 3, 3
 LR, BACKBONE_LR, CLIP, MOMENTUM = 0.2, 0.05, 0.5, 0.9
@@ -319,3 +321,37 @@ def test_a_failure_after_the_first_step_leaves_what_there_is(tmp_path, monkeypat
     with pytest.raises(RunFailure):
         engine.train(Toy(), toy_data(), trainer_settings(tmp_path), torch.device("cpu"))
     assert (tmp_path / "Demo" / "baseline" / "args.json").exists()
+
+
+def test_every_epoch_has_a_line_with_losses_speed_rate_and_the_best_so_far(tmp_path, capsys, monkeypatch):
+    scripted = iter([0.5, 0.25])
+    monkeypatch.setattr(Trainer, "_scores", lambda *given: ({"recall@1": next(scripted)}, {}))
+    trainer = trainer_of(tmp_path)
+    trainer.fit()
+    trainer.close()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert [line.split("  ")[0] for line in said] == ["epoch 1/3", "epoch 2/3", "epoch 2", "epoch 3/3", "epoch 3"]
+    first, second, validated, last, validated_last = said
+    losses = [r["losses"] for r in read_metrics(trainer.folder) if r["split"] == "train" and r["epoch"] == 1]
+    for name in ("total", "square", "sum"):
+        assert f"{name} {sum(line[name] for line in losses) / 3:.4g}" in first
+    assert first.index("total") < first.index("square")
+    assert re.search(r"\d+ images/s  lr [\d.e-]+ [\d.e-]+  \d+ s left$", first)
+    assert "best" not in first + second
+    assert validated.endswith("val  recall@1 0.5000  the best so far")
+    assert last.endswith("best recall@1 0.5000 (epoch 2)")
+    assert "left" not in last
+    assert validated_last.endswith("recall@1 0.2500  best recall@1 0.5000 (epoch 2)")
+    assert checkpoint.load(trainer.folder)["best_epoch"] == 2
+
+
+def test_the_time_left_is_that_of_epochs_and_validations_to_come(monkeypatch):
+    clock = iter([0.0, 0.0, 100.0, 100.0, 400.0])
+    monkeypatch.setattr("utilities.training.progress.time.perf_counter", lambda: next(clock))
+    progress = Progress(10, 4)
+    progress.begin(0, whole=True)
+    assert "15 min left" in progress.line(1, "")  # 9 epochs of 100 s
+    progress.validation = 60.0
+    progress.begin(3, whole=True)
+    assert "30 min left" in progress.line(2, "")  # 8 of 200 s, 3 validations: after 4, 8 and 10
+    assert [duration(s) for s in (7.4, 119, 7100, 11_100)] == ["7 s", "2 min", "118 min", "3 h 05 min"]

@@ -1,4 +1,8 @@
-"""`open_loader`: each flag that changes images changes what it should, and nothing else."""
+"""`open_loader`: each flag that changes images changes what it should, and nothing else. Labels that say nothing."""
+
+import re
+import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +11,10 @@ import torch
 import parameters
 from datasets.base import RetrievalDataset
 from datasets.batches.transforms import Augmentation
-from datasets.open import open_loader
+from datasets.check.inspect import about_labels
+from datasets.open import open_loader, refuse_alike
+from tests.scripts import TINY, run_inside
+from utilities.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -82,3 +89,33 @@ def test_small_epochs_are_small_in_proportion_and_the_others_are_as_without(tmp_
     assert feed.small[1].resize_to == resized
     assert torch.equal(trained(feed, 2), trained(plain, 2))
     assert torch.equal(evaluated(feed), evaluated(plain))
+
+
+def test_labels_that_tell_no_images_apart_are_refused_and_noted():
+    """Whatever the method: SNDL would train on them to zeros."""
+
+    def split(labels: list[list[int]]) -> Any:
+        rows = np.asarray(labels, bool)
+        return type("Split", (), {"labels": rows, "label_names": ("sea", "sand"), "split": "train",
+                                  "__len__": lambda self: len(rows)})()  # fmt: skip
+
+    with pytest.raises(UserError, match="none of the 3 images of the train split carries a label"):
+        refuse_alike(split([[0, 0]] * 3))
+    with pytest.raises(UserError, match=r"all 3 images of the train split carry the same labels \(sea\)"):
+        refuse_alike(split([[1, 0]] * 3))
+    refuse_alike(split([[1, 0], [1, 0], [0, 0]]))
+    assert "all 3 images of train carry the same labels: nothing tells them apart" in about_labels(
+        [split([[1, 1]] * 3)]
+    )
+    assert not about_labels([split([[1, 1], [1, 0]])])
+
+
+def test_a_run_on_images_without_any_label_is_refused(demo_run, tmp_path):
+    shutil.copytree(demo_run[0], tmp_path / "Demo")
+    for table in (tmp_path / "Demo" / "labels").glob("*.csv"):
+        head, *rows = table.read_text().splitlines()
+        table.write_text("\n".join([head, *(re.sub(",1", ",0", row) for row in rows)]) + "\n")
+    given = ["--source_path", tmp_path, "--save_path", tmp_path / "runs", *TINY]
+    done = run_inside("train_sndl", *given, code=2)
+    assert "images of the train split carries a label" in done.stderr
+    assert not (tmp_path / "runs").exists()

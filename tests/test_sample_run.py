@@ -163,3 +163,19 @@ def test_the_study_installs_what_it_needs_runs_and_draws(checkout: Path) -> None
     assert run[run.index("--runs") + 1] == "/the results/study"
     assert run[run.index("--jobs") + 1] == "3"
     assert drawn[1:4] == ["-m", "utilities.study", "draw"]
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_says_how_to_call_it_and_names_every_recipe(checkout: Path, word: str) -> None:
+    said = sample_run(checkout, word)
+    assert "bash SampleRun.sh NAME --print" in said
+    assert "ucmerced_baseline" in said.splitlines()[-1]
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("seeds", ["x", "0 1 x", "-1", "1,2", " "])
+def test_seeds_that_are_no_numbers_are_refused(checkout: Path, seeds: str) -> None:
+    process = start(checkout, "demo", "--print", SEEDS=seeds)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said.startswith(f"error: SEEDS='{seeds}' must be whole numbers")

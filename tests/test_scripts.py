@@ -304,6 +304,13 @@ def test_a_reader_that_goes_ends_a_script_quietly(lines, unbuffered, monkeypatch
     process.stderr.close()
 
 
+def test_a_terminal_that_lacks_a_character_shows_another():
+    program = r"from utilities.errors import main_guard; main_guard(print)('0.5 \u00b1 0.1 \udce9')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, env=environment, check=True)
+    assert done.stdout == b"0.5 ? 0.1 ?\n"
+
+
 def test_a_broken_pipe_that_is_not_the_output_is_an_error():
     def main():
         raise BrokenPipeError("of a worker")

@@ -119,8 +119,11 @@ def test_absent_unlisted_and_doubled_images_are_named(miniature: Callable[..., P
 
 def test_an_archive_other_than_that_of_the_stored_split_is_refused(tmp_path: Path) -> None:
     root = write_ucmerced(tmp_path)
-    with pytest.raises(DatasetError, match=r"not those of the stored splits: 2,080 listed but absent"):
+    with pytest.raises(DatasetError, match=r"not those of the stored splits: 2,080 listed but absent") as error:
         UCMerced(source_path=root, split="train")
+    named = [Path(name.removeprefix("absent: ")).relative_to(root / "Images") for name in error.value.names]
+    assert len(named) == 2_080
+    assert all(path.parent.name == path.name.rstrip("0123456789") for path in named), "as beach/beach05"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import select
 import signal
@@ -68,6 +69,9 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(main)
     def guarded(*args: object, **kwargs: object) -> None:
         usual, warnings.formatwarning = warnings.formatwarning, _as_note
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows "?" in its place
+                stream.reconfigure(errors="replace")
         try:
             with signals.orderly():
                 main(*args, **kwargs)

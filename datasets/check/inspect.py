@@ -93,6 +93,10 @@ def about_labels(splits: Sequence[RetrievalDataset]) -> list[str]:
         without = int((~dataset.labels.any(1)).sum())
         if without:
             notes.append(f"{without:,} images of {dataset.split} carry no label: in no training pair, but evaluated")
+        elif len(dataset) > 1 and (dataset.labels == dataset.labels[0]).all():
+            notes.append(
+                f"all {len(dataset):,} images of {dataset.split} carry the same labels: nothing tells them apart"
+            )
         counts = dataset.labels.sum(0)
         absent = [name for name, count in zip(dataset.label_names, counts, strict=True) if not count]
         if absent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -114,17 +114,21 @@ def image_files(folder: Path) -> set[str]:
         raise DatasetError(f"cannot list the image folder {folder}: {error.strerror}") from error
 
 
-def refuse_difference(listed: Iterable[str], present: Iterable[str], listing: str, folder: Path) -> None:
+def refuse_difference(
+    listed: Iterable[str], present: Iterable[str], listing: str, folder: Path, within: Callable[[str], str] = str
+) -> None:
     """Raise `DatasetError` naming what is listed but absent, or present but unlisted; the first five of each.
 
-    listing says in words what lists the images.
+    listing says in words what lists the images, within where in the folder one of this name lies.
     """
-    error = difference(listed, present, listing, folder)
+    error = difference(listed, present, listing, folder, within)
     if error is not None:
         raise error
 
 
-def difference(listed: Iterable[str], present: Iterable[str], listing: str, folder: Path) -> DatasetError | None:
+def difference(
+    listed: Iterable[str], present: Iterable[str], listing: str, folder: Path, within: Callable[[str], str] = str
+) -> DatasetError | None:
     """What `refuse_difference` raises."""
     listed, present = set(listed), set(present)
     problems = [
@@ -141,7 +145,7 @@ def difference(listed: Iterable[str], present: Iterable[str], listing: str, fold
         f"the images in {folder} are not those of {listing}: {'; '.join(problems)}; "
         "unpack the archive again, or make the two agree",
         names=[
-            *(f"absent: {folder / name}" for name in sorted(listed - present)),
-            *(f"unlisted: {folder / name}" for name in sorted(present - listed)),
+            *(f"absent: {folder / within(name)}" for name in sorted(listed - present)),
+            *(f"unlisted: {folder / within(name)}" for name in sorted(present - listed)),
         ],
     )

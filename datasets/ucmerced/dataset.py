@@ -10,6 +10,7 @@ using a semisupervised graph-theoretic method", IEEE TGRS 56(2), 2018.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,11 @@ class UCMerced(RetrievalDataset):
         labels = table.labels[:, column_order(table, LABELS)]
         refuse_duplicates(table.names, [path.name], np.zeros(len(table.names), np.int64))
         files = scene_files(source_path / "Images")
-        refuse_difference(table.names.tolist(), files, path.name, source_path / "Images")
+        images = source_path / "Images"
+        refuse_difference(table.names.tolist(), files, path.name, images, lambda name: scene_file(name, files))
         stored = {part: read_stored_split(STORED_SPLITS, part) for part in SPLITS}
-        refuse_difference(
-            np.concatenate(list(stored.values())).tolist(), files, "the stored splits", source_path / "Images"
-        )
+        whole = np.concatenate(list(stored.values())).tolist()
+        refuse_difference(whole, files, "the stored splits", images, lambda name: scene_file(name, files))
         row_of = {name: row for row, name in enumerate(table.names.tolist())}
         rows = np.asarray([row_of[name] for name in stored[split].tolist()])
         self.names, self.labels = table.names[rows], labels[rows]
@@ -83,3 +84,8 @@ def scene_files(images: Path) -> dict[str, str]:
                 raise DatasetError(f"{images} holds {name} twice: {files[name]} and {scene}/{file}; keep one of them")
             files[name] = f"{scene}/{file}"
     return files
+
+
+def scene_file(name: str, files: Mapping[str, str]) -> str:
+    """Where the image of this name lies, or, without suffix, should lie: `beach/beach05`."""
+    return files.get(name, f"{name.rstrip('0123456789')}/{name}")

@@ -60,7 +60,7 @@ def write_results(
     content["protocol"]["seconds"]["summaries"] = round(time.perf_counter() - started, 4)
     write_json(folder / "scores.json", json_safe(content))
     text = summary(title, content)
-    (folder / "evaluate_model.txt").write_text(text)
+    (folder / "evaluate_model.txt").write_text(text, encoding="utf-8")
     if not pictures:
         return text
     _draw_retrievals(folder / "retrievals.png", evaluation, images, searched, label_names, title, pictured_queries)

@@ -5,6 +5,7 @@ Payloads hold tensors and plain Python types only.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 import zipfile
@@ -82,7 +83,21 @@ def load(folder: Path, name: str = LAST) -> dict[str, Any] | None:
         if path != found[0] or path.name != name:
             print(f"warning: going on from {path} (step {payload.get('step', '?')})", file=sys.stderr)
         return payload
-    raise UserError(f"no readable checkpoint in {folder}: {', '.join(p.name for p in found)} damaged; train again")
+    damaged = " and ".join(path.name for path in found)
+    raise UserError(f"no readable checkpoint in {folder}: {damaged} damaged; {_instead(folder, name)}")
+
+
+def _instead(folder: Path, name: str) -> str:
+    """What may be done without the files of this name."""
+    for other in (LAST, BEST):
+        for path in present(folder, other) if other != name else ():
+            with contextlib.suppress(_DamagedError, UserError):
+                _read(path)
+                choice = "last" if other == LAST else "best"
+                return f"{path.name} is sound: evaluate it with --checkpoint {choice}" + (
+                    ", or train on for another best one" if other == LAST else ", or train again"
+                )
+    return "train again"
 
 
 def settings(folder: Path) -> dict[str, Any]:

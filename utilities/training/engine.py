@@ -31,6 +31,7 @@ from utilities.training.allocator import keep_freed_memory
 from utilities.training.loss_window import GRADIENT_NORM, LossWindow
 from utilities.training.method import Method
 from utilities.training.pace import Pace
+from utilities.training.progress import Progress
 from utilities.training.run import Run, say
 
 SELECTED_BY = "recall@1"  # of the val split: the best network so far becomes best.pt
@@ -130,7 +131,8 @@ class Trainer:
             self.model = distributed.data_parallel(method, device, find_unused=method.unused_parameters)
         method.embed_training_set = self.embed_training_set
         self.epoch = self.batch = self.step = 0
-        self.best = -1.0
+        self.best, self.best_epoch = -1.0, 0
+        self.progress = Progress(args["nb_epochs"], args["eval_epoch"])
         self.unvalidated = False
         self.said: set[str] = set()  # notes on the scores, each once
         self.window, self.pace = LossWindow(), Pace()
@@ -195,6 +197,7 @@ class Trainer:
         if self.epoch == self.args["small_epochs"]:
             self.pace.restart()
         self.pace.pause()
+        self.progress.begin(self.step, whole=self.batch == 0)
         for number, batch in bar:
             self.method.batch = number
             self.train_step(batch, self.epoch + number / len(batches))
@@ -212,6 +215,12 @@ class Trainer:
             raise UserError("the first epoch held no batch; lower --batch_size or check the data set")
         self.epoch, self.batch = self.epoch + 1, 0
         self.log_losses()
+        say(self.progress.line(self.epoch, self.best_so_far()))
+
+    def best_so_far(self) -> str:
+        """In words; "" before the first validation."""
+        at = f" (epoch {self.best_epoch})" if self.best_epoch else ""
+        return f"best {SELECTED_BY} {self.best:.4f}{at}" if self.best >= 0 else ""
 
     def is_to_stop(self) -> bool:
         """Whether a signal came to some rank, and is to be followed once `last.pt` is written; every rank asks."""
@@ -264,8 +273,15 @@ class Trainer:
         if feed.skipped:
             record["skipped_images"] = len(feed.skipped)
         self.run.log(record)
-        say(f"epoch {self.epoch}  val  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-        if scores[SELECTED_BY] > self.best:
+        self.progress.validation = done - start
+        is_best = scores[SELECTED_BY] > self.best
+        say(
+            f"epoch {self.epoch}  val  "
+            + "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            + ("  the best so far" if is_best else f"  {self.best_so_far()}")
+        )
+        if is_best:
+            self.best_epoch = self.epoch
             self.run.save(checkpoint.BEST, self._network_payload(scores))
         self.run.draw_curves(last=self.epoch >= self.args["nb_epochs"])
         self.best = max(self.best, scores[SELECTED_BY])
@@ -329,6 +345,7 @@ class Trainer:
         if self.data.train.skipped:
             record["skipped_images"] = len(self.data.train.skipped)
         self.run.log(record)
+        self.progress.add(record)
         return record["losses"]
 
     def save(self) -> None:
@@ -343,6 +360,7 @@ class Trainer:
                 "batch": self.batch,
                 "step": self.step,
                 "best": self.best,
+                "best_epoch": self.best_epoch,
                 "unvalidated": self.unvalidated,
                 "window": self.window.state(),
                 "world_size": distributed.world_size(),
@@ -376,6 +394,7 @@ class Trainer:
         self.optimizer.load_state_dict(payload["optimizer"])
         self.epoch, self.batch, self.step = payload["epoch"], payload["batch"], payload["step"]
         self.best, self.unvalidated = payload["best"], payload.get("unvalidated", False)
+        self.best_epoch = payload.get("best_epoch", 0)
         self.window.load(payload["window"], self.device)
         world = distributed.world_size()
         if payload["world_size"] != world:
