@@ -44,3 +44,12 @@ def test_groups_keep_their_rate_and_weight_decay(name):
     optimizer.step()
     assert (1 - fast).abs().min() > 20 * (1 - slow).abs().max()
     assert torch.isfinite(fast).all()
+
+
+def test_sgd_without_momentum_is_plain_gradient_descent():
+    weight = torch.ones(2, requires_grad=True)
+    group = {"params": [weight], "lr": 0.5, "name": "all"}
+    optimizer = optim.build([group], BASE | {"optim": "sgd", "momentum": 0.0, "weight_decay": 0.0})
+    weight.sum().backward()
+    optimizer.step()
+    assert weight.tolist() == [0.5, 0.5]

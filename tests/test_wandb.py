@@ -1,5 +1,6 @@
 """Weights & Biases offline: history in the run file, `wandb sync` takes it, a resume goes on, no key anywhere."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from tests.scripts import records, run
 from tests.test_scripts import TINY
 from tests.wandb_file import read
-from utilities.runs.logger import scrub_key
+from utilities.runs.logger import Logger, scrub_key
 
 pytest.importorskip("wandb")
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -86,6 +87,27 @@ def test_wandb_sync_takes_the_run(resumed_run):
         process.wait()
     assert f"{run_id}] setting up run" in log.read_text()
     assert "error" not in log.read_text().split("setting up run")[0].lower()
+
+
+def test_a_kill_loses_no_record_and_an_empty_piece_is_gone(tmp_path):
+    """W&B holds back the last step of a run; a run that goes on logs it again, and leaves nothing that stops a sync."""
+    about = {"wandb_run_id": "abc", "project": "retrieval", "group": "g", "savename": "s", "config": {}}
+    speed = {"seconds": 1.0, "images_per_second": 2.0}
+    lines = [{"epoch": e, "step": 5 * e, "split": "train", "losses": {"all": 1.0 / e}, **speed} for e in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    empty = tmp_path / "wandb" / "offline-run-20260101_000000-abc"
+    (empty / "files").mkdir(parents=True)
+    (empty / "run-abc.wandb").write_bytes(b":W&B\0\0\0")
+    os.utime(empty, (1, 1))
+    logger = Logger(tmp_path, wandb_mode="offline", run=about)
+    logger.close()
+    assert not empty.exists()
+    (piece,) = pieces(tmp_path)
+    deadline = time.monotonic() + 30
+    while not read(piece)[1] and time.monotonic() < deadline:  # it is written when the run has ended
+        time.sleep(0.05)
+    assert read(piece)[1][0]["train/losses/all"] == 0.5
+    assert [row["_step"] for row in read(piece)[1]] == [10]
 
 
 @pytest.mark.parametrize(

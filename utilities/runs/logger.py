@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from utilities.errors import RunFailure, UserError
 from utilities.files import replacing
 
 METRICS, SPOILT = "metrics.jsonl", "metrics.spoilt.jsonl"
+HEADER_OF_PIECE = 7  # bytes of a file of W&B that holds no record
+SETTLED = 60
 PROJECT_EXCLUDES = "/\\#?%:"  # characters that W&B takes in no name of a project
 
 
@@ -129,8 +133,13 @@ class Logger:
 
     def __init__(self, folder: Path, *, wandb_mode: str | None, run: Mapping[str, Any]) -> None:
         self.path = folder / METRICS
+        earlier = read_metrics(folder) if wandb_mode else []
         self.file = self.path.open("ab", buffering=0)  # what cannot be written is not tried again at the end
         self.wandb_run = _start_wandb(folder, wandb_mode, run) if wandb_mode else None
+        if self.wandb_run is not None:
+            for record in earlier:  # W&B writes a step down when the next one begins: a kill has lost the last
+                if record["step"] == earlier[-1]["step"]:
+                    self.wandb_run.log(_flat(record), step=record["step"])
 
     def log(self, record: dict[str, Any]) -> None:
         """One line: {"epoch", "step", "split", "losses" | "scores" and "chance", ...}; the step never falls."""
@@ -163,10 +172,22 @@ def _flat(record: Mapping[str, Any]) -> dict[str, float]:
     return flat
 
 
+def drop_empty_pieces(folder: Path) -> None:
+    """Remove the pieces of a run that was killed before W&B wrote anything: `wandb sync` stops at one of them.
+
+    Not those of the last SETTLED seconds: W&B may still be writing when the process of a run has ended.
+    """
+    for piece in folder.glob("wandb/offline-run-*"):
+        written = any(file.stat().st_size > HEADER_OF_PIECE for file in piece.glob("*.wandb"))
+        if not written and time.time() - piece.stat().st_mtime > SETTLED:
+            shutil.rmtree(piece)
+
+
 def _start_wandb(folder: Path, mode: str, run: Mapping[str, Any]) -> Any:
     """A new run, or the next piece of the run with the same id."""
     scrub_key(sys.argv)
     wandb = wandb_module()
+    drop_empty_pieces(folder)
     try:
         return wandb.init(
             mode=mode,

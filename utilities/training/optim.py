@@ -27,7 +27,8 @@ def build(groups: list[dict[str, Any]], args: Mapping[str, Any]) -> torch.optim.
         groups = [{"params": [torch.zeros(0, requires_grad=True)], "lr": 0.0, "name": "nothing"}]
     decay = args["weight_decay"]
     if args["optim"] == "sgd":
-        return torch.optim.SGD(groups, momentum=args["momentum"], nesterov=True, weight_decay=decay, fused=True)
+        momentum = args["momentum"]  # of which Nesterov's is a kind: without any there is none
+        return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, weight_decay=decay, fused=True)
     kind = torch.optim.Adam if args["optim"] == "adam" else torch.optim.AdamW
     return kind(groups, weight_decay=decay, fused=True)
 
