@@ -19,6 +19,10 @@ for BigEarthNet. The embeddings of the split stay beside them, so that the next 
 
 from __future__ import annotations
 
+from utilities.flags import early  # noqa: F401 - first: answers --help in a moment
+
+# isort: split
+
 import functools
 import time
 from collections.abc import Sequence

@@ -33,6 +33,10 @@ Differences from the paper
 
 from __future__ import annotations
 
+from utilities.flags import early  # noqa: F401 - first: answers --help in a moment
+
+# isort: split
+
 from collections.abc import Sequence
 
 from torch import Tensor

@@ -34,6 +34,10 @@ Differences from the paper
 
 from __future__ import annotations
 
+from utilities.flags import early  # noqa: F401 - first: answers --help in a moment
+
+# isort: split
+
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any

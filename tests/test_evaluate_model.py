@@ -152,7 +152,7 @@ def test_a_backend_that_is_not_there_is_refused_before_anything_is_embedded(save
 
 
 def test_help_lists_every_measure_and_an_unknown_one_ends_with_the_choices(saved):
-    told = evaluate(saved, "--help").stdout.split()
+    told = evaluate(saved, "--help", "all").stdout.split()
     assert set(metric_names()) <= set(told)
     done = evaluate(saved, "--eval_metric", "recall@1", "ndgc@5", code=2)
     assert "unknown metric 'ndgc@5'" in done.stderr

@@ -242,10 +242,6 @@ def test_the_initial_network_is_the_one_that_training_started_from(demo, finishe
     assert first == last
 
 
-def test_help_lists_every_flag():
-    assert "--baseline_batch_miner" in run_inside("train_baseline", "--help").stdout
-
-
 def test_every_documented_command_is_taken_by_its_script(tmp_path):
     """Each line that `SampleRun.sh NAME --print` shows, in turn: runs are resumed and evaluated that were begun."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from utilities.errors import UserError
+from utilities.flags import early
 
 AUTO = "auto"
 
@@ -60,12 +61,21 @@ class Parser(argparse.ArgumentParser):
     """argparse that takes `-` for `_`, no abbreviations, and answers a mistake in one message with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}\n(python {self.prog} --help lists every flag)", file=sys.stderr)
+        print(f"error: {message}\n(python {self.prog} --help all lists every flag)", file=sys.stderr)
         sys.exit(2)
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The flags that were given, of `argv` or of the command line."""
         return vars(self.parse_args(underscored(sys.argv[1:] if argv is None else argv)))
+
+
+class Help(argparse.Action):
+    """`--help`: the flags that people set, where there is a choice of them; `--help all`: every one."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
+        short = "" if given[1] == "all" else early.short_help(parser.prog.removesuffix(".py"))
+        print(short or parser.format_help().rstrip())
+        parser.exit()
 
 
 def underscored(argv: Iterable[str]) -> list[str]:
@@ -85,25 +95,35 @@ def build_parser(prog: str, usage: Sequence[str], groups: Mapping[str, Sequence[
         usage="\n       ".join(f"python %(prog)s {way}" for way in usage),
         description=description,
         allow_abbrev=False,
+        add_help=False,
         argument_default=argparse.SUPPRESS,
     )
+    about = "this; all: every flag"
+    parser.add_argument("-h", "--help", action=Help, nargs="?", choices=("all",), metavar="all", help=about)
     for title, flags in groups.items():
         section = parser.add_argument_group(title)
         for flag in flags:
-            names = [f"--{name}" for name in (flag.name, *flag.aliases)]
             text = flag.help.replace("%", "%%")
             if flag.type is bool:
-                section.add_argument(*names, dest=flag.name, action="store_true", help=text)
+                _add(section, flag, text, action="store_true")
                 continue
-            options: dict[str, Any] = {"dest": flag.name, "type": flag.type, "metavar": flag.name.upper()}
+            kind = getattr(flag.type, "__name__", "")
+            options: dict[str, Any] = {"type": flag.type, "metavar": early.metavar(flag.name, kind)}
             if flag.type is not str:  # AUTO may be given by name as well
                 options["type"] = _or_auto(flag.type) if flag.default == AUTO else flag.type
             if flag.choices is not None:
                 options["choices"], options["metavar"] = flag.choices, None
             if flag.nargs is not None:
                 options["nargs"] = int(flag.nargs) if flag.nargs.isdigit() else flag.nargs
-            section.add_argument(*names, help=f"{text} [{shown(flag.default)}]", **options)
+            _add(section, flag, f"{text} [{shown(flag.default)}]", **options)
     return parser
+
+
+def _add(section: Any, flag: Flag, text: str, **options: Any) -> None:
+    """The flag, and its other names, which no help shows."""
+    section.add_argument(f"--{flag.name}", dest=flag.name, help=text, **options)
+    for alias in flag.aliases:
+        section.add_argument(f"--{alias}", dest=flag.name, help=argparse.SUPPRESS, **options)
 
 
 def _or_auto(kind: Any) -> Any:

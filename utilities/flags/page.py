@@ -15,8 +15,8 @@ def page(groups: Mapping[str, Sequence[Flag]], presets: Presets) -> str:
     lines = [
         "# Flags",
         "",
-        "Of the training scripts and of `evaluate_model.py`, as `python parameters.py` prints them; `--help` of a",
-        "script shows its own, with its defaults. Both `_` and `-` spellings are taken, abbreviations are not.",
+        "Of the training scripts and of `evaluate_model.py`, as `python parameters.py` prints them; `--help all` of",
+        "a script shows its own, with its defaults. Both `_` and `-` spellings are taken, abbreviations are not.",
         "",
         "| flag | default | what |",
         "| --- | --- | --- |",
