@@ -32,6 +32,7 @@ from utilities.flags import combinations, idle, resume
 from utilities.flags import page as flags_page
 from utilities.flags.derive import derive
 from utilities.flags.flag import AUTO, Flag, Parser, build_parser, check_bounds, switch, yes_no
+from utilities.flags.readers import readers
 from utilities.flags.settings import Settings
 from utilities.measures import formulae as metrics
 from utilities.neighbours import coders, embedding_map
@@ -490,7 +491,11 @@ def measures(names: list[str]) -> list[str]:
 
 def page() -> str:
     """docs/flags.md."""
-    return flags_page.page({**GROUPS, "evaluate_model.py": EVALUATION}, PRESETS)
+    registries, root = (MINERS, CRITERIA, DATASETS), Path(__file__).parent
+    training = readers((flag.name for flags in GROUPS.values() for flag in flags), registries, root, "train_*.py")
+    evaluating = readers((flag.name for flag in EVALUATION), registries, root, "evaluate_model.py")
+    parts = [(title, flags, training) for title, flags in GROUPS.items()]
+    return flags_page.page([*parts, ("evaluate_model.py", EVALUATION, evaluating)], PRESETS)
 
 
 if __name__ == "__main__":

@@ -339,6 +339,22 @@ def test_the_list_of_flags_is_what_the_program_knows():
     assert written == parameters.page() + "\n", "run `python parameters.py > docs/flags.md`"
 
 
+def test_the_list_of_flags_says_who_reads_them():
+    rows = [
+        line.split(" | ")
+        for line in parameters.page().splitlines()
+        if line.startswith("| `--") and "_preset " not in line
+    ]
+    read_by = {}
+    for row in rows:
+        read_by.setdefault(row[0].strip("| `-"), row[-1].strip(" |"))
+    assert read_by["diva_moco_temperature"] == "`criteria/moco.py (fast_moco)`"
+    assert read_by["demo_seed"] == "`datasets/demo/dataset.py (Demo)`"
+    assert read_by["dac_cluster_on"] == "`train_dac.py`"
+    assert "`utilities/training/engine.py`" in read_by["clip_gradient"]
+    assert all(readers and readers != "`...`" for readers in read_by.values())
+
+
 def test_resume_reads_every_flag_from_the_run_folder(tmp_path):
     recorded = parse("--nb_epochs", "7", "--lr", "0.25", "--dataset", "UCMerced").recorded
     (tmp_path / "args.json").write_text(json.dumps(recorded))
