@@ -2,6 +2,8 @@
 
 import ast
 import re
+import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -122,6 +124,31 @@ def test_a_folder_is_no_drawer(folder):
 def test_optional_packages_have_one_home(package):
     users = [str(p.relative_to(ROOT)) for p in sources() if any(n.split(".")[0] == package for n in imports(p))]
     assert set(users) <= {HOMES[package]}
+
+
+def imported_packages():
+    """Other people's packages, by `import` or by `import_module("...")`, in code and not in tests."""
+    found = {"openpyxl", "xlrd"}  # by suffix of a workbook
+    for path in sources():
+        called = re.findall(r'import_module\("(\w+)', path.read_text())
+        found |= {name.split(".")[0] for name in [*imports(path), *called] if folder_of(name) is None}
+    return found - set(sys.stdlib_module_names) - {"__future__"}
+
+
+def test_what_code_imports_stands_in_the_requirements():
+    """In requirements.txt, or in an extra of pyproject.toml; and each has its version in constraints.txt."""
+    spelled = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-gpu", "vaex": "vaex-core"}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines() + [line for extra in extras.values() for line in extra]
+    lines += [line for line in (ROOT / "requirements-dev.txt").read_text().splitlines() if not line.startswith("-r")]
+    named = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in lines if line[0] != "#"}
+    wanted = {spelled.get(name, name).lower().replace("_", "-") for name in imported_packages()}
+    assert wanted - named == set()
+    fixed = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+    }
+    assert named <= fixed, named - fixed
 
 
 def test_core_modules_import_without_the_optional_packages(tmp_path):
