@@ -386,7 +386,7 @@ OF_METHOD = {
 SHARED = ("data", "one data set", "network", "training", "run and evaluation", "Weights & Biases")
 
 # Where the data lie, which may be elsewhere at every part of a run and at its evaluation.
-PATHS = ("source_path", "cache_path", "ben_splits", "ben_index_path")
+PATHS = ("source_path", "cache_path", "ben_splits", "ben_index_path", "folder_labels_csv")
 # What an evaluation may say differently than the run did.
 CHANGEABLE = (*PATHS, "eval_batch_size", "num_workers", "device", "precision")
 # What may differ between the parts of a resumed run; everything else is the run's own.

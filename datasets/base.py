@@ -127,8 +127,8 @@ class RetrievalDataset(PixelFormat, Dataset[Item]):
 
     @property
     def part_name(self) -> str:
-        """ "the test split", or "all splits"."""
-        return f"the {self.split} split" if self.split in SPLITS else "all splits"
+        """ "the test split", or "the whole archive"."""
+        return f"the {self.split} split" if self.split in SPLITS else "the whole archive"
 
     def read(self, row: int) -> np.ndarray:
         """Pixels of one image, `item_shape` and `dtype`. Raises `DatasetError` naming the file."""

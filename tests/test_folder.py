@@ -221,7 +221,7 @@ def test_the_whole_archive_is_searched_in_one_go(demo_run: tuple[Path, Path], tm
     train = Demo(source_path=demo_run[0], split="train", images_per_category=8, side=48, seed=0)
     argv = ["--load_from_checkpoint", saved, "--num_workers", 0]
     done = run_inside("evaluate_model", *argv, "--query", train.names[0], "--dataset_type", "all", "--top", 500)
-    assert "the query is an image of all splits; it is left out of the hits by its index" in done.stdout
+    assert "the query is an image of the whole archive; it is left out of the hits by its index" in done.stdout
     rows = hits(saved, f"best_all/{Path(train.names[0]).stem}")
     assert len(rows) == 22 * 8 - 1
     run_inside("evaluate_model", *argv, "--gallery_split", "all", "--retrieval_queries", 1, "--map_method", "pca")
@@ -237,7 +237,7 @@ def test_a_gallery_without_labels_is_searched(demo_run: tuple[Path, Path], tmp_p
     queried = sorted(own.rglob("*.jpg"))[0]
     argv = ["--load_from_checkpoint", saved, "--num_workers", 0, "--dataset", "Folder", "--source_path", own]
     done = run_inside("evaluate_model", *argv, "--query", queried, demo_run[0] / "Images" / "lake" / "lake_00001.jpg")
-    assert "of Folder, all splits" in done.stdout
+    assert "of Folder, the whole archive" in done.stdout
     name = f"2026_spring_{queried.stem}"
     rows = hits(saved, f"best_Folder_all/{name}")
     assert len(rows) == 7
