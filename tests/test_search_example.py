@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from tests.browser import browser, missing
+from utilities.files import filling
 from utilities.search.example import Search, Shown, features, hit_rows, label_counts, text_table
 from utilities.search.picture import draw_search
-from utilities.search.results import write_search
+from utilities.search.results import LEFTOVERS, write_search
 
 NAMES = ["field", "</script><b>water", 'trees & "bushes"', "Beaches, dunes, sands"]
 SQUARE = [[10.0, 50.0], [10.1, 50.0], [10.1, 50.1], [10.0, 50.1], [10.0, 50.0]]
@@ -77,8 +78,9 @@ def test_features_are_the_query_and_the_hits() -> None:
 
 @pytest.mark.parametrize("place", [True, False])
 def test_places_are_written_where_there_are_some(tmp_path: Path, place: bool) -> None:
-    write_search(tmp_path / "new" / "folder", example(place=True))
-    write_search(tmp_path / "new" / "folder", example(place=place))
+    for known in (True, place):
+        with filling(tmp_path / "new" / "folder", LEFTOVERS) as fresh:
+            write_search(fresh, example(place=known))
     written = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
     assert written == {"search.html", "retrievals.png", "hits.csv"} | ({"hits.geojson"} if place else set())
 
