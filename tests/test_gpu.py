@@ -55,6 +55,8 @@ class NoisePictures:
         for start in range(0, len(rows), batch_size):
             yield self.batch(rows[start : start + batch_size])
 
+    def close(self) -> None: ...
+
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_steps_of_every_method_give_finite_losses(method: str, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def trainer_of(
     }  # fmt: skip
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     settings = parameters.parse(kind.name, [*flags, *more])
-    feed = SimpleNamespace(dataset=split, skipped=set())
+    feed = SimpleNamespace(dataset=split, skipped=set(), close=lambda: None)
     device = default_device()
     trainer = Trainer(kind(settings, split), SimpleNamespace(train=feed, val=feed, description={}), settings, device)
     if isinstance(trainer.method, DivideAndConquer):
