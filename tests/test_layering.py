@@ -120,6 +120,17 @@ def test_a_folder_is_no_drawer(folder):
     assert len(modules) <= MOST_MODULES
 
 
+def test_the_map_of_the_readme_has_every_folder():
+    """Alone, or with others as `parent/{one,other}/`."""
+    table = (ROOT / "README.md").read_text().partition("## Where things are")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `([\w/]+)/`", table, re.MULTILINE))
+    for stem, names in re.findall(r"`([\w/]+)/\{([\w,]+)\}/`", table):
+        listed |= {f"{stem}/{name}" for name in names.split(",")}
+    there = {folder.replace(".", "/") for folder in folders()}
+    assert there - listed == set(), "folders without a line"
+    assert listed - there == {"tests"}, "lines without a folder"
+
+
 @pytest.mark.parametrize("package", sorted(HOMES))
 def test_optional_packages_have_one_home(package):
     users = [str(p.relative_to(ROOT)) for p in sources() if any(n.split(".")[0] == package for n in imports(p))]

@@ -1,6 +1,7 @@
 """Reading a tar archive once, front to back: .tar, .tar.gz (.tgz) and .tar.zst.
 
-Python's tarfile keeps every member it has met, and takes 60 microseconds for a header: BigEarthNet has 7.7 million.
+Python's tarfile keeps every member it has met, and takes 3.3 times as long over 20,000 members of BigEarthNet's sizes
+(1.7 times in a .tar.gz; 2026-11-28, one core of an Intel Xeon): BigEarthNet has 7.7 million.
 This reader knows regular files with the names of ustar, GNU and pax, and holds one file at a time. An archive that
 ends early is an error however it was cut: without tar's end mark, in the middle of a file, of the compressed stream,
 or in the check sum behind it.
