@@ -74,18 +74,21 @@ def embedding(args: Namespace, device: torch.device) -> list[Row]:
             for _ in range(batches):
                 network.embed(batch)
 
-    @torch.inference_mode()
-    def ours(count: int, said: str = inference.FUSED) -> None:
-        with inference.embedding(network.backbone, images=args.images, number_format=number_format) as way:
-            for _ in range(count):
-                network.embed(batch)
-        assert way.name == said, way.reason
+    first: list[float] = []  # seconds of the first batch, for which the copy is made
 
-    sides = {"ours": lambda: ours(batches), "once": lambda: ours(1)}
-    sides |= {name: lambda name=name: bare(name) for name in ("bf16", "fp32")}
+    @torch.inference_mode()
+    def ours() -> None:
+        with inference.embedding(network.backbone, images=args.images, number_format=number_format) as way:
+            first.append(seconds_of(lambda: network.embed(batch), device))
+            for _ in range(batches):
+                network.embed(batch)
+        assert way.name == inference.FUSED, way.reason
+
+    sides = {"ours": ours} | {name: lambda name=name: bare(name) for name in ("bf16", "fp32")}
     taken = in_turns(sides, args.rounds, device)
-    an_image = (taken["ours"] - taken["once"]) / ((batches - 1) * args.batch_size)
-    whole = taken["once"] + an_image * (args.images - args.batch_size)
+    once = statistics.median(first[1:])
+    an_image = (taken["ours"] - once) / (batches * args.batch_size)
+    whole = once + an_image * (args.images - args.batch_size)
     rows = []
     for against in ("bf16", "fp32"):
         theirs = taken[against] / (batches * args.batch_size)
