@@ -2,6 +2,7 @@
 
     python evaluate_model.py --load_from_checkpoint RUN [RUN ...] --source_path DIR --dataset_type test
     python evaluate_model.py --load_from_checkpoint RUN --dataset_type test --gallery_split train
+    python evaluate_model.py --load_from_checkpoint RUN --protocol grn
     python evaluate_model.py --load_from_checkpoint RUN --query image.jpg --top 20
 
 Each run gets `evaluation_results/<initial, best or last>_<split>/` in its folder, or `..._<split>_in_<gallery split>/`:
@@ -11,6 +12,8 @@ each query), `retrievals.png`, `label_scores.png`, `embedding_map.png`, `report.
 
 Several runs end with a comparison: their scores, the flags in which they differ, and paired differences of methods
 (runs of one recipe over seeds are taken together), of which it says which are larger than chance.
+
+`--protocol` measures as a publication does, to the letter (docs/protocols.md).
 
 `--query` searches by example instead: images, BigEarthNet patch folders or names of images, of which the nearest in the
 split go to `search_results/<network>_<split>/<query>/`: `search.html`, `retrievals.png`, `hits.csv`, and `hits.geojson`
@@ -43,7 +46,7 @@ from utilities.errors import UserError, main_guard
 from utilities.files import check_writable, filling
 from utilities.flags.settings import Settings
 from utilities.inference.embedding import describe
-from utilities.measures import evaluation
+from utilities.measures import evaluation, protocols
 from utilities.measures.formulae import Relevance
 from utilities.neighbours import coders, density
 from utilities.neighbours.coders import Coder
@@ -144,6 +147,9 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
         **sides(queries, gallery),
         "seconds": seconds | result.seconds,
     }
+    if args.protocol:
+        carried = queries.labels if gallery is None else gallery.labels
+        content["published"] = protocols.measured(args.protocol, result.neighbours, queries.labels, carried)
     content["protocol"]["notes"] += [note for dataset in datasets for note in other_data(dataset, data)]
     densities = None
     if coder is None and (args.dataset_type == "val" or args.is_plot_dist):

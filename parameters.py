@@ -27,6 +27,7 @@ from datasets import DATASETS
 from datasets.batches import scaling
 from datasets.batches.cluster_batches import ORDERS
 from datasets.open import other_archive
+from datasets.ucmerced.dataset import SPLIT_RULES
 from utilities.errors import UserError, main_guard
 from utilities.flags import combinations, idle, resume
 from utilities.flags import page as flags_page
@@ -35,6 +36,7 @@ from utilities.flags.flag import AUTO, Flag, Parser, build_parser, check_bounds,
 from utilities.flags.readers import readers
 from utilities.flags.settings import Settings
 from utilities.measures import formulae as metrics
+from utilities.measures import protocols
 from utilities.neighbours import coders, embedding_map
 from utilities.tensors import labels
 from utilities.training import optim, precision, start
@@ -318,6 +320,7 @@ EVALUATION = [
     *(replace(flag, default=None) if flag.name == "folder_bands" else flag for flag in FOLDER if flag.name != "folder_side"),
     Flag("dataset_type", AUTO, "split to evaluate; all: the three as one; test, with --dataset all", choices=("train", "val", "test", "all")),
     Flag("gallery_split", None, "split that is searched; default: --dataset_type itself, every query without itself", choices=("train", "val", "test", "all")),
+    Flag("protocol", None, "measure as a publication does (docs/protocols.md): sets the splits, --relevance and --eval_metric", choices=tuple(protocols.PROTOCOLS)),
     Flag("checkpoint", "best", "best.pt or last.pt", choices=("best", "last")),
     switch("is_evaluate_initial", "evaluate the network as it was before training"),
     switch("is_plot_dist", "draw distance_density.png on other splits than val too"),
@@ -351,6 +354,7 @@ DATASET = [
     Flag("demo_seed", 0, "Demo: seed from which they are drawn", int, low=0),
     Flag("mlrsnet_labels", "repair", "MLRSNet: undo the corruption of the label files published since 2021, or not", choices=("repair", "as_is")),
     Flag("mlrsnet_proportions", "40/10/50", "MLRSNet: percent of train/val/test; 40/10/50, 20/10/70 and 30/10/60 are the paper's"),
+    Flag("ucmerced_split", "hashed", "UC Merced: 70/10/20 of every scene by hashed names, or as GRN-SNDL draws them", choices=SPLIT_RULES),
     Flag("ben_version", 1, "BigEarthNet: 1, or 2 for reBEN", int, choices=(1, 2)),
     Flag("ben_labels", 19, "BigEarthNet: nomenclature; 43 CORINE level-3 classes or the 19 that Sentinel-2 can tell apart", int, choices=(19, 43)),
     Flag("ben_bands", "all", "BigEarthNet: all (12), 10m (B02 B03 B04 B08), rgb, or a list such as B04,B08,B11"),
@@ -453,7 +457,14 @@ def start_run(method: str, argv: Sequence[str] | None = None) -> Settings:
 
 def parse_evaluation(argv: Sequence[str]) -> Settings:
     """Settings of `evaluate_model.py`."""
-    values = {flag.name: flag.default for flag in EVALUATION} | parser_of("evaluate").given(argv)
+    given = parser_of("evaluate").given(argv)
+    values = {flag.name: flag.default for flag in EVALUATION} | given
+    if values["protocol"]:
+        if values["dataset"]:
+            raise UserError(
+                "--protocol is of the run's own data set, and --dataset names another; leave one of them out"
+            )
+        values |= protocols.apply(values["protocol"], given)
     if not values["load_from_checkpoint"]:
         raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
     values["eval_metric"] = measures(values["eval_metric"])

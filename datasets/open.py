@@ -71,6 +71,7 @@ def open_files(args: Settings, split: str) -> RetrievalDataset:
     packed = open_archive(args)
     new = not args.get("load_from_checkpoint")  # a saved run's demo exists: elsewhere it is a mistyped path
     wiring = {"source_path": folder_of_data(args), "packed": packed, "generate": new, "boa_offset": _boa_offset(args)}
+    wiring["split_rule"] = args.get("ucmerced_split", "hashed")  # which runs of before do not record
     with naming_both(Path(args.source_path), args.dataset, _marks(args)):
         dataset = DATASETS.build(args.dataset, args, split=split, **wiring)
     dataset.skip_broken = args.skip_broken_images

@@ -314,6 +314,17 @@ def test_the_pages_load_without_errors(demo_run: tuple[Path, Path], sentinel_run
             assert page.run("return [...document.images].every(image => image.naturalWidth > 0)")
 
 
+def test_a_published_protocol_is_measured_on_its_splits(demo_run: tuple[Path, Path]) -> None:
+    done = evaluate(demo_run[1], "--protocol", "csmae", "--retrieval_queries", 0)
+    folder = demo_run[1] / "evaluation_results" / "best_val_in_test"
+    content = json.loads((folder / "scores.json").read_text())
+    published = content["published"]
+    precision, recall = (content["scores"][f"label_{name}@10"] for name in ("precision", "recall"))
+    assert published["name"] == "csmae"
+    assert published["scores"]["label_f1_of_means@10"] == pytest.approx(2 * precision * recall / (precision + recall))
+    assert f"label_f1_of_means@10{published['scores']['label_f1_of_means@10']:>12.4f}" in done.stdout
+
+
 def test_several_runs_end_with_one_table_and_figure(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("one", "two"):
         shutil.copytree(demo_run[1], tmp_path / "runs" / name)

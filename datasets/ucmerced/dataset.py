@@ -10,6 +10,7 @@ using a semisupervised graph-theoretic method", IEEE TGRS 56(2), 2018.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from datasets.files.images import IMAGENET_MEAN, IMAGENET_STD, image_files, read
 from datasets.files.label_csv import column_order, read_label_file, refuse_duplicates
 from datasets.files.split_lists import read_stored_split
 from utilities.errors import DatasetError, WrongFolderError
+from utilities.files import fingerprint
 
 LABELS = (
     "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass",
@@ -28,6 +30,13 @@ LABELS = (
 SIDE = 256
 STORED_SPLITS = Path(__file__).parent / "stored"
 """70/10/20 of every scene, by `hashed_split(names, scenes, (70, 10, 20), seed=0)`; none is official."""
+SPLIT_RULES = ("hashed", "grn")
+GRN_FINGERPRINTS = {
+    "train": "59b12695c92fef6de5823c07f7c983de3398b91d742eb1112a00c69c92846865",
+    "val": "a3b888210a0fa6250074f60b96766ccf1978926aa345140ad42108af7061486f",
+    "test": "87573a4618d282ba236f0cb30191de33c96c45793c4bb3501cf05c459bf31892",
+}
+"""sha256 of the names of `grn_split`, joined by line feeds in its order."""
 
 
 @DATASETS.register("UCMerced")
@@ -43,7 +52,8 @@ class UCMerced(RetrievalDataset):
     label_names = LABELS
     marks = ("Images", "LandUse_Multilabeled.txt")
 
-    def __init__(self, *, source_path: Path, split: str) -> None:
+    def __init__(self, *, source_path: Path, split: str, split_rule: str = "hashed") -> None:
+        """split_rule "hashed": the stored lists of ours; "grn": those of GRN-SNDL (Kang et al. 2021)."""
         super().__init__(source_path=source_path, split=split)
         path = source_path / "LandUse_Multilabeled.txt"
         if not path.is_file():
@@ -58,7 +68,8 @@ class UCMerced(RetrievalDataset):
         whole = np.concatenate(list(stored.values())).tolist()
         refuse_difference(whole, files, "the stored splits", images, lambda name: scene_file(name, files))
         row_of = {name: row for row, name in enumerate(table.names.tolist())}
-        rows = np.asarray([row_of[name] for name in stored[split].tolist()])
+        chosen = grn_split(files)[split] if split_rule == "grn" else stored[split].tolist()
+        rows = np.asarray([row_of[name] for name in chosen])
         self.names, self.labels = table.names[rows], labels[rows]
         self._files = np.asarray([files[name] for name in self.names.tolist()])
 
@@ -70,6 +81,32 @@ class UCMerced(RetrievalDataset):
 
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         return read_rgb(self.path(row), side)
+
+
+def grn_split(files: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names of each split as the released code of GRN-SNDL draws them; files: name -> `<scene>/<file>`.
+
+    One generator seeded by 42; scenes in the order of their names; in each, sorted names are shuffled and cut at 70 and
+    80 %. Raises DatasetError where the outcome is not theirs (`GRN_FINGERPRINTS`).
+    """
+    scenes: dict[str, list[str]] = {}
+    for name, file in files.items():
+        scenes.setdefault(file.split("/")[0], []).append(name)
+    draw = random.Random(42)
+    found: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for scene in sorted(scenes):
+        names = sorted(scenes[scene])
+        draw.shuffle(names)
+        train, val = int(0.7 * len(names)), int(0.8 * len(names))
+        for split, part in zip(SPLITS, (names[:train], names[train:val], names[val:]), strict=True):
+            found[split] += part
+    for split, names in found.items():
+        if fingerprint("\n".join(names)) != GRN_FINGERPRINTS[split]:
+            raise DatasetError(
+                f"the {split} split by the rule of GRN-SNDL has other images than theirs: it needs the 2,100 of UC "
+                "Merced in 21 scenes; leave out --ucmerced_split grn"
+            )
+    return found
 
 
 def scene_files(images: Path) -> dict[str, str]:

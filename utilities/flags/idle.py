@@ -8,7 +8,14 @@ from typing import Any
 from utilities.flags.flag import spelled
 from utilities.flags.registry import Registry
 
-OF_DATASET = {"demo_": "Demo", "mlrsnet_": "MLRSNet", "ben_": "BigEarthNet", "folder_": "Folder"}
+OF_DATASET = {
+    "demo_": "Demo",
+    "mlrsnet_": "MLRSNet",
+    "ben_": "BigEarthNet",
+    "ucmerced_": "UCMerced",
+    "folder_": "Folder",
+}
+_SCORING = ("is_plot_dist", "map_method", "eval_metric", "protocol")
 
 
 def in_training(
@@ -50,7 +57,7 @@ def in_training(
 def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """As `in_training`, of evaluate_model.py."""
     if values["query"]:
-        yield from ((name, "with --query") for name in ("is_plot_dist", "map_method", "eval_metric", "comparison_path"))
+        yield from ((name, "with --query") for name in (*_SCORING, "comparison_path"))
     else:
         yield from ((name, "without --query") for name in ("top", "refresh", "query_bands"))
         if len(values["load_from_checkpoint"]) == 1:

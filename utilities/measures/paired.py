@@ -108,8 +108,8 @@ def _bootstrap(a: Tensor, b: Tensor, seed: int, draws: int) -> Tensor:
     found = []
     for start in range(0, draws, step):
         count = min(step, draws - start)
-        weights = _drawn(count, queries, draw)
-        means = [((weights @ x.T) * _drawn(count, len(x), draw)).sum(1) for x in (a, b)]
+        weights = drawn_shares(count, queries, draw)
+        means = [((weights @ x.T) * drawn_shares(count, len(x), draw)).sum(1) for x in (a, b)]
         found.append(means[0] - means[1])
     return torch.cat(found)
 
@@ -120,7 +120,7 @@ def _spread(values: Tensor) -> Tensor:
     return values if seeds == 1 else mean + (values - mean) * math.sqrt(seeds / (seeds - 1))
 
 
-def _drawn(draws: int, count: int, draw: torch.Generator) -> Tensor:
+def drawn_shares(draws: int, count: int, draw: torch.Generator) -> Tensor:
     """How often each of `count` is drawn among as many, as shares: (draws, count) float64."""
     places = torch.randint(count, (draws, count), generator=draw) + count * torch.arange(draws)[:, None]
     return torch.bincount(places.flatten(), minlength=draws * count).view(draws, count).double() / count

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from utilities.errors import UserError
 from utilities.files import json_safe, read_json, write_json
+from utilities.measures import protocols
 from utilities.measures.evaluation import Evaluation
 from utilities.measures.summaries import Details, bootstrap_intervals, label_table
 from utilities.neighbours.density import Densities
@@ -128,6 +129,8 @@ def summary(title: str, content: dict[str, Any]) -> str:
     for name, score in content["scores"].items():
         low, high = content["interval"][name]
         lines.append(f"{name:<20}{score:>8.4f}{f'{low:.4f} {high:.4f}':>18}{content['chance'][name]:>9.4f}")
+    if "published" in content:
+        lines += ["", *protocols.lines(content["published"])]
     lines += ["", *_neighbour_lines(content), *(f"note: {note}" for note in protocol["notes"])]
     if protocol["skipped_images"]:
         lines.append(f"note: {protocol['skipped_images']} unreadable images were left out")
