@@ -57,7 +57,7 @@ from utilities.report.comparison_page import Pictured
 from utilities.report.page import Collection
 from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
-from utilities.search.gallery import Embedded, embed, embed_once
+from utilities.search.gallery import Embedded, embed, embed_once, sides
 from utilities.search.run import search_each
 from utilities.training import engine, precision
 
@@ -223,19 +223,6 @@ def description(folder: Path, run: Settings, args: Settings, number_format: str,
     }
 
 
-def sides(queries: Embedded, gallery: Embedded | None) -> dict[str, Any]:
-    """Which images were compared, for the protocol."""
-    found: dict[str, Any] = {
-        "fingerprint": queries.dataset.fingerprint(),
-        "label_names": list(queries.dataset.label_names),
-        "skipped_images": len(queries.dataset) - len(queries.rows),
-    }
-    if gallery is not None:
-        found["gallery_fingerprint"] = gallery.dataset.fingerprint()
-        found["skipped_images"] += len(gallery.dataset) - len(gallery.rows)
-    return found
-
-
 def split_name(args: Settings) -> str:
     """ "test", or "test in train" where another split is searched."""
     return args.dataset_type + (f" in {args.gallery_split}" if args.gallery_split else "")
@@ -251,10 +238,10 @@ def results_name(args: Settings, split: str) -> str:
 def pictured(folder: Path, args: Settings, runs: Sequence[Run], results: Sequence[Path]) -> Pictured:
     """The images that all runs were asked, as `folder` reads them, and where each run's answers lie."""
     run = parameters.of_run(folder, args)
-    sides = [open_split(run, split) for split in dict.fromkeys([args.dataset_type, args.gallery_split]) if split]
-    queries, *others = [Collection(d.names, d.labels, functools.partial(d.thumbnail, side=192)) for d in sides]
+    opened = [open_split(run, split) for split in dict.fromkeys([args.dataset_type, args.gallery_split]) if split]
+    queries, *others = [Collection(d.names, d.labels, functools.partial(d.thumbnail, side=192)) for d in opened]
     folders = {each.name: where for each, where in zip(runs, results, strict=True)}
-    return Pictured(queries, others[0] if others else queries, sides[0].label_names, folders)
+    return Pictured(queries, others[0] if others else queries, opened[0].label_names, folders)
 
 
 def results_folder(folder: Path, args: Settings) -> Path:
@@ -282,8 +269,9 @@ def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: S
     title = f"{len(folders)} runs, {split_name(args)}, {network_name(args)} network"
     kept = [results_folder(folder, args) for folder in folders]
     runs = compared.describe(folders, contents, parameters.INCIDENTAL, kept)
+    seen = None if args.scores_only else pictured(folders[0], args, runs, kept)
     with filling(target, comparison.LEFTOVERS) as fresh:
-        text = comparison.write_comparison(fresh, runs, title=title, pictured=pictured(folders[0], args, runs, kept))
+        text = comparison.write_comparison(fresh, runs, title=title, pictured=seen)
     print(text)
     print(f"saved in {target}")
 

@@ -107,3 +107,16 @@ def embed_once(path: Path, network: Any, feed: Feed, run: Settings, device: torc
     if distributed.is_main():
         embedding_file.save(path, key, embedded.embeddings, embedded.rows)
     return embedded
+
+
+def sides(queries: Embedded, gallery: Embedded | None) -> dict[str, Any]:
+    """Which images were compared, for the protocol."""
+    found: dict[str, Any] = {
+        "fingerprint": queries.dataset.fingerprint(),
+        "label_names": list(queries.dataset.label_names),
+        "skipped_images": len(queries.dataset) - len(queries.rows),
+    }
+    if gallery is not None:
+        found["gallery_fingerprint"] = gallery.dataset.fingerprint()
+        found["skipped_images"] += len(gallery.dataset) - len(gallery.rows)
+    return found
