@@ -21,6 +21,7 @@ import os
 import platform
 import resource
 import shlex
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -158,7 +159,7 @@ def run_all(args: argparse.Namespace) -> None:
 
 def left(todo: Sequence[Run], durations: dict[str, list[float]], jobs: int) -> str:
     """How long the rest takes, as far as runs of its tiers have been timed."""
-    known = {tier: sum(of[-20:]) / len(of[-20:]) for tier, of in durations.items()}
+    known = {tier: statistics.median(of) for tier, of in durations.items()}  # the first waits for what all share
     seconds = sum(known[run.tier] for run in todo if run.tier in known) / jobs
     untimed = sorted({run.tier for run in todo} - known.keys())
     return f"{seconds / 60:.0f} minutes left" + (f", and {', '.join(untimed)}" if untimed else "")
