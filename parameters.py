@@ -21,6 +21,7 @@ from batchminer.shared_distance import POSITIVES
 from criteria import CRITERIA, of_batches
 from criteria.binomial import BOOSTING
 from criteria.decorrelation import NORM_AXES, NORM_REDUCTIONS
+from criteria.margin import COUNTED
 from criteria.moco import BUFFER_RULES, NORMALISATIONS, WEIGHTED
 from criteria.nca import WEIGHTINGS
 from datasets import DATASETS
@@ -91,6 +92,7 @@ TRAINING = [
     Flag("lr", AUTO, "learning rate of the heads; 1e-5 with pretrained weights, 1e-3 from scratch", float, low=0),
     Flag("backbone_lr", AUTO, "learning rate of the backbone; as --lr", float, low=0),
     Flag("weight_decay", AUTO, "weight decay; 4e-4 with pretrained weights, 0.05 from scratch", float, aliases=("decay",), low=0),
+    switch("decay_kernels_only", "no weight decay on biases and batch norm (vectors)"),
     Flag("momentum", 0.9, "momentum of sgd", float, low=0, high=1),
     Flag("scheduler", AUTO, "learning-rate schedule; step with pretrained weights, onecycle from scratch", choices=(*optim.SCHEDULES, AUTO)),
     Flag("tau", [55], "step: epochs at which the rate is multiplied by --gamma", int, nargs="+", low=0),
@@ -107,7 +109,7 @@ RUN = [
     Flag("eval_metric", ["recall@1", "recall@8", "r_precision@8", "map@8", "label_jaccard@8"],
          "measures of a validation; name@K stands for K = 1 2 4 8, a name alone for the whole ranking", nargs="+"),
     *RELEVANCE,
-    switch("is_log_intra_inter_overlap", "log how far the densities of intra- and inter-group distances overlap"),
+    switch("is_log_intra_inter_overlap", "log how far the densities of intra- and inter-group distances overlap, over all pairs (CV4RS: over pairs with an image of the commonest label)"),
     Flag("save_every_steps", 0, "also write last.pt every so many steps; 0: after epochs only", int, low=0),
     Flag("save_on_signal", True, "on SIGTERM or SIGHUP, end the step and write last.pt before stopping, within 20 s; else stop at once", yes_no),
     Flag("log_every_steps", 100, "steps between lines of training losses (besides one after each epoch)", int, low=1),
@@ -139,6 +141,12 @@ MARGIN = [
     Flag("margin_beta", 1.2, "margin loss: boundary between positive and negative distances (beta)", float),
     Flag("margin_nu", 0.0, "margin loss: weight of the regulariser on beta (nu)", float, low=0),
     Flag("margin_per_class", True, "margin loss: one boundary per class", yes_no),
+    Flag(
+        "margin_counted",
+        "terms",
+        "margin loss: what its sum is divided by, terms or triplets that are not zero (triplets: the releases of DiVA and D&C)",
+        choices=COUNTED,
+    ),
     Flag("margin_learn_beta", True, "margin loss: boundaries are learned", yes_no),
     Flag("criterion_lr", 5e-4, "margin loss: learning rate of the boundaries (Wu et al. 2017)", float, low=0),
 ]
@@ -268,6 +276,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "nb_epochs": 350, "batch_size": 112, "num_samples_per_class": 2, "sz_embedding": 512,
             "optim": "adam", "lr": 1e-5, "weight_decay": 4e-4, "scheduler": "step", "tau": [55], "gamma": 0.2,
             "margin_per_class": True, "margin_learn_beta": True, "distance_upper_cutoff": 3.0,
+            "margin_counted": "triplets", "crop_area": [0.08, 1.0],
             "diva_shared_miner": "random_distance", "intra_random_with_replacement": True,
             "diva_moco_temperature": 0.01, "diva_moco_normalise": "batch", "diva_moco_exclude_own": False,
         },
@@ -277,6 +286,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "authors": {
             "nb_epochs": 200, "batch_size": 80, "sz_embedding": 128,
             "optim": "adam", "lr": 1e-5, "weight_decay": 1e-4, "scheduler": "none",
+            "margin_counted": "triplets", "crop_area": [0.08, 1.0],
             "dac_cluster_on": "features", "dac_cluster_order": "in_turn", "dac_batch_miner": "nearest_beyond",
         },
     },
@@ -285,7 +295,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "authors": {
             "nb_epochs": 215, "batch_size": 128, "sz_embedding": 512, "bier_sizes": [96, 160, 256],
             "optim": "adam", "lr": 1e-4, "backbone_lr": 1e-5, "weight_decay": 4e-4, "scheduler": "step",
-            "tau": [54, 108, 161], "gamma": 0.5,
+            "tau": [54, 108, 161], "gamma": 0.5, "decay_kernels_only": True,
             "bier_boosting": "additive", "bier_include_diagonal": True, "bier_lambda_weight": 1e5,
             "bier_norm_axis": "input", "bier_norm_reduction": "mean", "bier_test_weights": "size",
         },

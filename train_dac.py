@@ -19,9 +19,10 @@ Differences from the paper
     to their own size.
     The whole embedding has a margin loss of its own; boundaries beta are fixed at 1.2, as in the released code
     (`--margin_learn_beta`). Slices out of turn have no gradient at all, so Adam and weight decay leave them alone.
-    The released recipe (`--dac_preset authors`) clusters the features before the embedding, trains the whole embedding
-    on batches of clusters from 8/19 of the divided epochs on, takes clusters in turn, and mines the nearest negatives
-    beyond a cut-off. Its renumbering applies the inverse permutation; that is mended here in every preset.
+    The released recipe (`--dac_preset authors`) clusters the features before the embedding, trains the whole
+    embedding on batches of clusters from 8/19 of the divided epochs on, takes clusters in turn, mines the nearest
+    negatives beyond a cut-off, crops from 8 % of the area on, and divides by triplets instead of terms. Its
+    renumbering applies the inverse permutation; that is mended here in every preset.
 """
 
 from __future__ import annotations

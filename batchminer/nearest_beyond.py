@@ -17,7 +17,8 @@ class NearestBeyond(Miner):
     """All m positives of an anchor, with its m nearest negatives at a distance of at least `lower_cutoff`.
 
     The farthest positive is paired with the nearest negative, and so on; where the negatives run out, the
-    nearest positives are left out. In a loss of separate positive and negative terms, as the margin loss,
+    nearest positives are left out. An anchor without any negative that far takes its farthest ones: collapsed
+    embeddings get triplets that part them again. In a loss of separate positive and negative terms, as the margin loss,
     only which pairs occur matters. Nothing is random but `cls`.
 
     lower_cutoff  the authors use 0.5
@@ -38,7 +39,9 @@ class NearestBeyond(Miner):
         positive, negative = self.relation.pairs(labels, indices)
         distances = pairwise_distances(embeddings, embeddings)
         far_positives = distances.where(positive, -torch.inf).sort(1, descending=True)
-        near_negatives = distances.where(negative & (distances >= self.lower_cutoff), torch.inf).sort(1)
+        beyond = negative & (distances >= self.lower_cutoff)
+        order = torch.where(beyond.any(1, keepdim=True), distances.where(beyond, torch.inf), -distances)
+        near_negatives = order.where(negative, torch.inf).sort(1)
         paired = far_positives.values.isfinite() & near_negatives.values.isfinite()
         anchor, rank = paired.nonzero().unbind(1)
         other = far_positives.indices[anchor, rank]

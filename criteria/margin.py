@@ -10,6 +10,8 @@ from utilities.batch import Triplets
 from utilities.errors import UserError
 from utilities.tensors.distances import pairwise_distances
 
+COUNTED = ("terms", "triplets")
+
 
 @CRITERIA.register("margin")
 class MarginLoss(nn.Module):
@@ -19,7 +21,7 @@ class MarginLoss(nn.Module):
             ---------------------------------------------------------------------------------
                                       number of non-zero terms
 
-    Both terms of a triplet are counted. With no non-zero term, or no triplet, L is 0 with a graph; the
+    Both terms of a triplet are counted (`counted`). With no non-zero term, or no triplet, L is 0 with a graph; the
     regulariser is skipped then, as in the authors' code and in pytorch-metric-learning.
 
     gamma        half the width of the band between positives and negatives (Wu et al.: 0.2)
@@ -27,6 +29,8 @@ class MarginLoss(nn.Module):
     nu           weight of the regulariser (0)
     per_class    one boundary per class instead of one in all
     learn_beta   boundaries are parameters, otherwise a buffer
+    counted      "terms", or "triplets" with any non-zero term, by which the releases of DiVA and D&C divide: their sum
+                 of two masks is a disjunction
     num_classes  L, used with per_class
 
     Source: Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, eq. 4 and section 4.2.
@@ -42,6 +46,7 @@ class MarginLoss(nn.Module):
         nu: float,
         per_class: bool,
         learn_beta: bool,
+        counted: str,
         num_classes: int,
     ) -> None:
         super().__init__()
@@ -49,7 +54,9 @@ class MarginLoss(nn.Module):
             raise UserError(
                 f"a margin loss with one boundary per class needs classes, but num_classes is {num_classes}"
             )
-        self.gamma = gamma
+        if counted not in COUNTED:
+            raise UserError(f"unknown --margin_counted {counted!r}; choices: {', '.join(COUNTED)}")
+        self.gamma, self.counted = gamma, counted
         self.nu = nu
         self.per_class = per_class
         boundaries = torch.full((num_classes if per_class else 1,), float(beta))
@@ -76,6 +83,7 @@ class MarginLoss(nn.Module):
         boundary = self.boundaries(triplets, labels)
         positive = (distances[triplets.anchor, triplets.positive] - boundary + self.gamma).relu()
         negative = (boundary - distances[triplets.anchor, triplets.negative] + self.gamma).relu()
-        active = (positive > 0).sum() + (negative > 0).sum()
+        inside, outside = positive > 0, negative > 0
+        active = (inside | outside).sum() if self.counted == "triplets" else inside.sum() + outside.sum()
         regulariser = self.nu * boundary.abs().sum() * (active > 0)
         return (positive.sum() + negative.sum() + regulariser) / active.clamp(min=1)

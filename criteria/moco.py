@@ -162,7 +162,8 @@ def queue_batches(asked: int | None, *, images: int, batch_size: int) -> int:
 def _normalised_over_batch(log_weights: Tensor) -> Tensor:
     """exp(log_weights), relative to their largest, with columns of sum 1 over the queries of all ranks.
 
-    A floor far below every weight that matters makes columns without any weight uniform.
+    A floor far below every weight that matters makes columns without any weight uniform: the smallest normal number,
+    1e-38 in float32 (the release's 1e-45 is subnormal, and 0 wherever a device flushes such numbers).
     """
     if not len(log_weights):
         return log_weights

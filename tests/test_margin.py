@@ -24,6 +24,7 @@ def margin(**changed: Any) -> MarginLoss:
         "nu": 0.0,
         "per_class": False,
         "learn_beta": True,
+        "counted": "terms",
         "num_classes": 4,
     }
     return MarginLoss(**{**defaults, **changed})
@@ -54,6 +55,13 @@ def random_case(seed: int, count: int = 40, classes: int = 5) -> tuple[Tensor, T
 def test_closed_form_counts_both_terms() -> None:
     """1.463060 over three active terms; counting triplets instead of terms would give 0.731530."""
     assert margin()(POINTS, THREE, LABELS).item() == pytest.approx(0.487687, abs=1e-5)
+
+
+def test_the_releases_divide_by_triplets_with_any_term() -> None:
+    """Of three triplets two have a term, one of them both: 1.463060 / 2."""
+    assert margin(counted="triplets")(POINTS, THREE, LABELS).item() == pytest.approx(0.731530, abs=1e-5)
+    with pytest.raises(UserError, match="margin_counted 'pairs'"):
+        margin(counted="pairs")
 
 
 def test_regulariser_is_the_sum_of_boundaries_over_active_terms() -> None:

@@ -382,6 +382,15 @@ def test_nearest_beyond_is_the_authors_choice(case: dict[str, Any]) -> None:
     assert counts == Counter(expected)
 
 
+def test_nearest_beyond_parts_a_collapsed_slice() -> None:
+    """All embeddings within a cap of 0.1: each anchor still meets negatives, its farthest first."""
+    angles = torch.tensor([0.0, 0.02, 0.05, 0.09])
+    embeddings = torch.stack([angles.cos(), angles.sin()], 1)
+    labels = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 1]]).bool()
+    found = oracle.triples(build("nearest_beyond").mine(embeddings, labels, None, None))
+    assert sorted(found) == [(0, 1, 3), (1, 0, 3), (2, 3, 0), (3, 2, 0)]
+
+
 def test_class_is_uniform_among_the_shared_ones() -> None:
     embeddings = normalize(torch.eye(3) + 0.1, dim=1)
     labels = torch.tensor([[1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()

@@ -53,3 +53,13 @@ def test_sgd_without_momentum_is_plain_gradient_descent():
     weight.sum().backward()
     optimizer.step()
     assert weight.tolist() == [0.5, 0.5]
+def test_vectors_are_not_decayed_on_request():
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    groups = [{"name": "heads", "params": list(layer.parameters()), "lr": 0.1}]
+    args = {"optim": "adam", "weight_decay": 0.5, "nb_epochs": 1, "decay_kernels_only": True}
+    kernels, vectors = optim.build(groups, args).param_groups
+    assert [tuple(p.shape) for p in kernels["params"]] == [(2, 3)]
+    assert kernels["weight_decay"] == 0.5
+    assert [tuple(p.shape) for p in vectors["params"]] == [(2,)] * 3
+    assert (vectors["weight_decay"], vectors["name"]) == (0.0, "heads vectors")
+    assert len(optim.build(groups, args | {"decay_kernels_only": False}).param_groups) == 1

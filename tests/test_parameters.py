@@ -11,6 +11,8 @@ import parameters
 from batchminer import MINERS
 from criteria import CRITERIA
 from utilities.errors import UserError
+from utilities.flags.derive import derive
+from utilities.flags.flag import AUTO
 
 ROOT = Path(__file__).parent.parent
 # what scripts know and flags do not say: shapes, labels, which embeddings there are
@@ -420,3 +422,20 @@ def test_resume_with_another_script_is_refused(tmp_path):
     (tmp_path / "args.json").write_text(json.dumps(recorded))
     with pytest.raises(UserError, match=r"train_diva\.py"):
         parse("--load_from_checkpoint", str(tmp_path))
+
+
+def test_the_authors_merge_slices_at_the_first_epoch_from_eight_nineteenths_on():
+    """`epoch >= finetune_epoch * 8 / 19` of their code: the ceiling."""
+    recorded = {**parameters.parse("dac", ["--dac_preset", "authors"]), "dac_merge_epoch": AUTO}
+    for finetune in range(3, 260):
+        merge = derive({**recorded, "dac_finetune_epoch": finetune, "nb_epochs": finetune + 5})["dac_merge_epoch"]
+        assert merge == next(epoch for epoch in range(finetune + 1) if epoch >= finetune * 8 / 19)
+
+
+def test_presets_of_authors_crop_and_count_as_they_do():
+    for method in ("diva", "dac"):
+        args = parameters.parse(method, [f"--{method}_preset", "authors"])
+        assert args.crop_area == [0.08, 1.0]
+        assert args.margin_counted == "triplets"
+        assert parameters.parse(method, []).margin_counted == "terms"
+    assert parameters.parse("bier", ["--bier_preset", "authors"]).decay_kernels_only

@@ -139,11 +139,13 @@ def intra(labels: list[set[int]]) -> set[tuple[int, int, int, int]]:
 
 
 def nearest_beyond(d: list[list[float]], related: Related, lower: float) -> set[tuple[int, int, int]]:
-    """Each anchor's m positives, farthest first, with its m nearest negatives from `lower` on."""
+    """Each anchor's m positives, farthest first, with its m nearest negatives from `lower` on; where none is that far,
+    with its farthest."""
     result = set()
     for a, (positives, negatives) in enumerate(related):
         far = sorted(positives, key=lambda p: -d[a][p])
         near = sorted((n for n in negatives if d[a][n] >= lower), key=lambda n: d[a][n])
+        near = near or sorted(negatives, key=lambda n: -d[a][n])
         result |= {(a, p, n) for p, n in zip(far, near, strict=False)}
     return result
 

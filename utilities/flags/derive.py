@@ -52,7 +52,7 @@ def _derive_of_method(settings: Mapping[str, Any], default: Callable[[str, Any],
     if settings["method"] == "dac":
         default("dac_finetune_epoch", max(0, min(round(0.95 * epochs), epochs - 1)))
         split = settings["dac_finetune_epoch"]
-        default("dac_merge_epoch", round(8 / 19 * split) if settings["dac_preset"] == "authors" else split)
+        default("dac_merge_epoch", -(-8 * split // 19) if settings["dac_preset"] == "authors" else split)
     if settings["method"] == "sndl":
         default("sndl_momentum_epochs", _momentum_epochs(len(settings["sndl_momenta"]), epochs))
 

@@ -16,7 +16,8 @@ from utilities.runs import folder as run_folder
 
 TRANSIENT = ("log_online", "wandb_dryrun", "gpu_ids")  # asked for anew at every part of a run
 UNUSED = ("save_path", "savename", "wandb_mode")  # where a run was begun; what follows from resumable ones
-BEFORE = {"stored_views": 0}  # what runs did that were begun before there was such a flag
+# what runs did that were begun before there was such a flag
+BEFORE = {"stored_views": 0, "margin_counted": "terms", "decay_kernels_only": False}
 # Epochs that follow from --nb_epochs where they are not given.
 EPOCHS_OF_RUN = ("dac_finetune_epoch", "dac_merge_epoch", "sndl_momentum_epochs")
 

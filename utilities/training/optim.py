@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -26,11 +27,20 @@ def build(groups: list[dict[str, Any]], args: Mapping[str, Any]) -> torch.optim.
             raise UserError("--frozen leaves nothing to train here; give --nb_epochs 0, or leave out --frozen")
         groups = [{"params": [torch.zeros(0, requires_grad=True)], "lr": 0.0, "name": "nothing"}]
     decay = args["weight_decay"]
+    if args.get("decay_kernels_only"):
+        groups = list(itertools.chain.from_iterable(map(_kernels_apart, groups)))
     if args["optim"] == "sgd":
         momentum = args["momentum"]  # of which Nesterov's is a kind: without any there is none
         return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, weight_decay=decay, fused=True)
     kind = torch.optim.Adam if args["optim"] == "adam" else torch.optim.AdamW
     return kind(groups, weight_decay=decay, fused=True)
+
+
+def _kernels_apart(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """A group as two: matrices and convolutions, and vectors (biases, batch norm), which are not decayed."""
+    kernels = group | {"params": [p for p in group["params"] if p.ndim > 1]}
+    vectors = {"params": [p for p in group["params"] if p.ndim <= 1], "name": f"{group['name']} vectors"}
+    return [part for part in (kernels, group | vectors | {"weight_decay": 0.0}) if part["params"]]
 
 
 def factor(progress: float, args: Mapping[str, Any]) -> float:
