@@ -30,7 +30,7 @@ from datasets.batches.cluster_batches import ORDERS
 from datasets.open import other_archive
 from datasets.ucmerced.dataset import SPLIT_RULES
 from utilities.errors import UserError, main_guard
-from utilities.flags import combinations, idle, resume
+from utilities.flags import combinations, idle, of_cv4rs, resume
 from utilities.flags import page as flags_page
 from utilities.flags.derive import derive
 from utilities.flags.flag import AUTO, Flag, Parser, build_parser, check_bounds, switch, yes_no
@@ -124,7 +124,7 @@ RUN = [
 
 WANDB = [
     switch("log_online", "log to Weights & Biases as well (key: WANDB_API_KEY or --wandb_key)"),
-    switch("wandb_dryrun", "with --log_online: write an offline run for `wandb sync`", aliases=("wandb_dry_run",)),
+    switch("wandb_dryrun", "as --log_online, but write an offline run for `wandb sync`", aliases=("wandb_dry_run",)),
     Flag("wandb_key", None, "Weights & Biases key; never stored"),
     Flag("project", "multilabel-rs-retrieval", "Weights & Biases project"),
     Flag("group", AUTO, "Weights & Biases group; the method's name"),
@@ -208,7 +208,7 @@ DIVA = [
     Flag("diva_alpha_shared", 0.3, "weight of the class-shared loss (alpha_1)", float, low=0),
     Flag("diva_alpha_intra", 0.3, "weight of the intra-class loss (alpha_2)", float, low=0),
     Flag("diva_alpha_nce", 0.3, "weight of the self-similarity loss (alpha_3)", float, aliases=("diva_alpha_ssl",), low=0),
-    Flag("diva_head_weights", [0.5, 1.0, 1.0, 1.0], "weights of disc, shared, intra, nce in the embedding that is searched", float, nargs="4", aliases=("diva_evaluation_weight",), low=0),
+    Flag("diva_head_weights", [0.5, 1.0, 1.0, 1.0], "weights of disc, shared, intra, nce in the embedding that is searched", float, nargs="4", low=0),
     Flag("diva_adversarial_rho", [1500.0, 1500.0, 1500.0], "weights of the separation of disc from nce, shared, intra (rho)", float, nargs="3", aliases=("diva_adversarial_weight",), low=0),
     Flag("diva_adversarial_hidden", 512, "hidden units of the regressors psi", int, aliases=("diva_hidden_adversarial_size",), low=1),
     Flag("diva_adversarial_lr", AUTO, "learning rate of the regressors psi; as --backbone_lr (both 1e-5 in the paper)", float, low=0),
@@ -262,7 +262,7 @@ SNDL = [
     Flag("sndl_weighting", "hamming", "similarity of two label sets (w)", choices=tuple(WEIGHTINGS)),
     Flag("sndl_temperature", 0.05, "temperature of the neighbour softmax (T)", float),
     Flag("sndl_margin", 0.0, "cosine by which related images shall be nearer", float),
-    Flag("sndl_momenta", [0.5, 0.8, 0.9], "momentum of the memory in each stage (m)", float, nargs="+", aliases=("sndl_memory_momentum",)),
+    Flag("sndl_momenta", [0.5, 0.8, 0.9], "momentum of the memory in each stage (m)", float, nargs="+"),
     Flag("sndl_momentum_epochs", AUTO, "epochs at which the next momentum begins; of three at 8/13 and 12/13 of the run, of others in equal stages", int, nargs="+"),
     Flag("sndl_bce_weight", 1.0, "weight of the joint classifier; 0: none", float, low=0),
     switch("sndl_warm_start", "fill the memory with embeddings of the untrained network instead of random rows"),
@@ -428,10 +428,10 @@ def parser_of(script: str) -> Parser:
     if script == "evaluate":
         ways = [f"--load_from_checkpoint RUN{more} [flags]" for more in ("", " --query IMAGE", " RUN ...")]
         about = "Evaluate saved runs on one split, or search it by example."
-        return build_parser("evaluate_model.py", ways, {"evaluation": EVALUATION}, about)
+        return build_parser("evaluate_model.py", ways, {"evaluation": EVALUATION}, about, of_cv4rs.OF_EVALUATION)
     ways = ["--dataset NAME --source_path DIR [flags]", "--load_from_checkpoint RUN [flags]"]
     about = f"Train {script} for multi-label image retrieval."
-    return build_parser(f"train_{script}.py", ways, groups_of(script), about)
+    return build_parser(f"train_{script}.py", ways, groups_of(script), about, of_cv4rs.ANSWERS)
 
 
 def parse(method: str, argv: Sequence[str]) -> Settings:

@@ -63,3 +63,8 @@ def test_vectors_are_not_decayed_on_request():
     assert [tuple(p.shape) for p in vectors["params"]] == [(2,)] * 3
     assert (vectors["weight_decay"], vectors["name"]) == (0.0, "heads vectors")
     assert len(optim.build(groups, args | {"decay_kernels_only": False}).param_groups) == 1
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0, 1), (0.9, 1), (1, 0.3), (2.5, 0.09)])
+def test_exp_multiplies_the_rate_after_every_epoch(progress, expected):
+    assert optim.factor(progress, BASE | {"scheduler": "exp"}) == pytest.approx(expected)

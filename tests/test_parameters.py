@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import parameters
 from batchminer import MINERS
 from criteria import CRITERIA
 from utilities.errors import UserError
+from utilities.flags import of_cv4rs
 from utilities.flags.derive import derive
 from utilities.flags.flag import AUTO
 
@@ -78,7 +80,6 @@ def test_mistakes_of_the_command_line_exit_with_2(argv, said, capsys):
         (["--batch_size", "121"], "no multiple of --num_samples_per_class"),
         (["--image_size", "64", "--resize_to", "32"], "--resize_to 32 is smaller"),
         (["--crop_area", "0.5", "0.2"], "0 < LOW <= HIGH <= 1"),
-        (["--wandb_dryrun"], "give both"),
         (["--negative_threshold", "0.6"], "negative < positive"),
         (["--margin_gamma", "inf"], "--margin_gamma inf must be a finite number"),
         *((["--savename", name], "names one folder") for name in ("a/b", "", ".a", "a\0b", "é" * 101)),
@@ -439,3 +440,34 @@ def test_presets_of_authors_crop_and_count_as_they_do():
         assert args.margin_counted == "triplets"
         assert parameters.parse(method, []).margin_counted == "terms"
     assert parameters.parse("bier", ["--bier_preset", "authors"]).decay_kernels_only
+
+
+def test_flags_of_cv4rs_are_answered_with_what_to_give_instead(capsys):
+    """Those that were published, in their spelling: with `-`, capitals and all."""
+    for flag in ("--backbone-wd", "--is_beta_classSpecific", "--diva_selfSpecific_loss", "--diva-evaluation-weight"):
+        with pytest.raises(UserError, match=f"{flag.replace('-', '_').strip('_').lower()} is a flag of CV4RS"):
+            parameters.parse("diva", [flag, "0.1"])
+    with pytest.raises(UserError, match="give --sndl_momenta"):
+        parameters.parse("sndl", ["--sndl_memory_momentum", "0.5"])
+    with pytest.raises(UserError, match="saved in the run folder"):
+        parameters.parse_evaluation(["--load_from_checkpoint", "run", "--save_path", "elsewhere"])
+
+
+def test_every_answer_names_flags_that_exist():
+    known = {flag.name for flags in parameters.GROUPS.values() for flag in flags}
+    known |= {flag.name for flag in parameters.EVALUATION}
+    for answers in (of_cv4rs.ANSWERS, of_cv4rs.OF_EVALUATION):
+        for name, answer in answers.items():
+            assert name not in known - {"save_path"}
+            named = set(re.findall(r"--([a-z_0-9]+[a-z0-9])(?![a-z_.0-9])", answer))
+            assert named <= known, (name, named - known)
+
+
+def test_a_penalty_of_cv4rs_is_not_taken_for_a_sum():
+    with pytest.raises(UserError, match="--bier_norm_reduction mean"):
+        parameters.parse("bier", ["--bier_lambda_weight", "1e5"])
+    assert parameters.parse("bier", ["--bier_preset", "authors"]).bier_lambda_weight == 1e5
+
+
+def test_a_dry_run_alone_is_an_offline_run():
+    assert parameters.parse("baseline", ["--wandb_dryrun"]).wandb_mode == "offline"

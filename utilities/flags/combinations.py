@@ -10,6 +10,7 @@ from typing import Any
 
 from utilities.errors import UserError
 from utilities.files import check_writable
+from utilities.flags import of_cv4rs
 
 
 def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]) -> None:
@@ -29,8 +30,6 @@ def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]])
     area = settings["crop_area"]
     if area is not None and not 0 < area[0] <= area[1] <= 1:
         raise UserError(f"--crop_area {area[0]} {area[1]} must be two shares with 0 < LOW <= HIGH <= 1")
-    if settings["wandb_dryrun"] and not settings["log_online"]:
-        raise UserError("--wandb_dryrun writes an offline run of --log_online; give both")
     if not 0 <= settings.get("negative_threshold", 0) < settings.get("positive_threshold", 1) <= 1:
         raise UserError(
             f"--negative_threshold {settings['negative_threshold']} and --positive_threshold "
@@ -99,6 +98,11 @@ def _check_parts(settings: Mapping[str, Any]) -> None:
         raise UserError(
             f"--bier_sizes {' '.join(map(str, sizes))} add up to {sum(sizes)}, not to --sz_embedding {width}; change "
             "one"
+        )
+    if settings.get("bier_norm_reduction") == "sum" and settings["bier_lambda_weight"] >= of_cv4rs.LARGEST_SUM:
+        raise UserError(
+            f"--bier_lambda_weight {settings['bier_lambda_weight']:g} is meant for a penalty that is a mean over "
+            "dimensions, as in CV4RS; here it is a sum: add --bier_norm_reduction mean, or give 100, which is as strong"
         )
     if method == "dac" and settings["nb_epochs"]:
         _check_phases(settings["dac_merge_epoch"], settings["dac_finetune_epoch"], settings["nb_epochs"])

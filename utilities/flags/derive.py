@@ -34,7 +34,7 @@ def derive(values: Mapping[str, Any]) -> dict[str, Any]:
     default("scheduler", "onecycle" if scratch else "step")
     _derive_of_method(settings, default)
     settings["channels_last"] = not settings["contiguous"]
-    settings["wandb_mode"] = ("offline" if settings["wandb_dryrun"] else "online") if settings["log_online"] else None
+    settings["wandb_mode"] = "offline" if settings["wandb_dryrun"] else "online" if settings["log_online"] else None
     return settings
 
 

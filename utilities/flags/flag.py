@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from utilities.errors import UserError
-from utilities.flags import early
+from utilities.flags import early, of_cv4rs
 
 AUTO = "auto"
 
@@ -58,7 +58,12 @@ def switch(name: str, help: str, **options: Any) -> Flag:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that takes `-` for `_`, no abbreviations, and answers a mistake in one message with exit code 2."""
+    """argparse that takes `-` for `_`, no abbreviations, and answers a mistake in one message with exit code 2.
+
+    answers  flags of another project -> what to give instead
+    """
+
+    answers: Mapping[str, str] = {}
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {message}\n(python {self.prog} --help all lists every flag)", file=sys.stderr)
@@ -66,7 +71,9 @@ class Parser(argparse.ArgumentParser):
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The flags that were given, of `argv` or of the command line."""
-        return vars(self.parse_args(underscored(sys.argv[1:] if argv is None else argv)))
+        tokens = underscored(sys.argv[1:] if argv is None else argv)
+        of_cv4rs.refuse(tokens, self.answers)
+        return vars(self.parse_args(tokens))
 
 
 class Help(argparse.Action):
@@ -87,8 +94,15 @@ def underscored(argv: Iterable[str]) -> list[str]:
     return tokens
 
 
-def build_parser(prog: str, usage: Sequence[str], groups: Mapping[str, Sequence[Flag]], description: str) -> Parser:
-    """A parser that reports only the flags that were given; usage: the ways to call `prog`, without its name."""
+def build_parser(
+    prog: str,
+    usage: Sequence[str],
+    groups: Mapping[str, Sequence[Flag]],
+    description: str,
+    answers: Mapping[str, str] = {},
+) -> Parser:
+    """A parser that reports only the flags that were given; usage: the ways to call `prog`, without its name; answers:
+    see `Parser`."""
     parser = Parser(
         prog=prog,
         # argparse's own would name each of a hundred flags
@@ -100,6 +114,7 @@ def build_parser(prog: str, usage: Sequence[str], groups: Mapping[str, Sequence[
     )
     about = "this; all: every flag"
     parser.add_argument("-h", "--help", action=Help, nargs="?", choices=("all",), metavar="all", help=about)
+    parser.answers = answers
     for title, flags in groups.items():
         section = parser.add_argument_group(title)
         for flag in flags:

@@ -12,7 +12,7 @@ import torch
 from utilities.errors import UserError
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("none", "step", "cosine", "onecycle")
+SCHEDULES = ("none", "step", "exp", "cosine", "onecycle")
 WARM_UP = 0.25  # share of the run in which onecycle rises
 START = 1 / 25  # of the peak rate, where onecycle begins
 
@@ -46,14 +46,17 @@ def _kernels_apart(group: dict[str, Any]) -> list[dict[str, Any]]:
 def factor(progress: float, args: Mapping[str, Any]) -> float:
     """What every base rate is multiplied by after `progress` epochs (a step in epoch 3 of 40: 3.0 .. 4.0).
 
-    step: times --gamma at each epoch of --tau. cosine: half a cosine to 0. onecycle: half a cosine up from START in
-    the first WARM_UP of the run, half a cosine down to 0 in the rest (Smith & Topin 2019, two phases).
+    step: times --gamma at each epoch of --tau. exp: times --gamma after every epoch. cosine: half a cosine to 0.
+    onecycle: half a cosine up from START in the first WARM_UP of the run, half a cosine down to 0 in the rest
+    (Smith & Topin 2019, two phases).
     """
     kind = args["scheduler"]
     if kind == "none":
         return 1.0
     if kind == "step":
         return args["gamma"] ** sum(progress >= epoch for epoch in args["tau"])
+    if kind == "exp":
+        return args["gamma"] ** int(progress)
     share = min(progress / max(args["nb_epochs"], 1), 1.0)
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * share))
