@@ -53,6 +53,8 @@ def test_sgd_without_momentum_is_plain_gradient_descent():
     weight.sum().backward()
     optimizer.step()
     assert weight.tolist() == [0.5, 0.5]
+
+
 def test_vectors_are_not_decayed_on_request():
     layer = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
     groups = [{"name": "heads", "params": list(layer.parameters()), "lr": 0.1}]
