@@ -4,6 +4,7 @@
     whole  query_files           all splits as one; files from elsewhere
     bigearthnet  mlrsnet  ucmerced  demo  folder
     files  prepared  batches     foreign files; arrays of decoded pixels; samplers, loaders, transforms
+    features                     of a frozen backbone, computed once
     check                        what `python -m datasets` prints and draws
 
 A data set is a folder whose `dataset.py` registers a class in `DATASETS`; an `archive.py` beside it says how its

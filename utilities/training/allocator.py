@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
     By default glibc asks the system for every block above 32 MiB and returns it when freed, so that each large
     activation of each step is paged in, and zeroed, anew. Other C libraries have no such setting or know it under other
     names: nothing changes there. In exchange a process keeps between its peaks what it held at the peak, and pieces of
-    other sizes raise that peak a little (docs/performance.md has what a training run took).
+    other sizes raise that peak a little.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
