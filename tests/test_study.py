@@ -139,8 +139,8 @@ def test_a_damaged_table_is_named(tmp_path):
 def test_words_say_who_wins_and_what_is_noise(results):
     study = Study(table.read(results), table.read_queries(results))
     said = words(study, "frozen", "recall@1")
-    assert said.startswith("By recall@1, SNDL (joint with BCE) is best;")
-    assert "Better than the untrained features: SNDL (joint with BCE)." in said
+    assert said.startswith("By recall@1, SNDL is best;")
+    assert "Better than the untrained features: SNDL." in said
     assert "Not told from the untrained features: " in said
     differences = study.differences("frozen", study.rows("frozen"), "recall@1")
     difference, p = differences["sndl", "mulsupcon"]
@@ -157,7 +157,7 @@ def test_tables_and_figures_are_drawn(results, tmp_path):
     page.write_text((ROOT / "docs" / "study.md").read_text())
     draw.draw(results, tmp_path / "docs")
     text = page.read_text()
-    assert "| SNDL (joint with BCE) | 3 | **" in text
+    assert "| SNDL | 3 | **" in text
     assert "| diva-no-shared | 3 |" in text
     assert draw.filled(text, Study(table.read(results), table.read_queries(results))) == text
     for name in ("scores", "differences", "cost", "curves"):

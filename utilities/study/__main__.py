@@ -49,10 +49,9 @@ def training(run: Run, source: str, runs: Path) -> list[str]:
 
 
 def evaluation(run: Run, source: str, runs: Path) -> list[str]:
-    measures = [name for name in table.MEASURES if not name.startswith("grn_")]
     return [
         "--load_from_checkpoint", str(runs / "UCMerced" / run.name), "--source_path", source, "--dataset_type", "test",
-        "--checkpoint", "last", "--relevance", "share", "--eval_metric", *measures,
+        "--checkpoint", "last", "--relevance", "share", "--eval_metric", *table.MEASURES,
         "--retrieval_queries", "0", "--scores_only",
     ]  # fmt: skip
 

@@ -120,7 +120,7 @@ def words(study: Study, tier: str, measure: str) -> str:
         return ""
     differences = study.differences(tier, rows, measure)
     ranked = groups(rows, differences)
-    best = " and ".join(title(row) for row in ranked[0])
+    best = listed([title(row) for row in ranked[0]])
     total = len(differences)
     clear = sum(p < LEVEL for _, p in differences.values())
     verb = "is" if len(ranked[0]) == 1 else "are not told apart, and are"
@@ -135,8 +135,13 @@ def words(study: Study, tier: str, measure: str) -> str:
         rest = [title(r) for r in rows if r != FEATURES and r not in better]
         for names, what in ((above, "better than"), (below, "worse than"), (rest, "not told from")):
             if names:
-                said.append(f"{what.capitalize()} the untrained features: {', '.join(names)}.")
+                said.append(f"{what.capitalize()} the untrained features: {listed(names)}.")
     return " ".join(said)
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def signed(a: str, b: str, differences: Mapping[tuple[str, str], tuple[Difference, float]]) -> float:

@@ -170,10 +170,10 @@ def provenance(study: Study) -> str:
 
 
 def summary_table(study: Study) -> str:
-    """For README: two measures of both tiers."""
+    """For README: two measures of each tier, and seeds."""
     tiers = [tier for tier in ("frozen", "finetuned") if study.rows(tier)]
     names = {"frozen": "heads on stored features", "finetuned": "all weights trained"}
-    lines = ["| row | " + " | ".join(f"{names[t]}: {m}" for t in tiers for m in reversed(PAIRED)) + " | minutes |"]
+    lines = ["| row | " + " | ".join(f"{names[t]}: {m}" for t in tiers for m in reversed(PAIRED)) + " | seeds |"]
     lines.append("| --- |" + " --- |" * (2 * len(tiers) + 1))
     for row in ROWS:
         summaries = {tier: study.summary(tier, row.name) for tier in tiers if study.of(tier, row.name)}
@@ -185,8 +185,8 @@ def summary_table(study: Study) -> str:
                 best = max(study.summary(tier, other).means[measure] for other in study.rows(tier))
                 own = summaries.get(tier)
                 cells.append("" if own is None else cell(own, measure, bold=own.means[measure] == best))
-        minutes = " / ".join(f"{s.minutes:.1f}" for s in summaries.values() if not math.isnan(s.minutes))
-        lines.append(f"| {row.title} | " + " | ".join(cells) + f" | {minutes} |")
+        seeds = " / ".join(str(summary.seeds) for summary in summaries.values())
+        lines.append(f"| {row.title} | " + " | ".join(cells) + f" | {seeds} |")
     return "\n".join(lines)
 
 
@@ -202,4 +202,5 @@ BLOCKS: dict[str, Callable[[Study], str]] = {
     "cost": cost_table,
     "provenance": provenance,
     "summary": summary_table,
+    "summary-words": lambda study: words(study, "finetuned" if study.rows("finetuned") else "frozen", PAIRED[0]),
 }

@@ -72,21 +72,21 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row(FEATURES, "backbone features, no training", "baseline", ("--head", "none", "--nb_epochs", "0")),
-    Row("margin", "baseline: margin loss, soft-hard miner", "baseline", (), Knob(("--margin_beta",), (0.4, 1.4))),
-    Row("batch_nca", "baseline: all pairs (batch_nca)", "baseline", ("--baseline_loss", "batch_nca"),
+    Row(FEATURES, "backbone features", "baseline", ("--head", "none", "--nb_epochs", "0")),
+    Row("margin", "baseline (margin loss)", "baseline", (), Knob(("--margin_beta",), (0.4, 1.4))),
+    Row("batch_nca", "baseline (batch_nca)", "baseline", ("--baseline_loss", "batch_nca"),
         Knob(("--batch_nca_temperature",), (0.03, 0.3))),
     Row("diva", "DiVA", "diva", (), Knob(("--diva_adversarial_rho",), (50, 1500), times=3)),
     Row("dac", "D&C", "dac", (), Knob(("--dac_nb_clusters",), (2, 4, 8), choices=True)),
     Row("bier", "BIER", "bier", (), Knob(("--bier_lambda_div",), (1e-5, 1e-2))),
-    Row("sndl", "SNDL (joint with BCE)", "sndl", (), Knob(("--sndl_temperature",), (0.03, 0.3))),
+    Row("sndl", "SNDL", "sndl", (), Knob(("--sndl_temperature",), (0.03, 0.3))),
     Row("sndl_alone", "SNDL without BCE", "sndl", ("--sndl_bce_weight", "0"),
         Knob(("--sndl_temperature",), (0.03, 0.3))),
     Row("multi_similarity", "multi-similarity", "baseline", ("--baseline_loss", "multi_similarity"),
         Knob(("--multi_similarity_base",), (0.3, 0.9))),
     Row("mulsupcon", "MulSupCon", "baseline", ("--baseline_loss", "mulsupcon"),
         Knob(("--mulsupcon_temperature",), (0.03, 0.3))),
-    Row("smoothap", "SmoothAP, graded", "baseline", ("--baseline_loss", "smoothap"),
+    Row("smoothap", "graded SmoothAP", "baseline", ("--baseline_loss", "smoothap"),
         Knob(("--smoothap_temperature",), (0.003, 0.1))),
 )  # fmt: skip
 METHODS = ("margin", "diva", "dac", "bier", "sndl")  # the project's five

@@ -16,7 +16,7 @@ from utilities.files import replacing
 from utilities.study.plan import SELECTED_BY
 
 MEASURES = (
-    "recall@1", "recall@8", "r_precision@8", "map@8", "label_jaccard@8", "ap_found@20", "ndcg", "grn_f1@10",
+    "recall@1", "recall@8", "r_precision@8", "map@8", "label_jaccard@8", "ap_found@20", "ndcg",
 )  # fmt: skip
 PER_QUERY = ("recall@1", "label_jaccard@8")  # what paired tests are made of
 COLUMNS = (
