@@ -84,7 +84,7 @@ def checkpoint_name(args: Settings) -> str:
 def load_network(folder: Path, run: Settings, args: Settings) -> tuple[EmbeddingNetwork, dict[str, Any]]:
     """The network of best.pt or last.pt, or as it was before training, and the description of its data."""
     if args.is_evaluate_initial:
-        found = saved.untrained_network(folder, seed=run.random_seed, weights=run.weights)
+        found = saved.untrained_network(folder, run)
     else:
         found = saved.read_network(folder, checkpoint_name(args))
     if args.get("codes"):

@@ -16,6 +16,7 @@ from typing import Any
 
 from architectures.choice import architectures, input_defaults
 from architectures.embedding import HEADS
+from architectures.fill import MISSING
 from batchminer import MINERS, related_miners
 from batchminer.shared_distance import POSITIVES
 from criteria import CRITERIA, of_batches
@@ -76,7 +77,9 @@ DATA = [
 
 NETWORK = [
     Flag("arch", "resnet50", "backbone: torchvision's, or any of timm's", choices=architectures()),
-    Flag("weights", AUTO, "none, imagenet (torchvision's V1; timm's own of that name), imagenet_v2, or a .pth / .safetensors file; imagenet (Demo none)"),
+    Flag("weights", AUTO, "none, imagenet (torchvision's V1; timm's own of that name), imagenet_v2, or a file, docs/weights.md; imagenet (Demo none)"),
+    Flag("weights_bands", None, "bands of the first layer in a file of --weights: a source of docs/weights.md, or names in order such as B02,B03,B04; default: as the file tells, three channels R,G,B"),
+    Flag("missing_bands", None, "filters of bands that --weights lacks: the mean of the others, or zero; default: an error, of networks of photographs mean", choices=MISSING),
     Flag("input_scaling", AUTO, "what pixels become: standardised by the data set's statistics, or as a network was pretrained; dataset, timm's with their own weights: network (lite0 tensorflow)", choices=(*scaling.NAMES, AUTO)),
     Flag("interpolation", AUTO, "how whole images are resized; bilinear, timm's networks: as they were pretrained", choices=("bilinear", "bicubic", AUTO)),
     Flag("head", "linear", "layer from the backbone's features to the embedding; none: the features themselves, with --nb_epochs 0", choices=HEADS),

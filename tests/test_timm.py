@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import parameters
 from architectures.choice import build_backbone
 from architectures.embedding import EmbeddingNetwork
+from architectures.fill import Origin
 from tests.miniatures import SHARED
 from tests.scripts import TINY, records, run_inside, state
 from utilities.errors import UserError
@@ -27,7 +28,7 @@ def build(name, bands=RGB, weights="none", frozen=False, freeze_batch_norm=False
     return build_backbone(
         f"timm/{name}",
         bands=bands,
-        weights=str(weights),
+        origin=Origin(str(weights)),
         frozen=frozen,
         freeze_batch_norm=freeze_batch_norm,
         image_size=image_size,

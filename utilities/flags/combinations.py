@@ -35,6 +35,11 @@ def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]])
             f"--negative_threshold {settings['negative_threshold']} and --positive_threshold "
             f"{settings['positive_threshold']} must satisfy 0 <= negative < positive <= 1"
         )
+    if settings["per_image_normalisation"] and settings["input_scaling"] != "dataset":
+        raise UserError(
+            f"--per_image_normalisation and --input_scaling {settings['input_scaling']} are two ways to scale pixels; "
+            "give one"
+        )
     if settings["head"] == "none" and settings["nb_epochs"]:
         raise UserError(
             f"--head none searches by the backbone's features, and every method trains a head: give --nb_epochs 0, not "
