@@ -52,6 +52,7 @@ def input_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not settings["load_from_checkpoint"]:
         if settings["arch"].startswith(PREFIX):
             own = timm_models.own_input(settings["arch"].removeprefix(PREFIX), settings["weights"])
+            _check_timm(settings, own.fixed_size)
             found = {"input_mean": list(own.mean), "input_std": list(own.std)}
             interpolation = own.interpolation
             if own.scaling in fitting and settings["weights"] != "none":
@@ -80,3 +81,17 @@ def _read_file(settings: Mapping[str, Any]) -> Weights:
     if read.arch not in (None, arch):
         raise UserError(f"--weights {weights} is a {read.arch}: give --arch {read.arch}, not {arch}")
     return read
+
+
+def _check_timm(settings: Mapping[str, Any], fixed_size: bool) -> None:
+    """What torchvision's networks take and these do not."""
+    if fixed_size and settings["small_epochs"]:
+        raise UserError(
+            f"--arch {settings['arch']} is built for images of one size; leave out --small_epochs "
+            f"{settings['small_epochs']}"
+        )
+    if settings["weights"] == "imagenet_v2":
+        raise UserError(
+            f"--weights imagenet_v2 is torchvision's; --arch {settings['arch']} takes imagenet, none or a file (timm "
+            "names other weights by a tag: timm/resnet50.a1_in1k)"
+        )

@@ -33,12 +33,14 @@ class OwnInput(NamedTuple):
     scaling        a value of --input_scaling
     mean, std      of R, G, B in 0..1
     interpolation  a value of --interpolation
+    fixed_size     whether the network is built for images of one size
     """
 
     scaling: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str
+    fixed_size: bool
 
 
 class TimmBackbone(Backbone):
@@ -110,7 +112,9 @@ def own_input(name: str, weights: str) -> OwnInput:
     config = configuration(name)
     packaged = name in PACKAGED and weights == "imagenet"
     interpolation = "bicubic" if config.interpolation == "bicubic" else "bilinear"
-    return OwnInput("tensorflow" if packaged else "network", config.mean, config.std, interpolation)
+    return OwnInput(
+        "tensorflow" if packaged else "network", config.mean, config.std, interpolation, config.fixed_input_size
+    )
 
 
 def create(name: str, image_size: int | None, **options: Any) -> nn.Module:

@@ -104,6 +104,15 @@ def test_unknown_names_tags_and_sizes_are_refused_with_what_there_is():
         build("test_vit", image_size=8)
 
 
+def test_what_only_networks_of_torchvision_take_is_refused():
+    for flags, said in (
+        (["--arch", "timm/test_vit", "--small_epochs", "1"], "one size; leave out --small_epochs 1"),
+        (["--arch", LITE0, "--weights", "imagenet_v2"], "imagenet_v2 is torchvision's"),
+    ):
+        with pytest.raises(UserError, match=said):
+            parameters.parse("baseline", flags)
+
+
 def test_timm_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="pip install timm"):
@@ -194,7 +203,7 @@ def demo(tmp_path_factory):
 @pytest.mark.parametrize(
     ("method", "arch", "flags"),
     [
-        ("baseline", "test_vit", ["--small_epochs", 0]),
+        ("baseline", "test_vit", []),
         ("diva", "test_efficientnet", []),
         ("dac", "test_vit", ["--dac_nb_clusters", 2]),
         ("bier", "test_vit", ["--frozen"]),
