@@ -48,7 +48,7 @@ def input_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {name: settings.get(name) for name in ("input_mean", "input_std")}
     scaling, interpolation = "dataset", "bilinear"
-    fitting = OF_PHOTOGRAPHS if settings["dataset"] != "BigEarthNet" else OF_DIGITAL_NUMBERS
+    fitting = OF_PHOTOGRAPHS if _of_photographs(settings) else OF_DIGITAL_NUMBERS
     if not settings["load_from_checkpoint"]:
         if settings["arch"].startswith(PREFIX):
             own = timm_models.own_input(settings["arch"].removeprefix(PREFIX), settings["weights"])
@@ -67,6 +67,13 @@ def input_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in (("input_scaling", scaling), ("interpolation", interpolation)):
         found[name] = value if settings[name] == AUTO else settings[name]
     return found
+
+
+def _of_photographs(settings: Mapping[str, Any]) -> bool:
+    """Whether the data set's images are 8-bit RGB."""
+    if settings["dataset"] == "Folder":
+        return settings["folder_bands"].lower() in ("rgb", "r,g,b")
+    return settings["dataset"] != "BigEarthNet"
 
 
 def _read_file(settings: Mapping[str, Any]) -> Weights:

@@ -180,6 +180,8 @@ def test_input_follows_from_the_network_and_its_weights():
     assert of(*photographs, "--arch", "timm/resnet50") == ("network", "bicubic", [0.485, 0.456, 0.406])
     assert of(*photographs, "--arch", LITE0, "--weights", "none")[0] == "dataset"
     assert of("--dataset", "BigEarthNet", "--arch", LITE0)[0] == "dataset"
+    assert of("--dataset", "Folder", "--arch", LITE0)[0] == "tensorflow"
+    assert of("--dataset", "Folder", "--folder_bands", "B02,B08", "--arch", LITE0)[0] == "dataset"
     assert of(*photographs, "--arch", LITE0, "--input_scaling", "imagenet", "--interpolation", "bilinear")[:2] == (
         "imagenet",
         "bilinear",
