@@ -157,22 +157,38 @@ def test_label_bars_leave_out_labels_that_nobody_asks_for(tmp_path: Path, labels
     assert heights[0] > heights[1]
 
 
-def test_label_bars_break_ties_by_precision_then_name(tmp_path: Path, drawn: list[figures.Figure]) -> None:
+def test_label_bars_break_ties_by_recall_then_name(tmp_path: Path, drawn: list[figures.Figure]) -> None:
     """All five labels are found by all queries that carry them; "d" in fewer images, "e" by half of them only."""
     ones = torch.ones(5, dtype=torch.float64)
     recall, precision = ones.clone(), ones.clone()
     precision[3], recall[4] = 0.2, 0.5
-    table = LabelTable(4, 3 * ones, recall, precision, 0.1 * ones, {})
+    table = LabelTable(4, 3 * ones, recall, precision, 0.1 * ones, 0.3 * ones, {})
     figures.label_bars(tmp_path / "labels.png", table, ["b", "c", "a", "d", "e"], title="labels")
     axes = drawn[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()][::-1] == [
         "a  (3)",
         "b  (3)",
         "c  (3)",
-        "d  (3)",
         "e  (3)",
+        "d  (3)",
     ]
     assert "share" in axes.get_xlabel()
+
+
+def test_bars_of_labels_have_their_chance(tmp_path: Path, drawn: list[figures.Figure]) -> None:
+    """A label on nearly all images is found by every query, as by chance; the main bar is precision."""
+    ones = torch.ones(2, dtype=torch.float64)
+    table = LabelTable(
+        8, 5 * ones, ones, torch.tensor([0.9, 0.5]), torch.tensor([0.9, 0.1]), torch.tensor([1, 0.6]), {}
+    )
+    figures.label_bars(tmp_path / "labels.png", table, ["pavement", "ship"], title="labels")
+    axes = drawn[0].axes[0]
+    assert sorted(round(float(bar.get_width()), 3) for bar in axes.patches[:2]) == [0.5, 0.9]
+    assert {bar.get_height() for bar in axes.patches[:2]} > {bar.get_height() for bar in axes.patches[2:]} or (
+        axes.patches[0].get_height() > axes.patches[2].get_height()
+    )
+    ticks = [[float(line[0][0]) for line in group.get_segments()] for group in axes.collections]
+    assert ticks == [pytest.approx([0.1, 0.9]), pytest.approx([0.6, 1.0])]
 
 
 def test_embedding_map(tmp_path: Path, labels: np.ndarray) -> None:

@@ -69,9 +69,17 @@ def test_what_the_page_holds(tmp_path: Path) -> None:
     data, page = write(tmp_path / "new" / "report.html")
     assert not re.search(r"https?://(?!www\.w3\.org)", page)  # nothing is fetched
     assert data["labels"] == NAMES
-    assert [metric["name"] for metric in data["metrics"]] == list(result.scores.scores)
-    for metric in data["metrics"]:
-        assert metric["low"] <= metric["score"] <= metric["high"]
+    assert data["cuts"] == ["1", "4", "all"]
+    assert [(line["name"], list(line["cells"])) for line in data["measures"]] == [
+        ("recall", ["1", "4"]),  # one line, and one sentence, for both K
+        ("label_jaccard", ["4"]),
+        ("ap", ["4"]),
+        ("map", ["all"]),
+    ]
+    cells = [cell for line in data["measures"] for cell in line["cells"].values()]
+    assert [cell["name"] for cell in cells] == list(result.scores.scores)
+    for cell in cells:
+        assert cell["low"] <= cell["score"] <= cell["high"]
     assert len(data["queries"]) == 12
     values = [query["scores"]["label_jaccard@4"] for query in data["queries"]]
     everything = result.scores.per_query["label_jaccard@4"]
@@ -86,7 +94,7 @@ def test_what_the_page_holds(tmp_path: Path) -> None:
     assert len({image["name"] for image in data["images"]}) == len(data["images"])  # each once
     assert len(data["map"]["points"]) == 30
     assert [key for key, _ in data["label_columns"]] == [
-        "label", "support", "recall", "precision", "chance", "map", "label_jaccard@4"
+        "label", "support", "precision", "chance", "recall", "recall_chance", "map", "label_jaccard@4"
     ]  # fmt: skip
     assert [line["support"] for line in data["label_table"]] == images.labels.sum(0).tolist()
     assert [total["label"] for total in data["label_totals"]] == [
@@ -99,10 +107,10 @@ def test_what_the_page_holds(tmp_path: Path) -> None:
 
 def test_the_page_explains_its_words(tmp_path: Path) -> None:
     data, page = write(tmp_path / "report.html", more=("hit@2", "acg@2", "ndcg"))
-    meanings = {metric["name"]: metric["meaning"] for metric in data["metrics"]}
-    assert meanings["hit@2"].endswith("(relevance identical)")
-    assert "relevance" not in meanings["acg@2"]
-    assert [metric["name"] for metric in data["metrics"] if not metric["bounded"]] == ["acg@2"]
+    meanings = {line["name"]: line["meaning"] for line in data["measures"]}
+    assert meanings["hit"].endswith("(relevance identical)")
+    assert "relevance" not in meanings["acg"]
+    assert [line["name"] for line in data["measures"] if not line["bounded"]] == ["acg"]
     symbols = [entry.split(":")[0] for entry in data["symbols"].split("; ")]
     assert symbols == ["rel_j", "precision@j", "R"]
     assert "<footer" not in page  # it said what the header says, in other numbers
@@ -159,7 +167,9 @@ def test_it_works_in_a_browser(tmp_path: Path) -> None:
         numbers = "return [...document.querySelectorAll('#grid strong')].map(e => e.textContent)"
         assert page.run("return document.title") == "A run"
         assert page.run(cards) == 12
-        assert page.run("return document.querySelectorAll('#scores tr').length") == 5
+        assert page.run("return document.querySelectorAll('#scores tr').length") == 4
+        assert page.run("return document.querySelectorAll('#labels .bar .chance').length") == 3
+        assert page.run("return document.querySelectorAll('#scores-table .track .chance').length") == 5
         assert page.run("return document.querySelectorAll('#chips b').length") == 0  # a name is never markup
         assert page.run("return document.querySelectorAll('#chips button')[1].textContent") == NAMES[1]
 
@@ -209,19 +219,23 @@ def test_a_narrow_screen_scrolls_down_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
-def test_scores_fit_on_a_phone(tmp_path: Path) -> None:
+def test_tables_scroll_visibly_on_a_phone(tmp_path: Path) -> None:
     write(tmp_path / "report.html")
     with browser() as page:
         page.resize(390, 844)
         page.open(tmp_path / "report.html")
         assert page.run("return document.documentElement.scrollWidth <= innerWidth")
-        assert page.run("const t = find('scores-table'); return t.scrollWidth <= t.clientWidth")
-        heights = page.run("return [...find('scores').children].map(row => row.getBoundingClientRect().height)")
-        assert len(heights) == 5
-        assert max(heights) < 70
-        chances = "[...find('scores').children].map(row => row.cells[3])"
-        assert page.run(f"return {chances}.every(cell => cell.getBoundingClientRect().right <= innerWidth)")
+        table = "const box = find('scores-table').parentElement;"
+        assert page.run(f"{table} return box.scrollWidth > box.clientWidth")
+        assert page.run(f"{table} return box.nextElementSibling.offsetHeight > 0")  # says that there is more
+        first = "find('scores').rows[0].cells"
+        assert page.run(f"return {first}[1].getBoundingClientRect().right <= innerWidth")
+        page.run(f"{table} box.scrollLeft = 1000")
+        assert page.run(f"return {first}[3].getBoundingClientRect().right <= innerWidth")
+        assert page.run(f"return {first}[0].getBoundingClientRect().left") >= 0  # names stay
         assert page.run("return [...document.querySelectorAll('.meaning')].every(e => e.offsetHeight > 0)")
+        page.resize(1200, 900)
+        assert page.run("hint(); return document.querySelectorAll('.hidden-part').length") == 0
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

@@ -69,6 +69,13 @@ def test_table_of_labels_equals_loops() -> None:
         assert table.chance[label].item() == pytest.approx(gallery[:, label].float().mean().item())
         values = [float(score[row]) for row in asking if row != 3]
         assert table.means["map"][label].item() == pytest.approx(sum(values) / len(values))
+        others = [not gallery[row, label] for row in range(40)]
+        none = sum(others) * (sum(others) - 1) * (sum(others) - 2) * (sum(others) - 3) / (40 * 39 * 38 * 37)
+        assert table.recall_chance[label].item() == pytest.approx(1 - none)
+    carried = torch.tensor([[True, True], [False, True], [False, True], [False, True]])
+    own = label_table(torch.zeros(4, 2).long(), carried, carried, per_query={}, inside=True)
+    assert own.chance.tolist() == pytest.approx([0, 1])  # the query itself is no image that could be found
+    assert own.recall_chance.tolist() == pytest.approx([0, 1])
     lines = table.report([f"label {number}" for number in range(6)])["table"]
     assert [line["support"] for line in lines] == table.support.tolist()
     assert lines[2]["map"] == table.means["map"][2]

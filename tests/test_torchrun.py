@@ -151,6 +151,13 @@ def test_a_process_without_a_gpu_says_so(monkeypatch):
         distributed.start("cuda")
 
 
+def test_a_machine_without_a_gpu_is_told_in_plain_words(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(UserError, match=r"no GPU found; give --device cpu"):
+        distributed.start("cuda")
+
+
 @pytest.mark.parametrize("words", [["demo", "--prnt"], ["demo", "--print", "twice"], ["setup", "--dev"]])
 def test_an_option_that_sample_run_does_not_know_runs_nothing(words):
     done = subprocess.run(["bash", ROOT / "SampleRun.sh", *words], capture_output=True, text=True, check=False)

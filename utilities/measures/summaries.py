@@ -47,12 +47,14 @@ def bootstrap_intervals(
 class LabelTable(NamedTuple):
     """How well each label is found again; every tensor (L,) float64, NaN for a label that no query carries.
 
-    nearest    K: the neighbours of each query that are looked at
-    support    queries that carry the label
-    recall     share of those queries with the label among the K nearest
-    precision  mean share of their K nearest that carry it
-    chance     share of the gallery that carries it: the precision of a random order
-    means      per metric, its mean over those queries
+    nearest        K: the neighbours of each query that are looked at
+    support        queries that carry the label
+    recall         share of those queries with the label among the K nearest
+    precision      mean share of their K nearest that carry it
+    chance         share of the gallery that carries it: the precision of a random order
+    recall_chance  the recall of a random order: of K images drawn from the gallery one or more carry it. A frequent
+                   label is found by nearly every query whatever the network has learned
+    means          per metric, its mean over those queries
     """
 
     nearest: int
@@ -60,6 +62,7 @@ class LabelTable(NamedTuple):
     recall: Tensor
     precision: Tensor
     chance: Tensor
+    recall_chance: Tensor
     means: dict[str, Tensor]
 
     def macro(self) -> dict[str, float]:
@@ -76,7 +79,13 @@ class LabelTable(NamedTuple):
 
     def report(self, label_names: Sequence[str]) -> dict[str, Any]:
         """Plain values for `scores.json`, a line a label; NaN where no query carries it."""
-        columns = {"recall": self.recall, "precision": self.precision, "chance": self.chance, **self.means}
+        columns = {
+            "recall": self.recall,
+            "recall_chance": self.recall_chance,
+            "precision": self.precision,
+            "chance": self.chance,
+            **self.means,
+        }
         lines = [
             {"label": name, "support": int(self.support[label])}
             | {column: float(values[label]) for column, values in columns.items()}
@@ -86,9 +95,17 @@ class LabelTable(NamedTuple):
 
 
 def label_table(
-    indices: Tensor, query_labels: Tensor, gallery_labels: Tensor, *, per_query: Mapping[str, Tensor]
+    indices: Tensor,
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    *,
+    per_query: Mapping[str, Tensor],
+    inside: bool = False,
 ) -> LabelTable:
-    """indices (Q, K) of the neighbours, labels (Q, L) and (N, L) multi-hot, per_query (Q,) a metric."""
+    """indices (Q, K) of the neighbours, labels (Q, L) and (N, L) multi-hot, per_query (Q,) a metric.
+
+    inside  the queries are images of the gallery: a query that carries a label is not among those that it may find
+    """
     asked, gallery = query_labels.double(), gallery_labels.float()
     found = torch.zeros(asked.shape[1], dtype=torch.float64)
     carried = torch.zeros(asked.shape[1], dtype=torch.float64)
@@ -102,8 +119,20 @@ def label_table(
     support = asked.sum(0)
     present = support.masked_fill(support == 0, torch.nan)
     means = {name: _mean_by_label(values, asked) for name, values in per_query.items()}
-    chance = gallery_labels.double().mean(0)
-    return LabelTable(k, support, found / present, carried / present / k, chance, means)
+    carriers, images = gallery_labels.double().sum(0), len(gallery_labels)
+    if inside:
+        carriers, images = (carriers - 1).clamp(min=0), images - 1
+    chance = carriers / max(1, images)
+    recall_chance = 1 - _none_of(k, carriers, images)
+    return LabelTable(k, support, found / present, carried / present / k, chance, recall_chance, means)
+
+
+def _none_of(draws: int, carriers: Tensor, images: int) -> Tensor:
+    """Probability that none of `draws` images, drawn without replacement, is one of the carriers (L,)."""
+    without = torch.ones_like(carriers)
+    for drawn in range(min(draws, images)):
+        without = without * ((images - carriers - drawn).clamp(min=0) / (images - drawn))
+    return without
 
 
 def _mean_by_label(values: Tensor, asked: Tensor) -> Tensor:

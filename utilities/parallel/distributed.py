@@ -48,6 +48,10 @@ def start(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         seen = torch.cuda.device_count()
+        if not seen:
+            raise UserError(
+                "--device cuda: no GPU found; give --device cpu, or install PyTorch and a driver that match"
+            )
         if local_rank >= seen:
             raise UserError(
                 f"process {local_rank} of this machine has no GPU, torch sees {seen}: start at most one process a GPU "

@@ -20,6 +20,7 @@ from utilities.measures.summaries import LabelTable
 from utilities.neighbours.density import Densities
 
 INK, MUTED, FAINT, PAPER = "#1b1f24", "#6b7280", "#e2e5ea", "#ffffff"
+PALE = "#b8d3e6"  # of the first colour of a series
 OTHERS = "#b4bac3"  # what a picture is not about, still to be seen
 SERIES = ("#0067a5", "#d9680f", "#0b7a4b", "#8a3f9e", "#b3261e", "#7a6a00", "#2f8fa8", "#555b66")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
@@ -151,37 +152,35 @@ def _extent(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
 
 
 def label_bars(path: Path, table: LabelTable, label_names: Sequence[str], *, title: str) -> None:
-    """How often the queries that carry a label find it among the K nearest, and how many of the K carry it.
+    """Of the queries that carry a label: how many of the K nearest carry it, and how often one does, each over chance.
 
     The best on top, by the first, then the second, then by name.
     """
-    support, recall, precision, chance = (values.numpy() for values in table[1:5])
     k = table.nearest
+    support, precision, recall = (values.numpy() for values in (table.support, table.precision, table.recall))
     asked = [label for label in range(len(support)) if support[label]]
     by_name = sorted(asked, key=lambda label: label_names[label], reverse=True)  # the last is drawn on top
-    order = sorted(by_name, key=lambda label: (recall[label], precision[label]))
+    order = sorted(by_name, key=lambda label: (precision[label], recall[label]))
+    places = np.arange(len(order))
     with styled():
-        figure = Figure((8, 1.3 + 0.24 * max(1, len(order))), layout="constrained")
+        figure = Figure((8, 1.6 + 0.3 * max(1, len(order))), layout="constrained")
         axes = figure.subplots()
-        places = np.arange(len(order))
-        axes.barh(
-            places,
-            recall[order],
-            height=0.72,
-            color=SERIES[0],
-            alpha=0.28,
-            label=f"queries that find it among the {k} nearest",
-        )
-        axes.barh(places, precision[order], height=0.34, color=SERIES[0], label=f"share of the {k} nearest")
-        axes.plot(
-            chance[order], places, linestyle="", marker="|", markersize=9, color=INK, label="share of the gallery"
-        )
+        for up, height, colour, values, chance, what in (
+            (0.14, 0.44, SERIES[0], precision, table.chance.numpy(), f"share of the {k} nearest that carry it"),
+            (-0.22, 0.2, PALE, recall, table.recall_chance.numpy(), f"queries with one or more among the {k}"),
+        ):
+            axes.barh(places + up, values[order], height=height, color=colour, label=what)
+            said = "the same by chance" if up > 0 else "_"  # once in the legend
+            axes.vlines(
+                chance[order], places + up - height / 2 - 0.03, places + up + height / 2 + 0.03,
+                color=INK, linewidth=1.4, label=said,
+            )  # fmt: skip
         names = [f"{label_names[label]}  ({int(support[label]):,})" for label in order]
         axes.set_yticks(places, names, color=INK)
         axes.set(
             title=title,
             xlabel="share, of the queries that carry the label (their number)",
-            xlim=(0, 1),
+            xlim=(0, 1.005),
             ylim=(-0.6, max(0.6, len(order) - 0.4)),
         )
         axes.grid(axis="y", visible=False)

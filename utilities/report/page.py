@@ -70,9 +70,9 @@ def write_report(
         "title": title,
         "about": about,
         "labels": list(label_names),
-        "metrics": _metrics(evaluation, details.intervals),
+        **_scores_table(evaluation, details.intervals),
         "symbols": _symbols(scores.protocol["definitions"].values()),
-        "notes": scores.protocol["notes"],
+        "notes": [*scores.protocol["notes"], f"{scores.protocol['self_match']}; ties {scores.protocol['ties']}"],
         **_labels(details.labels, label_names, show_by),
         "neighbours": _neighbours(details.neighbours),
         "queries": shown,
@@ -157,20 +157,28 @@ def plain(value: float | Tensor) -> float | None:
     return None if math.isnan(number) else round(number, 6)
 
 
-def _metrics(evaluation: Evaluation, intervals: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
+def _scores_table(evaluation: Evaluation, intervals: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """A line a measure, said once for all its K; its scores stand in the columns of these, which are `cuts`.
+
+    Measures of the whole ranking have no K: theirs is the column "all", the last.
+    """
     scores = evaluation.scores
-    return [
-        {
+    lines: dict[str, dict[str, Any]] = {}
+    for name, value in scores.scores.items():
+        base, _, cut = name.partition("@")
+        meaning = scores.protocol["definitions"][name]
+        line = lines.setdefault(
+            f"{base}: {meaning}", {"name": base, "meaning": meaning, "bounded": base not in UNBOUNDED, "cells": {}}
+        )
+        line["cells"][cut or "all"] = {
             "name": name,
             "score": plain(value),
             "low": plain(intervals[name][0]),
             "high": plain(intervals[name][1]),
             "chance": plain(scores.chance[name]),
-            "meaning": scores.protocol["definitions"][name],
-            "bounded": name.split("@")[0] not in UNBOUNDED,
         }
-        for name, value in scores.scores.items()
-    ]
+    cuts = {cut for line in lines.values() for cut in line["cells"]}
+    return {"cuts": sorted(cuts, key=lambda cut: (cut == "all", cut.zfill(9))), "measures": list(lines.values())}
 
 
 def _symbols(definitions: Iterable[str]) -> str:
@@ -186,7 +194,8 @@ def _labels(table: LabelTable, label_names: Sequence[str], show_by: str) -> dict
     means = [name for name in average_precisions if name in table.means][:1]
     means += [show_by] if show_by in table.means else []
     content = table.report(label_names)
-    keys = ["recall", "precision", "chance", *means]
+    keys = ["precision", "chance", "recall", "recall_chance", *means]
+    titles = {"chance": "by chance", "recall_chance": "by chance"}
     lines = [
         {"label": line["label"], "support": line["support"], **{key: plain(line[key]) for key in keys}}
         for line in content["table"]
@@ -196,12 +205,13 @@ def _labels(table: LabelTable, label_names: Sequence[str], show_by: str) -> dict
         for kind, said in (("macro", "mean over labels"), ("micro", "mean over queries and their labels"))
     ]
     return {
-        "label_columns": [["label", "label"], ["support", "queries"], *([key, key] for key in keys)],
+        "label_columns": [["label", "label"], ["support", "queries"], *([key, titles.get(key, key)] for key in keys)],
         "label_table": lines,
         "label_totals": totals,
-        "labels_note": f"Among the {table.nearest} nearest images of the queries that carry a label. Recall: share of "
-        "these queries that find it; precision: share of the images that carry it; chance: share of the gallery that "
-        "carries it; measures: their mean over these queries. –: no query carries the label, or none has a value.",
+        "labels_note": f"Among the {table.nearest} nearest images of the queries that carry a label. Precision: share "
+        "of the images that carry it; recall: share of these queries that find it once or more; each beside what a "
+        "random order of the gallery gives, the tick on the bar; measures: their mean over these queries. –: no query "
+        "carries the label, or none has a value.",
     }
 
 

@@ -117,7 +117,9 @@ def _details(folder: Path, evaluation: Evaluation, images: Collection, searched:
     write_query_scores(folder, images.names, per_query)
     return Details(
         intervals=bootstrap_intervals(per_query, seed=SEED),
-        labels=label_table(evaluation.neighbours.indices, labels, gallery_labels, per_query=per_query),
+        labels=label_table(
+            evaluation.neighbours.indices, labels, gallery_labels, per_query=per_query, inside=images is searched
+        ),
         neighbours=neighbour_statistics(folder, labels=labels.shape[1]),
     )
 
@@ -132,6 +134,7 @@ def summary(title: str, content: dict[str, Any]) -> str:
     if "published" in content:
         lines += ["", *protocols.lines(content["published"])]
     lines += ["", *_neighbour_lines(content), *(f"note: {note}" for note in protocol["notes"])]
+    lines.append(f"{protocol['self_match']}; ties {protocol['ties']}")
     if protocol["skipped_images"]:
         lines.append(f"note: {protocol['skipped_images']} unreadable images were left out")
     return "\n".join(lines).rstrip() + "\n"
@@ -152,10 +155,7 @@ def _about(protocol: dict[str, Any]) -> str:
     against = f"the {protocol['gallery']} images of {protocol['gallery_split']}"
     if protocol["query_in_gallery"]:
         against = f"the {protocol['gallery'] - 1} other images"
-    return (
-        f"{protocol['queries']} queries, each against {against}; {protocol['self_match']}; "
-        f"ties {protocol['ties']}; relevance {protocol['relevance']}"
-    )
+    return f"{protocol['queries']} queries, each against {against}; relevance {protocol['relevance']}"
 
 
 def _draw_retrievals(
