@@ -4,6 +4,7 @@
     python evaluate_model.py --load_from_checkpoint RUN --dataset_type test --gallery_split train
     python evaluate_model.py --load_from_checkpoint RUN --protocol grn
     python evaluate_model.py --load_from_checkpoint RUN --query image.jpg --top 20
+    python evaluate_model.py --load_from_checkpoint RUN --export onnx DIR
 
 Each run gets `evaluation_results/<initial, best or last>_<split>/` in its folder, or `..._<split>_in_<gallery split>/`:
 `scores.json`, the same as text in `evaluate_model.txt`, the neighbours as a table, `query_scores.npz` (each measure of
@@ -18,6 +19,9 @@ Several runs end with a comparison: their scores, the flags in which they differ
 `--query` searches by example instead: images, BigEarthNet patch folders or names of images, of which the nearest in the
 split go to `search_results/<network>_<split>/<query>/`: `search.html`, `retrievals.png`, `hits.csv`, and `hits.geojson`
 for BigEarthNet. The embeddings of the split stay beside them, so that the next search is a matter of seconds.
+
+`--export` writes the network (safetensors, torch_export, onnx) or the embeddings of the split (geoparquet, faiss) with
+a model card for other tools.
 """
 
 from __future__ import annotations
@@ -39,10 +43,13 @@ import parameters
 from architectures import saved
 from architectures.embedding import EmbeddingNetwork
 from datasets.base import ALL, SPLITS, RetrievalDataset
+from datasets.batches.raw_input import raw_input
 from datasets.examples import Examples, find_example
 from datasets.open import open_files, open_loader, open_split, stored_feed
 from datasets.query_files import Reading
 from utilities.errors import UserError, main_guard
+from utilities.export import run as exports
+from utilities.export.subject import check_folder, read_subject
 from utilities.files import check_writable, filling
 from utilities.flags.settings import Settings
 from utilities.inference.embedding import describe
@@ -72,9 +79,21 @@ def check_runs(folders: Sequence[Path], args: Settings) -> None:
             raise UserError(f"{folder} has no {name} yet; train on with --load_from_checkpoint {folder}")
         if folder.resolve() in [other.resolve() for other in folders[:number]]:
             raise UserError(f"--load_from_checkpoint names {folder} twice; give each run once")
-        check_writable(folder / ("search_results" if args.query else "evaluation_results"), "results in")
-    if len(folders) > 1 and not args.query:
+        if not args.export:
+            check_writable(folder / ("search_results" if args.query else "evaluation_results"), "results in")
+    if args.export:
+        check_export(folders, args)
+    elif len(folders) > 1 and not args.query:
         check_writable(comparison_folder(folders, args), "--comparison_path")
+
+
+def check_export(folders: Sequence[Path], args: Settings) -> None:
+    """Raise UserError where --export names no format, or a folder that cannot take it, or more than one run."""
+    exports.check_format(args.export)
+    if len(folders) > 1 or args.query:
+        other = "--query" if args.query else f"{len(folders)} runs in --load_from_checkpoint"
+        raise UserError(f"--export writes one network into one folder, and cannot go with {other}; give one run alone")
+    check_folder(Path(args.export[1]))
 
 
 def checkpoint_name(args: Settings) -> str:
@@ -97,7 +116,7 @@ def check_data(dataset: RetrievalDataset, data: dict[str, Any], folder: Path, ar
 
     Of another archive (--dataset) as many bands are asked for, which are normalised as the run's own.
     """
-    if not (dataset.label_names or args.query):
+    if not (dataset.label_names or args.query or args.get("export")):
         raise UserError(
             f"the images of {dataset.source_path} carry no labels, which every measure compares: give their table with "
             "--labels_csv, or search them with --query"
@@ -301,6 +320,28 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
         search_each(examples, asked, gallery, target, top=args.top, network=by, backend=args.backend, device=device)
 
 
+def export_run(folder: Path, args: Settings, device: torch.device) -> None:
+    """Write the network, or the embeddings of the split, in the format of --export into its folder."""
+    form, target = args.export[0], Path(args.export[1])
+    evaluated = parameters.of_run(folder, args)
+    run = Settings({**evaluated, "precision": args.precision or "fp32"})  # in which graphs compute
+    network, data = load_network(folder, run, args)
+    command = parameters.command_of(run_folder.read_args(folder))
+    subject = read_subject(folder, checkpoint_name(args), network_name(args), network, data, command)
+    if form == "safetensors":
+        exports.export_tensors(target, subject)
+        return
+    dataset = open_split(run, args.dataset_type)
+    check_data(dataset, data, folder, args)
+    if form in exports.TABLES:
+        embedded = embed(network, open_loader(run, dataset, device), run, device)
+        if distributed.is_main():
+            exports.export_rows(form, target, subject, embedded)
+    elif distributed.is_main():
+        feed = open_loader(Settings({**run, "num_workers": 0}), dataset, torch.device("cpu"))
+        exports.export_graph(form, target, subject, *raw_input(feed, exports.CHECKED))
+
+
 def network_name(args: Settings) -> str:
     return "initial" if args.is_evaluate_initial else args.checkpoint
 
@@ -311,6 +352,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     folders = [Path(folder) for folder in args.load_from_checkpoint]
     check_runs(folders, args)
     with engine.session(args) as device:
+        if args.export:
+            export_run(folders[0], args, device)
+            return
         if args.query:
             for folder in folders:
                 search_run(folder, args, device)

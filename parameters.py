@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from datasets.batches.cluster_batches import ORDERS
 from datasets.open import other_archive
 from datasets.ucmerced.dataset import SPLIT_RULES
 from utilities.errors import UserError, main_guard
+from utilities.export import command
 from utilities.flags import combinations, idle, of_cv4rs, resume
 from utilities.flags import page as flags_page
 from utilities.flags.derive import derive
@@ -349,6 +350,7 @@ EVALUATION = [
     Flag("query_bands", None, "with --query: names of the bands of GeoTIFFs that do not name them, in their order, such as B02,B03,B04,B08"),
     switch("refresh", "with --query: embed the images of the split anew, whatever an earlier search has kept"),
     Flag("top", 20, "with --query: nearest images shown for each example", int, low=1),
+    Flag("export", None, "FORMAT DIR: write the network (safetensors, torch_export, onnx) or the embeddings of --dataset_type (geoparquet, faiss) for other tools, in float32 unless --precision says otherwise", nargs="2"),
     Flag("codes", None, "compare binary codes of the embeddings by Hamming distance: their signs, bits above the median, iterative quantization, or random hyperplanes", choices=coders.KINDS),
     Flag("code_bits", None, "with --codes: bits of a code; default: one for each dimension of the embedding", int, low=1),
     Flag("code_seed", 0, "with --codes itq or lsh: seed of what is drawn", int, low=0),
@@ -442,20 +444,34 @@ def parse(method: str, argv: Sequence[str]) -> Settings:
     `argv`, then what follows from all of them. Raises UserError or exits with code 2 on anything wrong."""
     groups = groups_of(method)
     given = parser_of(method).given(argv)
-    values = {flag.name: flag.default for flags in groups.values() for flag in flags}
-    values |= {"method": method, "savename": method, "group": method}
     if "load_from_checkpoint" in given:
         flags = itertools.chain.from_iterable(groups.values())
         given = resume.going_on(method, Path(given["load_from_checkpoint"]), given, flags, RESUMABLE)
-    if method in PRESETS:
-        values |= PRESETS[method][given.get(f"{method}_preset", "paper")]
-    settings = derive(values | given)
-    settings |= input_defaults(settings)
-    settings["eval_metric"] = measures(settings["eval_metric"])
+    settings = settle(method, given)
     settings["initial_weights"] = resume.initial_weights(settings)
     check_bounds((flag for flags in groups.values() for flag in flags), settings)
     combinations.check(settings, PRESETS.get(method, {}))
     return Settings(settings)
+
+
+def settle(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a run from the flags that are given."""
+    values = {flag.name: flag.default for flags in groups_of(method).values() for flag in flags}
+    values |= {"method": method, "savename": method, "group": method}
+    if method in PRESETS:
+        values |= PRESETS[method][given.get(f"{method}_preset", "paper")]
+    settings = derive({**values, **given})
+    settings |= input_defaults(settings)
+    settings["eval_metric"] = measures(settings["eval_metric"])
+    return settings
+
+
+def command_of(recorded: Mapping[str, Any]) -> str:
+    """The command that trains a run with the flags of its args.json; where things lie is left open."""
+    method = recorded["method"]
+    flags = [flag for group in groups_of(method).values() for flag in group]
+    rest = command.shortest(flags, recorded, lambda given: settle(method, given), without=INCIDENTAL)
+    return f"python train_{method}.py --source_path DIR {rest}".rstrip()
 
 
 def start_run(method: str, argv: Sequence[str] | None = None) -> Settings:

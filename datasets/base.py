@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import warnings
@@ -191,6 +192,10 @@ class RetrievalDataset(PixelFormat, Dataset[Item]):
         Photographs have no places, and nothing is said about it.
         """
         return [None for _ in rows], []
+
+    def dates(self, rows: Sequence[int]) -> list[datetime.date | None]:
+        """Days on which images were taken; None where it is not known, as of photographs."""
+        return [None for _ in rows]
 
     def prepared(self, row: int) -> np.ndarray:
         """Pixels of one image from the prepared array: the only place where an archive's images can be read."""

@@ -167,7 +167,20 @@ def test_core_modules_import_without_the_optional_packages(tmp_path):
     import subprocess
     import sys
 
-    blocked = ("faiss", "wandb", "vaex", "rasterio", "openpyxl", "pyarrow", "xlrd", "pandas", "lmdb", "timm")
+    blocked = (
+        "faiss",
+        "wandb",
+        "vaex",
+        "rasterio",
+        "openpyxl",
+        "pyarrow",
+        "xlrd",
+        "pandas",
+        "lmdb",
+        "timm",
+        "onnx",
+        "onnxscript",
+    )
     for name in blocked:
         (tmp_path / f"{name}.py").write_text("raise ImportError('blocked')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import train_baseline, evaluate_model; print('fine')"

@@ -79,7 +79,10 @@ class DeviceTransform:
 
     def evaluation(self, images: Tensor) -> Tensor:
         """The centre crop, without randomness."""
-        pixels = self._resized(images)
+        return self.cropped(self._resized(images))
+
+    def cropped(self, pixels: Tensor) -> Tensor:
+        """The normalised centre crop of whole images (B, C, R, R) of side `resize_to`."""
         start = (pixels.shape[-1] - self.image_size) // 2
         stop = start + self.image_size
         return self._normalised(pixels[..., start:stop, start:stop].float())

@@ -13,7 +13,9 @@ tell apart and are what the official splits and published results use. Licence C
 
 from __future__ import annotations
 
+import datetime
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +35,7 @@ from utilities.errors import DatasetError, UserError
 from utilities.geojson import Ring
 
 PROBED = 16  # patches of a split that are looked at for an offset
+_DAY = re.compile(r"S2[A-D]_MSIL2A_(20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))T")
 
 
 @DATASETS.register("BigEarthNet", prefix="ben")
@@ -129,6 +132,11 @@ class BigEarthNet(RetrievalDataset):
 
     def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
         return footprints.outlines([self.path(row) for row in rows])
+
+    def dates(self, rows: Sequence[int]) -> list[datetime.date | None]:
+        """The day in a patch's name, S2A_MSIL2A_20170613T101031_..."""
+        found = (_DAY.match(str(self.names[row])) for row in rows)
+        return [day and datetime.datetime.strptime(day[1], "%Y%m%d").date() for day in found]
 
     def _read_bands(self, row: int, bands: tuple[str, ...]) -> list[np.ndarray]:
         if self._lmdb is not None:

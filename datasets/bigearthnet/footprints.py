@@ -52,7 +52,7 @@ def outlines(folders: Sequence[Path]) -> tuple[list[Ring | None], list[str]]:
     try:
         rasterio_module("footprints on the map")
     except UserError as error:
-        return nowhere, [f"no hits.geojson: {error}"]
+        return nowhere, [str(error)]
     found, unknown = nowhere, []
     for place, folder in enumerate(folders):
         try:

@@ -62,6 +62,9 @@ def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from ((name, "without --query") for name in ("top", "refresh", "query_bands"))
         if len(values["load_from_checkpoint"]) == 1:
             yield "comparison_path", "with one run"
+    if values["export"]:
+        scoring = ("codes", "gallery_split", "eval_metric", "relevance", "retrieval_queries", "map_method", "backend")
+        yield from ((name, "with --export") for name in (*scoring, "is_plot_dist"))
     if values["codes"]:
         yield from ((name, "with --codes") for name in ("backend", "is_plot_dist"))
     else:
