@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utilities.report.figures import DASHES, FAINT, INK, MUTED, OTHERS, SERIES, Figure, save, styled
+from utilities.report.figures import DASHES, FAINT, INK, MUTED, OTHERS, SERIES, Figure, MaxNLocator, save, styled
 from utilities.study.analysis import LEVEL, Study, signed, title
 from utilities.study.plan import FEATURES, ROWS, SELECTED_BY
 
@@ -112,7 +112,12 @@ def cost(path: Path, study: Study, measure: str) -> None:
                 label = None
             _labelled(axes, points)
         axes.set(xscale="log", xlabel="minutes of training on one thread", ylabel=measure, title="What a score costs")
-        axes.legend(loc="lower right")
+        low, high = axes.get_xlim()
+        ticks = [base * 10.0**power for power in range(-3, 5) for base in (1, 2, 5)]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
         save(figure, path)
 
 
@@ -153,6 +158,7 @@ def curves(path: Path, points: Sequence[Mapping[str, str]]) -> None:
                     epochs, values, color=SERIES[number % len(SERIES)], linestyle=style, marker=".", label=title(row)
                 )
             axes.set(title=TIERS[tier], xlabel="epoch", ylabel=f"val {SELECTED_BY[1]}")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", fontsize=8)
         save(figure, path)
