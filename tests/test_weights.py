@@ -216,7 +216,12 @@ def computed(args, count=1):
         return network.features(batch.images), dict(zip(dataset.bands, pixels.unbind(1), strict=True))
 
 
-@pytest.mark.parametrize(("name", "bands", "write", "scale"), SENTINEL, ids=lambda value: str(value)[:24])
+def spelled(value):
+    """A name that is the same in every process: processes that share the tests compare them."""
+    return value.__qualname__.partition(".")[0] if callable(value) else str(value)[:24]
+
+
+@pytest.mark.parametrize(("name", "bands", "write", "scale"), SENTINEL, ids=spelled)
 def test_a_source_computes_here_what_it_computes_there(name, bands, write, scale, patches, tmp_path):
     theirs = trained(len(bands))
     write(theirs.state_dict(), tmp_path / "weights.pth")
@@ -235,7 +240,7 @@ def test_a_source_computes_here_what_it_computes_there(name, bands, write, scale
     torch.testing.assert_close(found, features(theirs, images), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "write", "scale"), PHOTOGRAPHS, ids=lambda value: str(value)[:24])
+@pytest.mark.parametrize(("name", "write", "scale"), PHOTOGRAPHS, ids=spelled)
 def test_so_does_a_network_of_photographs(name, write, scale, photographs, tmp_path):
     theirs = trained(3)
     write(theirs.state_dict(), tmp_path / "weights.pth")
