@@ -50,7 +50,7 @@ def is_depthwise(network: nn.Module) -> bool:
 def resolve(precision: str, device: torch.device, network: nn.Module | None = None) -> str:
     """`auto` -> "bf16" where the device is faster in it with this network, else "fp32".
 
-    On CPUs depthwise convolutions are not: docs/performance.md has what was measured.
+    On CPUs depthwise convolutions are not (`python -m tests.benchmarks.backbones`).
     """
     if precision not in CHOICES:
         raise UserError(f"unknown --precision {precision!r}; choices: {', '.join(CHOICES)}")
