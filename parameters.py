@@ -96,7 +96,7 @@ TRAINING = [
     Flag("lr", AUTO, "learning rate of the heads; 1e-5 with pretrained weights, 1e-3 from scratch", float, low=0),
     Flag("backbone_lr", AUTO, "learning rate of the backbone; as --lr", float, low=0),
     Flag("weight_decay", AUTO, "weight decay; 4e-4 with pretrained weights, 0.05 from scratch", float, aliases=("decay",), low=0),
-    switch("decay_kernels_only", "no weight decay on biases and batch norm (vectors)"),
+    Flag("decay_kernels_only", False, "no weight decay on biases and batch norm (vectors)", yes_no),
     Flag("momentum", 0.9, "momentum of sgd", float, low=0, high=1),
     Flag("scheduler", AUTO, "learning-rate schedule; step with pretrained weights, onecycle from scratch", choices=(*optim.SCHEDULES, AUTO)),
     Flag("tau", [55], "step: epochs at which the rate is multiplied by --gamma", int, nargs="+", low=0),

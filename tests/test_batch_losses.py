@@ -76,7 +76,7 @@ def test_smoothap_equals_its_definition_also_block_by_block(weighting, options, 
     expected = literal.smooth_ap(rows.tolist(), lambda i, j: grades[i][j], indices.tolist(), **options)
     assert value.item() == pytest.approx(expected, abs=1e-9)
     whole = torch.autograd.grad(value, rows)
-    monkeypatch.setitem(_SmoothPrecision.block_elements, "cpu", 3 * len(rows) ** 2)
+    monkeypatch.setitem(_SmoothPrecision.block_elements, True, 3 * len(rows) ** 2)
     blocks = criterion(rows, labels, indices)
     torch.testing.assert_close(blocks, value)
     torch.testing.assert_close(torch.autograd.grad(blocks, rows), whole)

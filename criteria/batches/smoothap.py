@@ -68,15 +68,13 @@ class _SmoothPrecision(torch.autograd.Function):
     summed up with it: with M_kj the derivative of AP_i by s_j - s_k, that by s_j is sum_k M_kj - sum_k M_jk.
     """
 
-    block_elements: ClassVar[dict[str, int]] = {
-        "cpu": 1 << 16,
-        "cuda": 1 << 24,
-    }  # what fits a cache; what is worth a call
+    # what fits a cache; what is worth a call
+    block_elements: ClassVar[dict[bool, int]] = {True: 1 << 16, False: 1 << 24}
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, grades: Tensor, found: Tensor, temperature: float) -> Tensor:
         gradient, precision = torch.empty_like(scores), scores.new_empty(len(scores))
-        rows = max(1, _SmoothPrecision.block_elements[scores.device.type] // len(scores) ** 2)
+        rows = max(1, _SmoothPrecision.block_elements[scores.device.type == "cpu"] // len(scores) ** 2)
         for start in range(0, len(scores), rows):
             part = slice(start, start + rows)
             s, r = scores[part], grades[part]
