@@ -61,6 +61,7 @@ def test_queries_of_one_split_are_searched_in_another(source, saved):
     folder = saved / "evaluation_results" / "best_test_in_train"
     test, train = split_of(source, "test"), split_of(source, "train")
     assert f"{len(test)} queries, each against the {len(train)} images of train; relevance" in done.stdout
+    assert "no query is part of the gallery: nothing is left out" in done.stdout
 
     table = read_neighbours(folder)
     images = [pair for split in (test, train) for pair in zip(split.names, split.labels, strict=True)]
