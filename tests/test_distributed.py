@@ -4,6 +4,7 @@ Float64, with fixed and with live batch norm, so that what is compared is the al
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from types import MethodType, SimpleNamespace
 
@@ -37,8 +38,14 @@ class InBatch(Baseline):
 
 KINDS = (Baseline, InBatch, DiVA, DivideAndConquer, BIER, SNDL)
 WORLD, GLOBAL, N, L = 2, 12, 48, 5
+SIDE = 32  # pixels
 SMALL = ("--arch", "resnet18", "--sz_embedding", "16", "--num_samples_per_class", "3")
 BATCH_NORM = {"frozen": "yes", "live": "no"}
+OF_TIMM = [  # convolutions whose batch norm has an activation in it, and a transformer
+    (Baseline, "live", "timm/test_efficientnet"),
+    (DiVA, "live", "timm/test_efficientnet"),
+    (SNDL, "live", "timm/test_vit"),
+]
 QUEUE = 2 * GLOBAL  # keys; its flag counts in --batch_size, which is that of one process
 
 
@@ -63,14 +70,15 @@ def split():
     return SimpleNamespace(bands=("R", "G", "B"), labels=labels)
 
 
-def build(kind, batch_size, batch_norm):
+def build(kind, batch_size, batch_norm, arch="first_stage"):
     extra = {
         DivideAndConquer: ["--dac_nb_clusters", "2"],
         DiVA: ["--diva_moco_n_key_batches", str(QUEUE // batch_size)],
         InBatch: ["--baseline_loss", "batch_nca"],
     }
     argv = [*SMALL, "--freeze_batch_norm", BATCH_NORM[batch_norm], "--batch_size", str(batch_size)]
-    settings = Settings({**parameters.parse(kind.name, argv + extra.get(kind, [])), "arch": "first_stage"})
+    parsed = parameters.parse(kind.name, argv + extra.get(kind, []))
+    settings = Settings({**parsed, "arch": arch, "image_size": SIDE})
     method = kind(settings, split()).double().train()
     if kind is DivideAndConquer:
         method.drawn_from = [0]
@@ -89,9 +97,9 @@ def keys_in_groups(self, images, generator=None):
     return {name: torch.cat([group[name] for group in groups])[permutation.argsort()] for name in groups[0]}
 
 
-def alone(kind, batch_norm):
+def alone(kind, *case):
     """Terms, gradients and state of one process with the whole batch."""
-    method = build(kind, GLOBAL, batch_norm)
+    method = build(kind, GLOBAL, *case)
     if kind is DiVA:
         method.key_network.forward = torch.no_grad()(MethodType(keys_in_groups, method.key_network))
     return (*one_step(method, method, slice(None)), method.state_dict())
@@ -100,8 +108,8 @@ def alone(kind, batch_norm):
 def batch(part):
     generator = torch.Generator().manual_seed(5)
     rows = torch.randperm(N, generator=generator)[:GLOBAL]
-    images = torch.randn(GLOBAL, 3, 32, 32, generator=generator, dtype=torch.float64)
-    second = torch.randn(GLOBAL, 3, 32, 32, generator=generator, dtype=torch.float64)
+    images = torch.randn(GLOBAL, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    second = torch.randn(GLOBAL, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
     labels = torch.from_numpy(split().labels)[rows]
     return Batch(images[part], labels[part], rows[part], second[part])
 
@@ -131,10 +139,10 @@ def compared(state):
     }
 
 
-def differences(kind, batch_norm, rank, expected):
+def differences(kind, *case, rank, expected):
     """Between this rank's step with its share of the batch and the expected one."""
     expected_terms, expected_gradients, expected_state = expected
-    method = build(kind, GLOBAL // WORLD, batch_norm)
+    method = build(kind, GLOBAL // WORLD, *case)
     synchronise(method.network, torch.device("cpu"))
     model = distributed.data_parallel(method, torch.device("cpu"), find_unused=method.unused_parameters)
     terms, gradients = one_step(method, model, slice(rank * GLOBAL // WORLD, (rank + 1) * GLOBAL // WORLD))
@@ -239,9 +247,17 @@ def embedded(rank):
     return found
 
 
+def title(kind, *rest):
+    return " ".join([kind.__name__, *rest])
+
+
+def has_timm():
+    return find_spec("timm") is not None
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
-    cases = [(kind, batch_norm) for kind in KINDS for batch_norm in BATCH_NORM]
+    cases = [(kind, batch_norm) for kind in KINDS for batch_norm in BATCH_NORM] + OF_TIMM * has_timm()
     for number, case in enumerate(cases):  # before there is a process group; each rank does its half of this
         if number % WORLD == rank:
             torch.save(alone(*case), Path(folder) / f"{number}.pt")
@@ -249,9 +265,9 @@ def worker(rank, folder):
     dist.barrier()
     found = {"uneven": batch_norm_of_uneven_shares(rank), "bfloat16": batch_norm_of_bfloat16(rank)}
     found |= {"logged": logged(rank), "first epoch": first_epoch(rank), "embedded": embedded(rank)}
-    for number, (kind, batch_norm) in enumerate(cases):
+    for number, case in enumerate(cases):
         expected = torch.load(Path(folder) / f"{number}.pt", weights_only=True)
-        found[f"{kind.__name__} {batch_norm}"] = differences(kind, batch_norm, rank, expected)
+        found[title(*case)] = differences(*case, rank=rank, expected=expected)
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
@@ -266,8 +282,18 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize("batch_norm", BATCH_NORM)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_two_processes_equal_one_with_the_whole_batch(found, kind, batch_norm):
+    assert_equal(found, title(kind, batch_norm))
+
+
+@pytest.mark.skipif(not has_timm(), reason="needs timm")
+@pytest.mark.parametrize("case", OF_TIMM, ids=lambda case: title(*case))
+def test_networks_of_timm_are_one_over_the_ranks(found, case):
+    assert_equal(found, title(*case))
+
+
+def assert_equal(found, case):
     for on_rank in found:
-        difference = on_rank[f"{kind.__name__} {batch_norm}"]
+        difference = on_rank[case]
         assert difference["same_names"], "a checkpoint fits any number of processes"
         assert difference["largest_gradient"] > 1e-3, "nothing would be compared"
         assert difference["terms"] < 1e-6

@@ -5,7 +5,8 @@
 
 A training step is forward, backward and optimizer of the backbone alone on random images, its batch norm fixed; bf16 is
 autocast. Embedding is what an evaluation does (`utilities.inference`: through the fused copy, made before). "auto" is
-the format that `--precision auto` takes here. The four take turns. With one thread on a CPU, seconds are those of this process.
+the format that `--precision auto` takes here. The four take turns. With one thread on a CPU, seconds
+are those of this process.
 """
 
 from __future__ import annotations
