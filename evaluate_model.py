@@ -31,13 +31,11 @@ from utilities.flags import early  # noqa: F401 - first: answers --help in a mom
 # isort: split
 
 import functools
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 import parameters
 from architectures import saved
@@ -47,57 +45,25 @@ from datasets.batches.raw_input import raw_input
 from datasets.examples import Examples, find_example
 from datasets.open import open_files, open_loader, open_split, stored_feed
 from datasets.query_files import Reading
-from utilities.errors import UserError, main_guard
+from utilities.batch import Feed
+from utilities.errors import main_guard
+from utilities.evaluation import places
+from utilities.evaluation.checks import check_data, check_runs
+from utilities.evaluation.embedded import embed, embed_once
+from utilities.evaluation.scores import fit_coder, score, write
 from utilities.export import run as exports
-from utilities.export.subject import check_folder, read_subject
-from utilities.files import check_writable, filling
+from utilities.export.subject import read_subject
+from utilities.files import filling
 from utilities.flags.settings import Settings
-from utilities.inference.embedding import describe
-from utilities.measures import evaluation, protocols
-from utilities.measures.formulae import Relevance
-from utilities.neighbours import coders, density
-from utilities.neighbours.coders import Coder
+from utilities.neighbours import coders
 from utilities.parallel import distributed
-from utilities.report import compared, comparison, results
+from utilities.report import compared, comparison
 from utilities.report.compared import Run
 from utilities.report.comparison_page import Pictured
 from utilities.report.page import Collection
-from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
-from utilities.search.gallery import Embedded, embed, embed_once, sides
 from utilities.search.run import search_each
-from utilities.training import engine, precision
-
-
-def check_runs(folders: Sequence[Path], args: Settings) -> None:
-    """Raise UserError before hours of work where one of the folders is no run, has no checkpoint or comes twice, and
-    where results cannot be written."""
-    name = checkpoint_name(args)
-    for number, folder in enumerate(folders):
-        run_folder.read_args(folder)
-        if not checkpoint.present(folder, name):
-            raise UserError(f"{folder} has no {name} yet; train on with --load_from_checkpoint {folder}")
-        if folder.resolve() in [other.resolve() for other in folders[:number]]:
-            raise UserError(f"--load_from_checkpoint names {folder} twice; give each run once")
-        if not args.export:
-            check_writable(folder / ("search_results" if args.query else "evaluation_results"), "results in")
-    if args.export:
-        check_export(folders, args)
-    elif len(folders) > 1 and not args.query:
-        check_writable(comparison_folder(folders, args), "--comparison_path")
-
-
-def check_export(folders: Sequence[Path], args: Settings) -> None:
-    """Raise UserError where --export names no format, or a folder that cannot take it, or more than one run."""
-    exports.check_format(args.export)
-    if len(folders) > 1 or args.query:
-        other = "--query" if args.query else f"{len(folders)} runs in --load_from_checkpoint"
-        raise UserError(f"--export writes one network into one folder, and cannot go with {other}; give one run alone")
-    check_folder(Path(args.export[1]))
-
-
-def checkpoint_name(args: Settings) -> str:
-    return checkpoint.LAST if args.checkpoint == "last" or args.is_evaluate_initial else checkpoint.BEST
+from utilities.training import engine
 
 
 def load_network(folder: Path, run: Settings, args: Settings) -> tuple[EmbeddingNetwork, dict[str, Any]]:
@@ -105,32 +71,10 @@ def load_network(folder: Path, run: Settings, args: Settings) -> tuple[Embedding
     if args.is_evaluate_initial:
         found = saved.untrained_network(folder, run)
     else:
-        found = saved.read_network(folder, checkpoint_name(args))
+        found = saved.read_network(folder, places.checkpoint_name(args))
     if args.get("codes"):
         coders.check(args.codes, args.code_bits, found[0].dimensions)  # before anything is embedded
     return found
-
-
-def check_data(dataset: RetrievalDataset, data: dict[str, Any], folder: Path, args: Settings) -> None:
-    """The images must be of the kind that the network was trained on, label for label and band for band.
-
-    Of another archive (--dataset) as many bands are asked for, which are normalised as the run's own.
-    """
-    if not (dataset.label_names or args.query or args.get("export")):
-        raise UserError(
-            f"the images of {dataset.source_path} carry no labels, which every measure compares: give their table with "
-            "--labels_csv, or search them with --query"
-        )
-    if args.dataset:
-        if len(dataset.bands) != len(data["bands"]):
-            had = " ".join(data["bands"])
-            raise UserError(f"{folder} was trained on {had}, and --bands names {' '.join(dataset.bands)}; give as many")
-        dataset.mean, dataset.std = tuple(data["mean"]), tuple(data["std"])
-        return
-    for key, now in (("label_names", list(dataset.label_names)), ("bands", list(dataset.bands))):
-        if list(data[key]) != now:
-            differing = sorted(set(data[key]) ^ set(now)) or "their order"
-            raise UserError(f"{folder} was trained with other {key.replace('_', ' ')} than this data has: {differing}")
 
 
 def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str, Any]:
@@ -140,62 +84,9 @@ def evaluate_run(folder: Path, args: Settings, device: torch.device) -> dict[str
     network, data = load_network(folder, run, args)
     for dataset in datasets:
         check_data(dataset, data, folder, args)
-    start = time.perf_counter()
-    largest = max(map(len, datasets))
     feeds = open_feeds(network, datasets, folder, run, args, device)
-    queries, *others = [embed(network, feed, run, device, largest=largest) for feed in feeds]
-    seconds = {"embed": time.perf_counter() - start}
-    coder = fit_coder(args, others[0] if others else queries)
-    queries, gallery = queries.coded(coder), others[0].coded(coder) if others else None
-    with progress_bar(len(queries.rows), args.eval_metric) as bar:
-        result = evaluation.evaluate(
-            queries.searched,
-            queries.labels,
-            metrics=list(dict.fromkeys([*args.eval_metric, results.SHOWN_BY])),
-            ks=parameters.KS,
-            relevance=Relevance(args.relevance, args.relevance_threshold),
-            backend=args.backend,
-            gallery=None if gallery is None else (gallery.searched, gallery.labels),
-            device=device,
-            progress=bar.update,
-        )
-    content = result.report()
-    content["protocol"] |= {
-        **description(folder, run, args, precision.resolve(run.precision, device, network), coder),
-        **(describe(queries.way) if queries.way else {}),
-        **sides(queries, gallery),
-        "seconds": seconds | result.seconds,
-    }
-    if args.protocol:
-        carried = queries.labels if gallery is None else gallery.labels
-        content["published"] = protocols.measured(args.protocol, result.neighbours, queries.labels, carried)
-    content["protocol"]["notes"] += [note for dataset in datasets for note in other_data(dataset, data)]
-    densities = None
-    if coder is None and (args.dataset_type == "val" or args.is_plot_dist):
-        others_searched = None if gallery is None else (gallery.embeddings, gallery.labels)
-        densities = density.distance_densities(
-            queries.embeddings, queries.labels, gallery=others_searched, device=device
-        )
-    if distributed.is_main():
-        target = results_folder(folder, args)
-        replaced = results.replaced(target, content)
-        with filling(target, results.LEFTOVERS) as fresh:
-            text = results.write_results(
-                fresh,
-                result,
-                content,
-                queries.images(),
-                queries.embeddings,
-                gallery=None if gallery is None else gallery.images(),
-                label_names=queries.dataset.label_names,
-                title=f"{folder.name} on {run.dataset}, {split_name(args)}, {what_searches(args, coder)}",
-                pictured_queries=args.retrieval_queries,
-                densities=densities,
-                map_method=args.map_method,
-                pictures=not args.scores_only,
-            )
-        print(f"{text}saved in {target}{replaced}\n")
-    return content
+    scored = score(network, feeds, run, args, device, ks=parameters.KS)
+    return write(folder, scored, data, run, args)
 
 
 def open_feeds(
@@ -205,53 +96,27 @@ def open_feeds(
     run: Settings,
     args: Settings,
     device: torch.device,
-) -> list[Any]:
+) -> list[Feed]:
     """The images of each split; of a run that trained heads on stored features, the features of its backbone."""
     loaders = [open_loader(run, dataset, device) for dataset in datasets]
     if args.is_evaluate_initial or not run.get("stored_views"):
-        return loaders
+        return list(loaders)
     layout = torch.channels_last if run.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=layout).eval()
     return [stored_feed(loader, network, run, folder.parent.parent, views=0) for loader in loaders]
 
 
-def progress_bar(queries: int, metrics: Sequence[str]) -> tqdm:
-    """Over this process's share of the queries, twice where the whole ranking is measured; none without a terminal."""
-    passes = 1 + any("@" not in name for name in metrics)
-    total = passes * queries // distributed.world_size()
-    return tqdm(desc="searching", total=total, disable=None, leave=False)
-
-
-def other_data(dataset: RetrievalDataset, data: dict[str, Any]) -> list[str]:
-    """A note where a split that training saw is not the one that it saw."""
-    seen = data.get(f"{dataset.split}_fingerprint", now := dataset.fingerprint())
-    return [] if seen == now else [f"{dataset.split} holds other images or labels than when this run was trained"]
-
-
-def description(folder: Path, run: Settings, args: Settings, number_format: str, coder: Coder | None) -> dict[str, Any]:
-    """What was evaluated, for the protocol."""
-    return {
-        "run": str(folder),
-        "network": network_name(args),
-        "split": args.dataset_type,
-        "gallery_split": args.gallery_split or args.dataset_type,
-        "dataset": run.dataset,
-        "image_size": run.image_size,
-        "precision": number_format,
-        "codes": coder and {"kind": coder.kind, "bits": coder.bits, "seed": args.code_seed},
-    }
-
-
-def split_name(args: Settings) -> str:
-    """ "test", or "test in train" where another split is searched."""
-    return args.dataset_type + (f" in {args.gallery_split}" if args.gallery_split else "")
-
-
-def results_name(args: Settings, split: str) -> str:
-    """Of the folder of results: "best_test_in_train", "best_test_itq64" for those of codes."""
-    codes = f"_{args.codes}{args.code_bits or ''}" if args.codes else ""
-    archive = f"_{args.dataset}" if args.dataset else ""
-    return f"{network_name(args)}{archive}_{split.replace(' ', '_')}{codes}"
+def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
+    """Print the table of several runs, and save it and its figure."""
+    target = places.comparison_folder(folders, args)
+    title = f"{len(folders)} runs, {places.split_name(args)}, {places.network_name(args)} network"
+    kept = [places.results_folder(folder, args) for folder in folders]
+    runs = compared.describe(folders, contents, parameters.INCIDENTAL, kept)
+    seen = None if args.scores_only else pictured(folders[0], args, runs, kept)
+    with filling(target, comparison.LEFTOVERS) as fresh:
+        text = comparison.write_comparison(fresh, runs, title=title, pictured=seen)
+    print(text)
+    print(f"saved in {target}")
 
 
 def pictured(folder: Path, args: Settings, runs: Sequence[Run], results: Sequence[Path]) -> Pictured:
@@ -263,42 +128,10 @@ def pictured(folder: Path, args: Settings, runs: Sequence[Run], results: Sequenc
     return Pictured(queries, others[0] if others else queries, opened[0].label_names, folders)
 
 
-def results_folder(folder: Path, args: Settings) -> Path:
-    return folder / "evaluation_results" / results_name(args, split_name(args))
-
-
-def what_searches(args: Settings, coder: Coder | None) -> str:
-    """ "best network", or "best network, codes itq, 64 bits"."""
-    return f"{network_name(args)} network" + (f", codes {coder}" if coder else "")
-
-
-def fit_coder(args: Settings, gallery: Embedded) -> Coder | None:
-    """What makes --codes of embeddings, learned from those that are searched; None without --codes."""
-    return coders.fit(args.codes, args.code_bits, gallery.embeddings, seed=args.code_seed) if args.codes else None
-
-
-def comparison_folder(folders: Sequence[Path], args: Settings) -> Path:
-    default = compared.place(folders) / f"comparison_{results_name(args, split_name(args))}"
-    return Path(args.comparison_path or default)
-
-
-def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
-    """Print the table of several runs, and save it and its figure."""
-    target = comparison_folder(folders, args)
-    title = f"{len(folders)} runs, {split_name(args)}, {network_name(args)} network"
-    kept = [results_folder(folder, args) for folder in folders]
-    runs = compared.describe(folders, contents, parameters.INCIDENTAL, kept)
-    seen = None if args.scores_only else pictured(folders[0], args, runs, kept)
-    with filling(target, comparison.LEFTOVERS) as fresh:
-        text = comparison.write_comparison(fresh, runs, title=title, pictured=seen)
-    print(text)
-    print(f"saved in {target}")
-
-
 def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     """Find what lies nearest to each --query in the split that is searched, write it down and print it."""
     run = parameters.of_run(folder, args)
-    split = args.gallery_split or args.dataset_type
+    split = places.searched_split(args)
     dataset = open_split(run, split)
     network, data = load_network(folder, run, args)
     check_data(dataset, data, folder, args)
@@ -308,15 +141,12 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     reading = Reading(args.boa_offset, args.query_bands)
     at_once = open_loader(Settings({**run, "num_workers": 0}), Examples(examples, dataset, reading), device)
     asked = embed(network, at_once, run, device)  # what is wrong with them shows before the long work
-    kept = folder / "search_results" / f"{network_name(args)}_{split}" / "embeddings.npz"
+    kept = places.kept_embeddings(folder, args)
     gallery = embed_once(kept, network, open_loader(run, dataset, device), run, device, refresh=args.refresh)
     coder = fit_coder(args, gallery)
     asked, gallery = asked.coded(coder), gallery.coded(coder)
     if distributed.is_main():
-        target, by = (
-            folder / "search_results" / results_name(args, split),
-            f"{folder.name}, {what_searches(args, coder)}",
-        )
+        target, by = places.search_folder(folder, args), f"{folder.name}, {places.what_searches(args, coder)}"
         search_each(examples, asked, gallery, target, top=args.top, network=by, backend=args.backend, device=device)
 
 
@@ -327,7 +157,8 @@ def export_run(folder: Path, args: Settings, device: torch.device) -> None:
     run = Settings({**evaluated, "precision": args.precision or "fp32"})  # in which graphs compute
     network, data = load_network(folder, run, args)
     command = parameters.command_of(run_folder.read_args(folder))
-    subject = read_subject(folder, checkpoint_name(args), network_name(args), network, data, command)
+    which = places.network_name(args)
+    subject = read_subject(folder, places.checkpoint_name(args), which, network, data, command)
     if form == "safetensors":
         exports.export_tensors(target, subject)
         return
@@ -342,10 +173,6 @@ def export_run(folder: Path, args: Settings, device: torch.device) -> None:
         exports.export_graph(form, target, subject, *raw_input(feed, exports.CHECKED))
 
 
-def network_name(args: Settings) -> str:
-    return "initial" if args.is_evaluate_initial else args.checkpoint
-
-
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
     args = parameters.start_evaluation(argv)
@@ -354,14 +181,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with engine.session(args) as device:
         if args.export:
             export_run(folders[0], args, device)
-            return
-        if args.query:
+        elif args.query:
             for folder in folders:
                 search_run(folder, args, device)
-            return
-        contents = [evaluate_run(folder, args, device) for folder in folders]
-        if len(folders) > 1 and distributed.is_main():
-            compare(folders, contents, args)
+        else:
+            contents = [evaluate_run(folder, args, device) for folder in folders]
+            if len(folders) > 1 and distributed.is_main():
+                compare(folders, contents, args)
 
 
 if __name__ == "__main__":

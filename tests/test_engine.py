@@ -16,6 +16,7 @@ from utilities.batch import Batch
 from utilities.errors import RunFailure, UserError
 from utilities.flags.settings import Settings
 from utilities.measures import evaluation
+from utilities.measures.formulae import Relevance
 from utilities.report import figures
 from utilities.runs import checkpoint
 from utilities.runs.logger import read_metrics
@@ -23,6 +24,7 @@ from utilities.training import engine, optim
 from utilities.training.engine import Trainer
 from utilities.training.method import Method
 from utilities.training.progress import Progress, duration
+from utilities.training.validation import Validation
 
 IMAGES, CLASSES, EPOCHS = 12, 3, 3
 LR, BACKBONE_LR, CLIP, MOMENTUM = 0.2, 0.05, 0.5, 0.9
@@ -238,7 +240,7 @@ def test_a_run_goes_on_in_mid_epoch_with_another_number_of_processes(tmp_path, c
 
 def test_best_is_the_network_of_the_best_validation_across_resumptions(tmp_path, saves, monkeypatch):
     scripted = iter([0.5, 0.9, 0.6, 0.9, 0.95])
-    monkeypatch.setattr(Trainer, "_scores", lambda *given: ({"recall@1": next(scripted)}, {}))
+    monkeypatch.setattr(Validation, "score", lambda *given: ({"recall@1": next(scripted)}, {}))
     first = trainer_of(tmp_path, "--eval_epoch", 1, nb_epochs=2)
     first.fit()
     first.close()
@@ -275,7 +277,7 @@ def test_validation_comes_every_so_many_epochs_and_last_and_by_the_network_at_re
         rows = trainer.method.network.embed(feed.images)
     found = evaluation.evaluate(
         rows, torch.from_numpy(feed.dataset.labels), metrics=["recall@1"], ks=(1,),
-        relevance=engine.Relevance("subset", 0.5), backend="torch",
+        relevance=Relevance("subset", 0.5), backend="torch",
     )  # fmt: skip
     assert lines[-1]["scores"]["recall@1"] == pytest.approx(found.scores.scores["recall@1"])
 
@@ -325,7 +327,7 @@ def test_a_failure_after_the_first_step_leaves_what_there_is(tmp_path, monkeypat
 
 def test_every_epoch_has_a_line_with_losses_speed_rate_and_the_best_so_far(tmp_path, capsys, monkeypatch):
     scripted = iter([0.5, 0.25])
-    monkeypatch.setattr(Trainer, "_scores", lambda *given: ({"recall@1": next(scripted)}, {}))
+    monkeypatch.setattr(Validation, "score", lambda *given: ({"recall@1": next(scripted)}, {}))
     trainer = trainer_of(tmp_path)
     trainer.fit()
     trainer.close()

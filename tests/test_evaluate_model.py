@@ -13,11 +13,12 @@ import torch
 import parameters
 from architectures.embedding import EmbeddingNetwork
 from datasets.demo.dataset import Demo
-from evaluate_model import check_data, load_network
+from evaluate_model import load_network
 from tests.oracles import metrics as twin
 from tests.scripts import run_inside
 from train_baseline import Baseline
 from utilities.errors import UserError
+from utilities.evaluation.checks import check_data
 from utilities.flags.settings import Settings
 from utilities.measures import evaluation
 from utilities.measures.formulae import metric_names

@@ -20,9 +20,9 @@ from datasets.base import RetrievalDataset
 from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.open import open_loader, open_split
 from tests.scripts import TINY, run_inside
+from utilities.evaluation.embedded import embed
 from utilities.neighbours.search import search
 from utilities.runs import folder as run_folder
-from utilities.search.gallery import embed
 
 pytest.importorskip("pyarrow")
 K = 8

@@ -15,9 +15,9 @@ from architectures.choice import build_backbone
 from architectures.fill import Origin
 from datasets.open import open_loader, open_split
 from tests.scripts import run_inside
+from utilities.evaluation.embedded import embed
 from utilities.inference import embedding as inference
 from utilities.inference.fused import Convolution, fused
-from utilities.search.gallery import embed
 from utilities.training import precision
 
 RGB = ("R", "G", "B")

@@ -22,8 +22,8 @@ from datasets.demo.dataset import Demo
 from tests.browser import browser, missing
 from tests.miniatures import SHARED
 from tests.scripts import run, run_inside
+from utilities.evaluation import embedded as splits
 from utilities.neighbours.table import read_neighbours
-from utilities.search import gallery
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are split 60/20/20")
 REAL_PATCH = SHARED / "BigEarthNet" / "S2B_MSIL2A_20170924T93020_69_24"
@@ -125,13 +125,13 @@ def test_the_second_search_embeds_the_archive_no_more(
     folder = tmp_path / "baseline"
     shutil.copytree(saved, folder, ignore=shutil.ignore_patterns("search_results"))
     embedded: list[int] = []
-    embed = gallery.embed
+    embed = splits.embed
 
     def counted(network, feed, *given):
         embedded.append(len(feed.dataset))
         return embed(network, feed, *given)
 
-    for module in (evaluate_model, gallery):
+    for module in (evaluate_model, splits):
         monkeypatch.setattr(module, "embed", counted)
     test = demo_split(source, "test")
     where = folder / "search_results" / "best_test" / Path(test.names[0]).stem

@@ -21,10 +21,10 @@ from datasets.features.feed import gather, views_of
 from datasets.open import open_data, open_files, open_loader, open_split
 from tests.scripts import TINY, assert_same_run, records, run_inside, run_ranks, state
 from utilities import seeding
+from utilities.evaluation.embedded import embed
 from utilities.flags.derive import STORED_VIEWS
 from utilities.measures.evaluation import evaluate
 from utilities.measures.formulae import Relevance
-from utilities.search.gallery import embed
 
 FLAGS = (*TINY, "--frozen", "--stored_views", 3, "--demo_images_per_category", 4, "--demo_side", 40)
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")

@@ -1,9 +1,9 @@
-"""The records that flow through a training step."""
+"""The records that flow through a training step, and what gives them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -48,3 +48,18 @@ class Triplets(NamedTuple):
     def count(self) -> int:  # type: ignore[override]  # tuple.count counts equal elements, which nobody asks of tensors
         """T, the number of triplets."""
         return len(self.anchor)
+
+
+class Feed(Protocol):
+    """One split (`datasets.base.RetrievalDataset`) and its batches (`datasets.batches.loaders.Loader`)."""
+
+    dataset: Any
+    skipped: set[int]
+
+    def training(
+        self, batches: IndexBatches, *, seed: int, epoch: int, start: int, second_view: bool
+    ) -> Iterator[tuple[int, Batch]]: ...
+
+    def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]: ...
+
+    def close(self) -> None: ...

@@ -15,7 +15,7 @@ from utilities.export.card import card, size_of
 from utilities.export.faiss_index import write_index
 from utilities.export.geoparquet import arrow_module, write_table
 from utilities.export.graph import RawEmbedder, check_onnx, reader_of, write_onnx, write_torch_export
-from utilities.export.subject import CARD, CONFIG, Subject, open_folder
+from utilities.export.subject import CARD, CONFIG, Subject, check_folder, open_folder
 from utilities.export.tensors_file import write_tensors
 from utilities.files import replacing, write_json
 from utilities.neighbours.search import faiss_module
@@ -27,9 +27,10 @@ CHECKED = 8  # images that a graph embeds again
 _WRONG = 1e-3  # difference of a component by which a graph is another network's
 
 
-def check_format(given: Sequence[str]) -> None:
-    """Raise UserError where FORMAT DIR names no format, or one whose packages are not installed."""
-    form = given[0]
+def check_export(given: Sequence[str], *, runs: int, is_search: bool) -> None:
+    """Raise UserError where FORMAT DIR names no format, or one whose packages are not installed, or a folder that
+    cannot take it, or where it goes with several runs or a search."""
+    form, target = given
     if form not in FORMATS:
         raise UserError(f"--export {form}: no such format; choices: {', '.join(FORMATS)}, as --export FORMAT DIR")
     if form == "onnx":
@@ -38,6 +39,10 @@ def check_format(given: Sequence[str]) -> None:
         arrow_module()
     if form == "faiss":
         faiss_module()
+    if runs > 1 or is_search:
+        other = "--query" if is_search else f"{runs} runs in --load_from_checkpoint"
+        raise UserError(f"--export writes one network into one folder, and cannot go with {other}; give one run alone")
+    check_folder(Path(target))
 
 
 def export_tensors(folder: Path, subject: Subject) -> None:
@@ -77,7 +82,7 @@ def export_graph(form: str, folder: Path, subject: Subject, preprocessing: nn.Mo
 
 
 def export_rows(form: str, folder: Path, subject: Subject, embedded: Any) -> None:
-    """<split>.parquet, and for "faiss" <split>.faiss. embedded: `utilities.search.gallery.Embedded`."""
+    """<split>.parquet, and for "faiss" <split>.faiss. embedded: `utilities.evaluation.embedded.Embedded`."""
     config = open_folder(folder, subject)
     dataset, rows = embedded.dataset, embedded.rows.tolist()
     places, notes = dataset.outlines(rows)

@@ -1,5 +1,4 @@
 """Search by example over the embeddings of a split, and what it leaves behind: page, picture, table and places.
 
-May import: utilities, utilities.flags, utilities.tensors, utilities.parallel, utilities.neighbours, utilities.measures,
-utilities.training, utilities.report, utilities.inference.
+May import: utilities, utilities.tensors, utilities.neighbours, utilities.report, utilities.evaluation.
 """

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from utilities.evaluation.embedded import Embedded
 from utilities.files import filling
 from utilities.neighbours.codes import search_either
 from utilities.neighbours.search import Neighbours
 from utilities.search.example import Search, Shown
-from utilities.search.gallery import Embedded
 from utilities.search.results import LEFTOVERS, write_search
 
 

@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from utilities import signals
-from utilities.batch import Batch, IndexBatches
+from utilities.batch import Batch, Feed
 from utilities.errors import UserError
-from utilities.files import json_safe
 from utilities.flags.settings import Settings
-from utilities.inference import embedding as inference
-from utilities.measures import evaluation
-from utilities.measures.formulae import Relevance
-from utilities.neighbours import density
 from utilities.neighbours import search as neighbours
 from utilities.parallel import distributed
 from utilities.parallel.batch_norm import synchronise
 from utilities.runs import checkpoint
-from utilities.training import optim, precision
+from utilities.training import optim, payload, precision
 from utilities.training.allocator import keep_freed_memory
 from utilities.training.loss_window import GRADIENT_NORM, LossWindow
 from utilities.training.method import Method
 from utilities.training.pace import Pace
 from utilities.training.progress import Progress
 from utilities.training.run import Run, say
-
-SELECTED_BY = "recall@1"  # of the val split: the best network so far becomes best.pt
-
-
-class Feed(Protocol):
-    """One split as the engine sees it (`datasets.batches.loaders.Loader`)."""
-
-    dataset: Any
-    skipped: set[int]
-
-    def training(
-        self, batches: IndexBatches, *, seed: int, epoch: int, start: int, second_view: bool
-    ) -> Iterator[tuple[int, Batch]]: ...
-
-    def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]: ...
-
-    def close(self) -> None: ...
+from utilities.training.validation import SELECTED_BY, Validation
 
 
 class Data(Protocol):
@@ -124,6 +101,7 @@ class Trainer:
         self.data, self.args, self.device = data, args, device
         self.trained = [p for p in method.parameters() if p.requires_grad]
         self.precision = precision.resolve(args["precision"], device, method.network)
+        self.validation = Validation(method, args, device, self.precision)
         self.optimizer = optim.build(method.param_groups(args), args)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.model: nn.Module = method
@@ -134,14 +112,13 @@ class Trainer:
         self.best, self.best_epoch = -1.0, 0
         self.progress = Progress(args["nb_epochs"], args["eval_epoch"])
         self.unvalidated = False
-        self.said: set[str] = set()  # notes on the scores, each once
         self.window, self.pace = LossWindow(), Pace()
         self.run = Run(args, device, data.description, self.precision)
         self.folder = self.run.folder
         try:
-            payload = self.run.load()
-            if payload is not None:
-                self._restore(payload)
+            kept = self.run.load()
+            if kept is not None:
+                payload.restore(self, kept)
             if args["stored_views"]:
                 method.eval()
                 self.data = data.of_features(method.network, args, self.folder.absolute().parents[1])
@@ -254,26 +231,10 @@ class Trainer:
 
     def validate(self) -> None:
         """Score the val split; keep the network when its SELECTED_BY is the best so far."""
-        start = time.perf_counter()
         self.model.eval()
-        feed = self.data.val
-        embeddings, rows = self._embed(feed)
-        embedded = time.perf_counter()
-        scores, chance = self._scores(embeddings, torch.from_numpy(feed.dataset.labels)[rows])
-        done = time.perf_counter()
-        record = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "split": "val",
-            "scores": json_safe(scores),
-            "chance": json_safe(chance),
-            "seconds": round(done - start, 3),
-            "images_per_second": round(len(rows) / (embedded - start), 1),
-        }
-        if feed.skipped:
-            record["skipped_images"] = len(feed.skipped)
-        self.run.log(record)
-        self.progress.validation = done - start
+        scores, record = self.validation.measure(self.data.val)
+        self.run.log({"epoch": self.epoch, "step": self.step, "split": "val", **record})
+        self.progress.validation = record["seconds"]
         is_best = scores[SELECTED_BY] > self.best
         say(
             f"epoch {self.epoch}  val  "
@@ -282,45 +243,10 @@ class Trainer:
         )
         if is_best:
             self.best_epoch = self.epoch
-            self.run.save(checkpoint.BEST, self._network_payload(scores))
+            self.run.save(checkpoint.BEST, payload.best(self, scores))
         self.run.draw_curves(last=self.epoch >= self.args["nb_epochs"])
         self.best = max(self.best, scores[SELECTED_BY])
         distributed.barrier()
-
-    def _scores(self, embeddings: Tensor, labels: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-        """What --eval_metric asks for, and SELECTED_BY; the chance levels of these."""
-        names = list(dict.fromkeys([SELECTED_BY, *self.args["eval_metric"]]))
-        relevance = Relevance(self.args["relevance"], self.args["relevance_threshold"])
-        result = evaluation.evaluate(
-            embeddings,
-            labels,
-            metrics=names,
-            ks=(1,),
-            relevance=relevance,
-            backend=self.args["backend"],
-            device=self.device,
-        )
-        for note in result.scores.protocol["notes"]:
-            if note not in self.said:
-                say(f"note: {note}")
-        self.said.update(result.scores.protocol["notes"])
-        scores = dict(result.scores.scores)
-        if self.args["is_log_intra_inter_overlap"]:
-            densities = density.distance_densities(embeddings, labels, device=self.device)
-            scores["intra_inter_overlap"] = densities.overlap()
-            if densities.share < 1:
-                scores["intra_inter_overlap_error"] = densities.error
-        return scores, result.scores.chance
-
-    def _embed(self, feed: Feed, embed: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        rows = np.arange(len(feed.dataset))
-        backbone = self.method.network.backbone
-        with (
-            precision.autocast(self.precision, self.device),
-            inference.embedding(backbone, images=len(rows), number_format=self.precision),
-        ):
-            batches = feed.evaluation(rows, self.args["eval_batch_size"])
-            return evaluation.embed_split(embed or self.method.embed, batches, len(rows))
 
     def embed_training_set(self, embed: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """(N, D) float32 embeddings of the training split on the CPU, in row order, on every rank.
@@ -329,7 +255,7 @@ class Trainer:
         """
         training = self.model.training
         self.model.eval()
-        embeddings, rows = self._embed(self.data.train, embed)
+        embeddings, rows = self.validation.embed(self.data.train, embed)
         self.model.train(training)
         whole = torch.zeros(len(self.data.train.dataset), embeddings.shape[1])
         whole[rows] = embeddings
@@ -349,61 +275,11 @@ class Trainer:
         return record["losses"]
 
     def save(self) -> None:
-        """`last.pt`: all that a resumed run needs. Randomness needs nothing: it is a function of seed and step."""
+        """`last.pt`: all that a resumed run needs."""
         self.window.check(self.folder)
         self.window.share()
         if distributed.is_main():
-            payload = {
-                "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "epoch": self.epoch,
-                "batch": self.batch,
-                "step": self.step,
-                "best": self.best,
-                "best_epoch": self.best_epoch,
-                "unvalidated": self.unvalidated,
-                "window": self.window.state(),
-                "world_size": distributed.world_size(),
-                **self._identity(),
-            }
-            self.run.save(checkpoint.LAST, payload)
-
-    def _network_payload(self, scores: Mapping[str, float]) -> dict[str, Any]:
-        return {
-            "network": self.method.network.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "scores": dict(scores),
-            **self._identity(),
-        }
-
-    def _identity(self) -> dict[str, Any]:
-        """What rebuilds the network, tells which data it belongs to, and the flags that it was trained with."""
-        return {
-            "method_name": self.method.name,
-            "network_description": self.method.network.description(),
-            "data": self.data.description,
-            "settings": self.args.recorded,
-        }
-
-    def _restore(self, payload: dict[str, Any]) -> None:
-        checkpoint.check_same_data(self.folder, payload["data"], self.data.description)
-        if distributed.is_main():
-            checkpoint.note_other_files(payload["data"], self.data.description)
-        self.method.load_state_dict(payload["method"])
-        self.optimizer.load_state_dict(payload["optimizer"])
-        self.epoch, self.batch, self.step = payload["epoch"], payload["batch"], payload["step"]
-        self.best, self.unvalidated = payload["best"], payload.get("unvalidated", False)
-        self.best_epoch = payload.get("best_epoch", 0)
-        self.window.load(payload["window"], self.device)
-        world = distributed.world_size()
-        if payload["world_size"] != world:
-            self.batch = self.batch * payload["world_size"] // world
-            say(
-                f"note: the run had {payload['world_size']} processes and goes on with {world}: batches, and so the "
-                "numbers from here on, differ from those of an uninterrupted run"
-            )
-        say(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
+            self.run.save(checkpoint.LAST, payload.last(self))
 
     def discard_unbegun(self) -> None:
         """After a failure: what has no step yet is no run."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from utilities.batch import Batch
+from utilities.batch import Feed
 from utilities.flags.settings import Settings
 from utilities.inference import embedding as inference
 from utilities.measures import evaluation
@@ -21,14 +20,6 @@ from utilities.neighbours.codes import Codes
 from utilities.parallel import distributed
 from utilities.report.page import Collection
 from utilities.training import precision
-
-
-class Feed(Protocol):
-    """One split and its batches (`datasets.batches.loaders.Loader`)."""
-
-    dataset: Any
-
-    def evaluation(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]: ...
 
 
 class Embedded(NamedTuple):
