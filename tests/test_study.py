@@ -10,7 +10,8 @@ from PIL import Image
 
 import parameters
 from utilities.errors import UserError
-from utilities.study import draw, figures, plan, table
+from utilities.study import draw, figures, pictures, plan, table
+from utilities.study.__main__ import ALL_TIERS
 from utilities.study.analysis import Study, words
 from utilities.study.plan import ABLATIONS, FEATURES, ROWS, TRIALS, Run, chosen, merged, trials
 
@@ -43,15 +44,15 @@ def results(tried, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     draws = np.random.default_rng(0)
     difficulty = draws.random(60) * 0.4
-    runs = [r for r in plan.plan(tried, ("frozen", "ablation", "finetuned")) if r.seed < 3]
+    runs = [r for r in plan.plan(tried, ("frozen", "ablation", "finetuned", "demo")) if r.seed < 3]
     for record in tried[:24] + tried[24:]:
         table.add(folder, record)
     for run in runs:
         lift = 0.3 if run.row == "sndl" else 0.0
         values = np.clip(difficulty + lift + draws.normal(0, 0.02, 60), 0, 1)
         curve = [{"epoch": e, "recall@1": 0.5, "label_jaccard@8": 0.4 + e / 100} for e in (10, 20)]
-        table.add(folder, line(run, test=float(values.mean())), curve if run.seed == 0 else [])
-        table.add_queries(folder, run.name, dict.fromkeys(table.PER_QUERY, values))
+        queries = dict.fromkeys(table.PER_QUERY, values)
+        table.add(folder, line(run, test=float(values.mean())), curve if run.seed == 0 else [], queries)
     return folder
 
 
@@ -100,8 +101,23 @@ def test_three_rows_get_more_seeds_once_all_have_three(tried):
     assert {run.seed for run in more} == {3, 4}
 
 
+def test_the_two_most_telling_parts_are_fine_tuned(tried):
+    """By val alone, once the frozen tier is whole; presets change everything at once, and explain no part."""
+    frozen = [line(run) for run in plan.plan(tried, ("frozen", "ablation"))]
+    for record in frozen:
+        far = {"bier-1-group": 0.1, "dac-8-clusters": 0.9, "diva-authors": 0.0}
+        if record["row"] in far:
+            record |= {f"val {measure}": str(far[record["row"]]) for measure in plan.SELECTED_BY}
+    assert plan.telling([record for record in frozen if record["name"] != "ablation-bier-1-group-seed19"]) == []
+    assert sorted(plan.telling(frozen)) == ["bier-1-group", "dac-8-clusters"]
+    runs = [r for r in plan.plan([*tried, *frozen], ("finetuned",)) if r.tier == "finetuned-ablation"]
+    assert sorted({run.row for run in runs}) == ["bier-1-group", "dac-8-clusters"]
+    assert "--bier_groups" in next(run.own for run in runs if run.row == "bier-1-group")
+    assert {run.seed for run in runs} == {0, 1, 2}
+
+
 def test_names_are_unique_and_every_command_is_understood(tried):
-    runs = plan.plan(tried, ("trials", "frozen", "ablation", "grn", "finetuned"))
+    runs = plan.plan(tried, ALL_TIERS)
     assert len({run.name for run in runs}) == len(runs)
     seen = set()
     for run in runs:
@@ -111,7 +127,8 @@ def test_names_are_unique_and_every_command_is_understood(tried):
         seen.add(kind)
         settings = parameters.parse(run.script, ["--source_path", "somewhere", *run.flags()])
         assert settings.random_seed == run.seed
-        assert settings.frozen == (not run.tier.startswith("finetuned"))
+        assert settings.dataset == run.dataset
+        assert settings.frozen == (run.tier in ("trials", "frozen", "ablation", "grn"))
     assert {row for tier, row in seen if tier == "ablation"} == set(ABLATIONS)
 
 
@@ -122,8 +139,8 @@ def test_a_later_flag_replaces_an_earlier_one():
 def test_a_run_of_the_same_name_is_replaced(tmp_path):
     run = Run("frozen", "sndl", 0, "sndl", ())
     for score in (0.1, 0.2):
-        table.add(tmp_path, line(run, test=score), [{"epoch": 1, "recall@1": score, "label_jaccard@8": score}])
-        table.add_queries(tmp_path, run.name, {"recall@1": np.array([score, 1 / 3])})
+        curve = [{"epoch": 1, "recall@1": score, "label_jaccard@8": score}]
+        table.add(tmp_path, line(run, test=score), curve, {"recall@1": np.array([score, 1 / 3])})
     (only,) = table.read(tmp_path)
     assert only["recall@1"] == "0.20000"
     assert table.read_queries(tmp_path)[run.name, "recall@1"].tolist() == [0.2, 0.3333]
@@ -159,10 +176,43 @@ def test_tables_and_figures_are_drawn(results, tmp_path):
     text = page.read_text()
     assert "| SNDL | 3 | **" in text
     assert "| diva-no-shared | 3 |" in text
+    assert "| *rank correlation with heads on stored features* | | " in text
     assert draw.filled(text, Study(table.read(results), table.read_queries(results))) == text
     for name in ("scores", "differences", "cost", "curves"):
         with Image.open(tmp_path / "docs" / f"study_{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_what_was_found_is_pictured(tmp_path):
+    """Six queries by two rows: every image stands where its rank and row are, with its bar."""
+    queries = [f"q{i}" for i in range(6)]
+    lines = [
+        {
+            "name": f"frozen-{row}-seed0",
+            "query": query,
+            "rank": str(rank),
+            "image": f"i{rank}",
+            "jaccard": f"{rank / 2}",
+        }
+        for row in ("features", "sndl")
+        for query in queries
+        for rank in (1, 2)
+    ]
+    images = {"i1": (255, 0, 0), "i2": (0, 0, 255)} | dict.fromkeys(queries, (120, 120, 120))
+    thumbnails = {name: np.full((8, 8, 3), colour, np.uint8) for name, colour in images.items()}
+    pictures.found(tmp_path / "found.png", lines, thumbnails, dict.fromkeys(queries, "trees, water"))
+    with Image.open(tmp_path / "found.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    side = (pictures.SIDE * 130) ** 2
+    for colour in ((255, 0, 0), (0, 0, 255)):
+        area = (np.abs(pixels - colour).sum(2) < 30).sum()
+        assert area == pytest.approx(12 * side, rel=0.08)
+
+
+def test_ranks_of_orders():
+    assert draw.rank_correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
+    assert draw.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert draw.rank_correlation([0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.4, 0.3]) == pytest.approx(0.6)
 
 
 def test_an_unknown_table_is_refused(results):

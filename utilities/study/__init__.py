@@ -3,5 +3,5 @@
 `python -m utilities.study run` trains, scores and records what is missing; `python -m utilities.study draw` makes every
 table and figure of docs/study.md from docs/results.
 
-May import: utilities, utilities.measures, utilities.report.
+May import: datasets.ucmerced, utilities, utilities.measures, utilities.report.
 """

@@ -24,36 +24,46 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from utilities.errors import RunFailure, UserError, main_guard
+from utilities.neighbours.table import read_neighbours
 from utilities.study import table
-from utilities.study.plan import SELECTED_BY, Run, plan
+from utilities.study.plan import GROUNDS, SELECTED_BY, TRIAL_SEED, Run, plan
 
-ALL_TIERS = ("trials", "frozen", "ablation", "grn", "finetuned")
+ALL_TIERS = ("trials", "frozen", "grn", "ablation", "finetuned", *GROUNDS)
 LOGGED = ("recall@1", "label_jaccard@8")
+PICTURED, NEAREST = 6, 5  # queries whose nearest images are kept for the picture
 
 
 def training(run: Run, source: str, runs: Path) -> list[str]:
     """The command line of a run: a new one, or the rest of one that was stopped."""
-    folder = runs / "UCMerced" / run.name
+    folder = runs / run.dataset / run.name
     if (folder / "args.json").exists():
         return ["--load_from_checkpoint", str(folder)]
-    places = ["--source_path", source, "--save_path", str(runs), "--savename", run.name]
+    places = ["--source_path", source_of(run, source, runs), "--save_path", str(runs), "--savename", run.name]
     return [*places, "--eval_metric", *LOGGED, *run.flags()]
 
 
-def evaluation(run: Run, source: str, runs: Path) -> list[str]:
-    return [
-        "--load_from_checkpoint", str(runs / "UCMerced" / run.name), "--source_path", source, "--dataset_type", "test",
-        "--checkpoint", "last", "--relevance", "share", "--eval_metric", *table.MEASURES,
-        "--retrieval_queries", "0", "--scores_only",
+def source_of(run: Run, source: str, runs: Path) -> str:
+    """The folder of its images; the demo paints its own."""
+    return str(runs / "demo_data") if run.dataset == "Demo" else source
+
+
+def evaluations(run: Run, source: str, runs: Path) -> list[list[str]]:
+    """Of the network of the last epoch on the test split: the measures of the study, and the one of GRN's code."""
+    common = [
+        "--load_from_checkpoint", str(runs / run.dataset / run.name), "--source_path", source_of(run, source, runs),
+        "--checkpoint", "last", "--retrieval_queries", "0", "--scores_only",
     ]  # fmt: skip
+    own = ["--dataset_type", "test", "--relevance", "share", "--eval_metric", *table.RANKED]
+    return [[*common, *own], [*common, "--protocol", "grn"]]
 
 
 def work(run: Run, source: str, runs: Path) -> None:
@@ -64,8 +74,9 @@ def work(run: Run, source: str, runs: Path) -> None:
     started = time.perf_counter()
     importlib.import_module(f"train_{run.script}").main(training(run, source, runs))
     if run.tier != "trials":
-        importlib.import_module("evaluate_model").main(evaluation(run, source, runs))
-    folder = runs / "UCMerced" / run.name
+        for flags in evaluations(run, source, runs):
+            importlib.import_module("evaluate_model").main(flags)
+    folder = runs / run.dataset / run.name
     record = {
         "seconds": time.perf_counter() - started,
         "memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
@@ -73,9 +84,17 @@ def work(run: Run, source: str, runs: Path) -> None:
     (folder / "study.json").write_text(json.dumps(record))
 
 
-def harvest(run: Run, runs: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, np.ndarray]]:
-    """The line of a finished run, its learning curve, and the scores of its queries."""
-    folder = runs / "UCMerced" / run.name
+class Harvest(NamedTuple):
+    """What stays of a finished run: its line, its learning curve, the scores of its queries, and what some found."""
+
+    line: dict[str, Any]
+    curve: Sequence[dict[str, Any]] = ()
+    queries: Mapping[str, np.ndarray] = MappingProxyType({})
+    found: Sequence[dict[str, Any]] = ()
+
+
+def harvest(run: Run, runs: Path) -> Harvest:
+    folder = runs / run.dataset / run.name
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     validations = [record for record in records if record["split"] == "val"]
     trained = [record for record in records if record["split"] == "train"]
@@ -93,17 +112,27 @@ def harvest(run: Run, runs: Path) -> tuple[dict[str, Any], list[dict[str, Any]],
     line |= {f"val {measure}": f"{validations[-1]['scores'][measure]:.5f}" for measure in SELECTED_BY}
     curve = [{"epoch": v["epoch"], **{m: f"{v['scores'][m]:.4f}" for m in SELECTED_BY}} for v in validations]
     if run.tier == "trials":
-        return line, [], {}
+        return Harvest(line)
     results = folder / "evaluation_results" / "last_test"
     content = json.loads((results / "scores.json").read_text())
+    published = json.loads((results.with_name("last_test_in_train") / "scores.json").read_text())["published"]
     for part, prefix in (("scores", ""), ("chance", "chance ")):
-        line |= {f"{prefix}{m}": f"{content[part][m]:.5f}" for m in table.MEASURES if content[part].get(m) is not None}
-    return line, curve if run.seed == 0 else [], query_scores(results)
-
-
-def query_scores(results: Path) -> dict[str, np.ndarray]:
+        values = {name: content[part].get(name) for name in table.RANKED} | published[part]
+        line |= {f"{prefix}{m}": f"{values[m]:.5f}" for m in table.MEASURES if values[m] is not None}
     with np.load(results / "query_scores.npz") as kept:
-        return {measure: kept[measure] for measure in table.PER_QUERY}
+        queries = {measure: kept[measure] for measure in table.PER_QUERY}
+    shown = run.seed == 0 and run.tier in ("frozen", "finetuned")
+    return Harvest(line, curve if shown else (), queries, found(results) if shown else ())
+
+
+def found(results: Path) -> list[dict[str, Any]]:
+    """The nearest images of the queries that are pictured, which were drawn before anything was trained."""
+    neighbours = read_neighbours(results)
+    names = sorted(set(neighbours["query"].tolist()))
+    drawn = np.random.default_rng(TRIAL_SEED).choice(len(names), PICTURED, replace=False)
+    lines = zip(*(neighbours[column].tolist() for column in table.FOUND_COLUMNS[1:]), strict=True)
+    kept = [line for line in lines if line[0] in {names[i] for i in drawn} and line[1] <= NEAREST]
+    return [dict(zip(table.FOUND_COLUMNS[1:], line, strict=True)) for line in kept]
 
 
 def processor() -> str:
@@ -143,10 +172,7 @@ def run_all(args: argparse.Namespace) -> None:
                 del under_way[name]
                 if process.exitcode:
                     raise RunFailure(f"{name} ended with exit code {process.exitcode}: see {runs / 'logs' / name}.log")
-                line, curve, queries = harvest(run, runs)
-                if queries:
-                    table.add_queries(results, name, queries)
-                table.add(results, line, curve)
+                table.add(results, *harvest(run, runs))
                 durations.setdefault(run.tier, []).append(time.monotonic() - since)
                 rest = left(todo, durations, args.jobs)
                 print(f"{len(finished) + 1}/{len(whole)}  {name}  {durations[run.tier][-1]:.0f} s  {rest}", flush=True)
@@ -168,7 +194,8 @@ def show(args: argparse.Namespace) -> None:
     for run in plan(table.read(Path(args.results)), args.tiers):
         print(shlex.join(["python", f"train_{run.script}.py", *training(run, args.source_path, Path(args.runs))]))
         if run.tier != "trials":
-            print(shlex.join(["python", "evaluate_model.py", *evaluation(run, args.source_path, Path(args.runs))]))
+            for flags in evaluations(run, args.source_path, Path(args.runs)):
+                print(shlex.join(["python", "evaluate_model.py", *flags]))
 
 
 @main_guard
@@ -192,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         from utilities.study.draw import draw  # matplotlib
 
-        draw(Path(args.results), Path(args.docs))
+        draw(Path(args.results), Path(args.docs), Path(args.source_path))
 
 
 if __name__ == "__main__":

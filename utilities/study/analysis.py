@@ -16,6 +16,7 @@ from utilities.study.plan import ABLATIONS, FEATURES, ROWS
 from utilities.study.table import MEASURES
 
 LEVEL = 0.05  # of the whole family of comparisons of a measure, after Holm's correction
+ABLATED = {"frozen": "ablation", "finetuned": "finetuned-ablation"}  # tier -> that of its variants
 Lines = Sequence[Mapping[str, str]]
 
 
@@ -80,10 +81,12 @@ class Study:
         pairs = [(a, b) for i, a in enumerate(rows) for b in rows[i + 1 :]]
         return self._compared([(tier, a, tier, b) for a, b in pairs], measure)
 
-    def ablations(self, measure: str) -> dict[tuple[str, str], tuple[Difference, float]]:
-        """(variant, its method) -> the variant less the whole method, with p after Holm over all variants."""
-        wanted = [("ablation", v, "frozen", row) for v, (row, _) in ABLATIONS.items() if self.of("ablation", v)]
-        return self._compared([w for w in wanted if self.of("frozen", w[3])], measure)
+    def ablations(self, tier: str, measure: str) -> dict[tuple[str, str], tuple[Difference, float]]:
+        """(variant, its method) -> the variant less the whole method, with p after Holm over all variants of the
+        tier."""
+        ablated = ABLATED[tier]
+        wanted = [(ablated, v, tier, row) for v, (row, _) in ABLATIONS.items() if self.of(ablated, v)]
+        return self._compared([w for w in wanted if self.of(tier, w[3])], measure)
 
     def _compared(
         self, wanted: Sequence[tuple[str, str, str, str]], measure: str

@@ -5,20 +5,27 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from datasets.ucmerced.dataset import UCMerced
 from utilities.errors import UserError
 from utilities.files import replacing
-from utilities.study import figures, table
-from utilities.study.analysis import LEVEL, Study, Summary, title, words
+from utilities.study import figures, pictures, table
+from utilities.study.analysis import ABLATED, LEVEL, Study, Summary, title, words
 from utilities.study.plan import METHODS, ROWS, SELECTED_BY, TRIALS, chosen
 
 PAIRED = ("label_jaccard@8", "recall@1")
+NOTHING = "*No run of this part yet.*"
 
 
-def draw(results: Path, docs: Path) -> None:
-    """Rewrite the tables of docs/study.md and README.md beside `docs`, and the figures in `docs`."""
+def draw(results: Path, docs: Path, source: Path | None = None) -> None:
+    """Rewrite the tables of docs/study.md and README.md beside `docs`, and the figures in `docs`.
+
+    source  folder of UC Merced; without it the picture of what was found stays as it is
+    """
     study = Study(table.read(results), table.read_queries(results))
     if not study.lines:
         raise UserError(f"{results} holds no results yet; start python -m utilities.study run")
@@ -31,6 +38,24 @@ def draw(results: Path, docs: Path) -> None:
     figures.differences(docs / "study_differences.png", study, PAIRED[0])
     figures.cost(docs / "study_cost.png", study, PAIRED[0])
     figures.curves(docs / "study_curves.png", table.read_csv(results / table.CURVES))
+    if source and source.is_dir():
+        _draw_found(docs / "study_found.jpg", table.read_csv(results / table.FOUND), source)
+
+
+def _draw_found(path: Path, lines: Sequence[Mapping[str, str]], source: Path) -> None:
+    """By the fine-tuned networks where all rows have one, else by the heads on stored features."""
+    by_tier: dict[str, list[Mapping[str, str]]] = {}
+    for line in lines:
+        by_tier.setdefault(line["name"].split("-")[0], []).append(line)
+    if not by_tier:
+        return
+    whole = max(by_tier.values(), key=lambda of: len({line["name"] for line in of}))
+    test = UCMerced(source_path=source, split="test")
+    rows = {name: row for row, name in enumerate(map(str, test.names))}
+    wanted = {line[column] for line in whole for column in ("query", "image")}
+    thumbnails = {name: test.thumbnail(rows[name], side=128) for name in sorted(wanted)}
+    carried = {name: ", ".join(np.array(test.label_names)[test.labels[rows[name]] > 0]) for name in wanted}
+    pictures.found(path, whole, thumbnails, carried)
 
 
 def filled(text: str, study: Study) -> str:
@@ -49,7 +74,7 @@ def scores_table(study: Study, tier: str) -> str:
     """Mean ± standard deviation over seeds of each measure, a row a line."""
     rows = [study.summary(tier, row) for row in study.rows(tier)]
     if not rows:
-        return "*No run of this part yet.*"
+        return NOTHING
     measures = [m for m in table.MEASURES if any(m in row.means for row in rows)]
     lines = [
         "| row | seeds | " + " | ".join(measures) + " |",
@@ -82,7 +107,7 @@ def pairs_table(study: Study, tier: str) -> str:
     """Each of the five methods beside the features without training, and the intervals of what it gains."""
     rows = study.rows(tier)
     if "features" not in rows or len(rows) < 2:
-        return "*No run of this part yet.*"
+        return NOTHING
     lines = ["| method less features | " + " | ".join(f"{m} | p (Holm) | d" for m in PAIRED) + " |"]
     lines.append("| --- |" + " --- | --- | --- |" * len(PAIRED))
     found = {measure: study.differences(tier, rows, measure) for measure in PAIRED}
@@ -104,10 +129,18 @@ def spelled_p(p: float) -> str:
 
 
 def ablations_table(study: Study) -> str:
-    found = {measure: study.ablations(measure) for measure in PAIRED}
+    return "\n\n".join(filter(None, [_ablations(study, "frozen"), _ablations(study, "finetuned")])) or NOTHING
+
+
+def _ablations(study: Study, tier: str) -> str:
+    found = {measure: study.ablations(tier, measure) for measure in PAIRED}
     if not found[PAIRED[0]]:
-        return "*No run of this part yet.*"
-    lines = ["| variant | seeds | less the whole method, " + " | ".join(f"{m} | p (Holm)" for m in PAIRED) + " |"]
+        return ""
+    lines = [
+        f"| {figures.TIERS[tier]} | seeds | less the whole method, "
+        + " | ".join(f"{m} | p (Holm)" for m in PAIRED)
+        + " |"
+    ]
     lines.append("| --- | --- |" + " --- | --- |" * len(PAIRED))
     for variant, row in found[PAIRED[0]]:
         cells = []
@@ -116,8 +149,43 @@ def ablations_table(study: Study) -> str:
             clear = "**" if p < LEVEL else ""
             interval = f"({difference.low:+.3f} to {difference.high:+.3f})"
             cells += [f"{clear}{difference.difference:+.3f}{clear} {interval}", spelled_p(p)]
-        lines.append(f"| {variant} | {len(study.of('ablation', variant))} | " + " | ".join(cells) + " |")
+        lines.append(f"| {variant} | {len(study.of(ABLATED[tier], variant))} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def grounds_table(study: Study) -> str:
+    """The five methods on every ground by one measure, and how alike their orders are."""
+    grounds = {
+        "frozen": "heads on stored features",
+        "finetuned": "all weights trained",
+        "scratch": "ResNet50 from scratch",
+        "demo": "generated scenes, from scratch",
+    }
+    held = [tier for tier in grounds if all(study.of(tier, method) for method in METHODS)]
+    if not {"scratch", "demo"} & set(held):
+        return NOTHING
+    lines = [f"| {PAIRED[0]} | " + " | ".join(grounds[tier] for tier in held) + " |", "| --- |" + " --- |" * len(held)]
+    means = {tier: {m: study.summary(tier, m) for m in METHODS} for tier in held}
+    for method in METHODS:
+        cells = []
+        for tier in held:
+            best = max(summary.means[PAIRED[0]] for summary in means[tier].values())
+            own = means[tier][method]
+            cells.append(f"{cell(own, PAIRED[0], bold=own.means[PAIRED[0]] == best)} ({own.seeds})")
+        lines.append(f"| {title(method)} | " + " | ".join(cells) + " |")
+    orders = []
+    for tier in held[1:]:
+        values = [[means[t][m].means[PAIRED[0]] for m in METHODS] for t in (held[0], tier)]
+        orders.append(f"{rank_correlation(*values):+.2f}")
+    lines.append(f"| *rank correlation with {grounds[held[0]]}* | | " + " | ".join(orders) + " |")
+    return "\n".join(lines)
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's, of values without ties."""
+    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
+    size = len(first)
+    return float(1 - 6 * np.sum((ranks[0] - ranks[1]) ** 2) / (size * (size**2 - 1)))
 
 
 def settings_table(study: Study) -> str:
@@ -198,6 +266,7 @@ BLOCKS: dict[str, Callable[[Study], str]] = {
     "finetuned-words": lambda study: "\n\n".join(words(study, "finetuned", measure) for measure in PAIRED),
     "grn": lambda study: scores_table(study, "grn"),
     "ablations": ablations_table,
+    "grounds": grounds_table,
     "settings": settings_table,
     "cost": cost_table,
     "provenance": provenance,

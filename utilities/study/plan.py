@@ -7,6 +7,7 @@ a stop anywhere leaves a smaller study that is complete: seeds come before rows,
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,8 +23,8 @@ FEATURES = "features"  # the row without training
 
 BACKBONE = ("--arch", "timm/tf_efficientnet_lite0", "--weights", "imagenet")
 COMMON = (
-    "--dataset", "UCMerced", *BACKBONE, "--image_size", "224", "--sz_embedding", "512", "--batch_size", "120",
-    "--crop_area", "0.5", "1", "--num_workers", "0",
+    "--dataset", "UCMerced", *BACKBONE, "--image_size", "224", "--resize_to", "224",  # the whole photograph
+    "--sz_embedding", "512", "--batch_size", "120", "--crop_area", "0.5", "1", "--num_workers", "0",
     "--optim", "adam", "--weight_decay", "4e-4", "--scheduler", "onecycle",
 )  # fmt: skip
 # What a tier adds: heads from stored features of a fixed backbone; all weights, small images first.
@@ -31,11 +32,22 @@ TIERS = {
     "frozen": ("--frozen", "--stored_views", "8", "--nb_epochs", "30", "--eval_epoch", "10"),
     "finetuned": (
         "--nb_epochs", "12", "--eval_epoch", "4", "--small_epochs", "9", "--small_image_size", "96",
-        "--image_size", "160", "--backbone_lr", "3e-4",
+        "--image_size", "160", "--resize_to", "160", "--backbone_lr", "3e-4",
     ),
 }  # fmt: skip
-SEEDS = {"frozen": 20, "ablation": 20, "grn": 5, "finetuned": 3}
+# A second ground: ResNet50 from scratch, every method with its defaults, on photographs and on generated scenes.
+GROUNDS = {
+    "scratch": (
+        "--dataset", "UCMerced", "--weights", "none", "--image_size", "128", "--batch_size", "60", "--nb_epochs", "30",
+        "--small_epochs", "24", "--color_jitter", "0.2", "--eval_epoch", "6", "--num_workers", "0",
+    ),
+    "demo": (
+        "--dataset", "Demo", "--nb_epochs", "6", "--eval_epoch", "6", "--batch_size", "60", "--num_workers", "0",
+    ),
+}  # fmt: skip
+SEEDS = {"frozen": 20, "ablation": 20, "grn": 5, "finetuned": 3, "finetuned-ablation": 3, "scratch": 3, "demo": 3}
 BEST_SEEDS = 5  # of the best three rows of the fine-tuned tier
+TELLING = 2  # ablations that are fine-tuned as well: those that change the val scores of the frozen tier most
 
 
 class Knob(NamedTuple):
@@ -127,12 +139,15 @@ class Run(NamedTuple):
         number = f"seed{self.seed}" if self.trial is None else f"trial{self.trial}"
         return f"{self.tier}-{self.row}-{number}"
 
+    @property
+    def dataset(self) -> str:
+        return "Demo" if self.tier == "demo" else "UCMerced"
+
     def flags(self) -> list[str]:
         """Of `train_<script>.py`, data and places aside; a later flag replaces an earlier one."""
-        return merged([*COMMON, *TIERS["finetuned" if self.tier.startswith("finetuned") else "frozen"], *self.own]) + [
-            "--random_seed",
-            str(self.seed),
-        ]
+        tier = TIERS["finetuned" if self.tier.startswith("finetuned") else "frozen"]
+        base = GROUNDS.get(self.tier, (*COMMON, *tier))
+        return [*merged([*base, *self.own]), "--random_seed", str(self.seed)]
 
 
 def merged(flags: Sequence[str]) -> list[str]:
@@ -217,7 +232,37 @@ def plan(finished: Sequence[Mapping[str, str]], tiers: Sequence[str]) -> list[Ru
         trained = every[1:]
         runs += seeds("finetuned", trained, 0, SEEDS["finetuned"])
         runs += seeds("finetuned", best_three(finished), SEEDS["finetuned"], BEST_SEEDS)
+        runs += [
+            Run("finetuned-ablation", name, seed, row_of(row).script, (*settings[row], *changed))
+            for seed in range(SEEDS["finetuned-ablation"])
+            for name in telling(finished)
+            for row, changed in (ABLATIONS[name],)
+        ]
+    for ground in GROUNDS:
+        if ground in tiers:
+            runs += [
+                Run(ground, name, seed, row_of(name).script, row_of(name).flags)
+                for seed in range(SEEDS[ground])
+                for name in METHODS
+            ]
     return runs
+
+
+def telling(finished: Iterable[Mapping[str, str]]) -> list[str]:
+    """The variants of the frozen tier whose mean val scores differ most from their method's; none before all are there.
+
+    A variant that leaves no method behind it (`authors` presets) explains no part, and is left out.
+    """
+    totals: dict[tuple[str, str], list[float]] = {}
+    for record in finished:
+        if record["tier"] in ("frozen", "ablation"):
+            total = sum(float(record[f"val {measure}"]) for measure in SELECTED_BY)
+            totals.setdefault((record["tier"], record["row"]), []).append(total)
+    means = {key: statistics.mean(of) for key, of in totals.items() if len(of) >= SEEDS[key[0]]}
+    parts = {name: row for name, (row, _) in ABLATIONS.items() if not name.endswith("-authors")}
+    if not all(("ablation", name) in means and ("frozen", row) in means for name, row in parts.items()):
+        return []
+    return sorted(parts, key=lambda name: -abs(means["ablation", name] - means["frozen", parts[name]]))[:TELLING]
 
 
 def best_three(finished: Iterable[Mapping[str, str]]) -> list[str]:

@@ -7,6 +7,7 @@ import gzip
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,18 @@ from utilities.errors import UserError
 from utilities.files import replacing
 from utilities.study.plan import SELECTED_BY
 
-MEASURES = (
+RANKED = (  # every query against all other images of the test split
     "recall@1", "recall@8", "r_precision@8", "map@8", "label_jaccard@8", "ap_found@20", "ndcg",
 )  # fmt: skip
+MEASURES = (*RANKED, "knn_weighted_f1@10")  # and the one of --protocol grn, the test split against train
 PER_QUERY = ("recall@1", "label_jaccard@8")  # what paired tests are made of
 COLUMNS = (
     "name", "tier", "row", "trial", "seed", "script", "flags", *(f"val {measure}" for measure in SELECTED_BY),
     *MEASURES, *(f"chance {measure}" for measure in MEASURES), "minutes", "images_per_second", "memory_gb",
     "processor", "threads", "commit", "date",
 )  # fmt: skip
-TRIALS, RUNS, QUERIES, CURVES = "trials.csv", "runs.csv", "queries.csv.gz", "curves.csv"
+TRIALS, RUNS, QUERIES, CURVES, FOUND = "trials.csv", "runs.csv", "queries.csv.gz", "curves.csv", "found.csv"
+FOUND_COLUMNS = ("name", "query", "rank", "image", "jaccard")
 
 
 def read(folder: Path) -> list[dict[str, str]]:
@@ -46,18 +49,32 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     return lines
 
 
-def add(folder: Path, record: Mapping[str, Any], curve: Sequence[Mapping[str, Any]] = ()) -> None:
-    """Write a run into the tables; one of the same name is replaced. Called by one process alone."""
+def add(
+    folder: Path,
+    record: Mapping[str, Any],
+    curve: Sequence[Mapping[str, Any]] = (),
+    queries: Mapping[str, np.ndarray] = MappingProxyType({}),
+    found: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write a run into the tables; one of the same name is replaced. Called by one process alone.
+
+    curve    its scores by epoch
+    queries  scores of its queries by measure
+    found    the nearest images of some queries
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (TRIALS if record["tier"] == "trials" else RUNS)
-    lines = [line for line in read_csv(path) if line["name"] != record["name"]]
-    lines.append({column: str(record.get(column, "")) for column in COLUMNS})
-    _write(path, COLUMNS, lines)
-    if curve:
-        columns = ("name", "epoch", *SELECTED_BY)
-        points = [line for line in read_csv(folder / CURVES) if line["name"] != record["name"]]
-        points += [{"name": record["name"], **point} for point in curve]
-        _write(folder / CURVES, columns, points)
+    name = record["name"]
+    if queries:
+        _add_queries(folder, name, queries)
+    for file, columns, lines in (
+        (CURVES, ("name", "epoch", *SELECTED_BY), curve),
+        (FOUND, FOUND_COLUMNS, found),
+        (TRIALS if record["tier"] == "trials" else RUNS, COLUMNS, [record]),  # last: the run is there now
+    ):
+        if lines:
+            kept = [line for line in read_csv(folder / file) if line["name"] != name]
+            added = [{"name": name} | {column: str(line.get(column, "")) for column in columns[1:]} for line in lines]
+            _write(folder / file, columns, [*kept, *added])
 
 
 def _write(path: Path, columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> None:
@@ -77,7 +94,7 @@ def read_queries(folder: Path) -> dict[tuple[str, str], np.ndarray]:
     return {(name, measure): np.array([float(value) for value in values]) for name, measure, *values in rows}
 
 
-def add_queries(folder: Path, name: str, values: Mapping[str, np.ndarray]) -> None:
+def _add_queries(folder: Path, name: str, values: Mapping[str, np.ndarray]) -> None:
     """Write the scores of a run's queries, to four digits; those of a run of the same name are replaced."""
     kept = {key: scores for key, scores in read_queries(folder).items() if key[0] != name}
     kept |= {(name, measure): scores for measure, scores in values.items()}
