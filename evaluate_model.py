@@ -60,7 +60,7 @@ from utilities.parallel import distributed
 from utilities.report import compared, comparison
 from utilities.report.compared import Run
 from utilities.report.comparison_page import Pictured
-from utilities.report.page import Collection
+from utilities.report.page_parts import Collection
 from utilities.runs import folder as run_folder
 from utilities.search.run import search_each
 from utilities.training import engine

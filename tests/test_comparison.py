@@ -22,7 +22,7 @@ from utilities.report import differences
 from utilities.report.compared import Run, common_parent, describe, notes, place, shown
 from utilities.report.comparison import LEFTOVERS, draw, markdown, over_seeds, seeds_markdown, write_comparison
 from utilities.report.comparison_page import Pictured, chosen
-from utilities.report.page import Collection
+from utilities.report.page_parts import Collection
 
 PROTOCOL = {"dataset": "Demo", "split": "test", "network": "best", "queries": 9, "gallery": 9}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -20,8 +21,10 @@ from utilities.measures.summaries import Details, bootstrap_intervals, label_tab
 from utilities.neighbours.embedding_map import embedding_map
 from utilities.neighbours.statistics import neighbour_statistics
 from utilities.neighbours.table import write_neighbours
-from utilities.report import page as report
-from utilities.report.page import Collection, write_report
+from utilities.report import page_parts
+from utilities.report import report_page as report
+from utilities.report.page_parts import Collection
+from utilities.report.report_page import write_report
 
 NAMES = ["field", "</script><b>water", 'tres & "trees"']
 
@@ -275,3 +278,24 @@ def test_images_far_down_are_there_when_the_page_is_printed(tmp_path: Path) -> N
         page.open(tmp_path / "report.html")
         assert page.run("return document.images.length") == 30
         assert page.run("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
+
+
+def test_no_rules_and_no_script_stand_in_two_pages() -> None:
+    """What pages share is in `page.css`, `page.js` and `page_of_data.js` alone."""
+    folder = Path(page_parts.__file__).parent
+    pages = [*folder.glob("*.html"), *folder.parent.glob("search/*.html")]
+    assert len(pages) == 3
+    found: dict[tuple[str, str], set[str]] = {}
+    for source in (*pages, *(folder / name for name in page_parts.PARTS)):
+        text = source.read_text()
+        if source in pages:
+            text = "\n".join(part for _, part in re.findall(r"<(style|script)>\n(.*?)</\1>", text, re.DOTALL))
+        lines = [
+            line
+            for line in map(str.strip, text.splitlines())
+            if len(line) > 8 and not line.startswith(("//", "/*page"))
+        ]
+        assert len(lines) > 5
+        for both in itertools.pairwise(lines):
+            found.setdefault(both, set()).add(source.name)
+    assert {lines: names for lines, names in found.items() if len(names) > 1} == {}

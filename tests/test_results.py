@@ -16,8 +16,8 @@ from utilities.measures.evaluation import evaluate
 from utilities.measures.formulae import Relevance
 from utilities.neighbours.density import distance_densities
 from utilities.neighbours.table import read_neighbours
-from utilities.report.page import Collection
-from utilities.report.results import LEFTOVERS, SHOWN_BY, write_results
+from utilities.report.evaluation_folder import LEFTOVERS, SHOWN_BY, write_results
+from utilities.report.page_parts import Collection
 
 METRICS = ("recall@1", "map@8", "map", "ndcg", "ndcg_jaccard@4", "knn_f1@3", SHOWN_BY)
 FILES = {

@@ -14,7 +14,7 @@ from tests.browser import browser, missing
 from utilities.files import filling
 from utilities.search.example import Search, Shown, features, hit_rows, label_counts, text_table
 from utilities.search.picture import draw_search
-from utilities.search.results import LEFTOVERS, write_search
+from utilities.search.search_folder import LEFTOVERS, write_search
 
 NAMES = ["field", "</script><b>water", 'trees & "bushes"', "Beaches, dunes, sands"]
 SQUARE = [[10.0, 50.0], [10.1, 50.0], [10.1, 50.1], [10.0, 50.1], [10.0, 50.0]]

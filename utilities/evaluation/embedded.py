@@ -18,7 +18,7 @@ from utilities.neighbours import embedding_file
 from utilities.neighbours.coders import Coder
 from utilities.neighbours.codes import Codes
 from utilities.parallel import distributed
-from utilities.report.page import Collection
+from utilities.report.page_parts import Collection
 from utilities.training import precision
 
 

@@ -22,7 +22,7 @@ from utilities.measures.formulae import Relevance
 from utilities.neighbours import coders, density
 from utilities.neighbours.coders import Coder
 from utilities.parallel import distributed
-from utilities.report import results
+from utilities.report import evaluation_folder
 from utilities.training import precision
 
 
@@ -62,7 +62,7 @@ def score(
         result = evaluation.evaluate(
             queries.searched,
             queries.labels,
-            metrics=list(dict.fromkeys([*args.eval_metric, results.SHOWN_BY])),
+            metrics=list(dict.fromkeys([*args.eval_metric, evaluation_folder.SHOWN_BY])),
             ks=ks,
             relevance=Relevance(args.relevance, args.relevance_threshold),
             backend=args.backend,
@@ -100,10 +100,10 @@ def write(folder: Path, scored: Scored, data: Mapping[str, Any], run: Settings, 
     if not distributed.is_main():
         return content
     target = places.results_folder(folder, args)
-    replaced = results.replaced(target, content)
+    replaced = evaluation_folder.replaced(target, content)
     title = f"{folder.name} on {run.dataset}, {places.split_name(args)}, {places.what_searches(args, coder)}"
-    with filling(target, results.LEFTOVERS) as fresh:
-        text = results.write_results(
+    with filling(target, evaluation_folder.LEFTOVERS) as fresh:
+        text = evaluation_folder.write_results(
             fresh,
             scored.result,
             content,

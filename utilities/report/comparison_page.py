@@ -1,6 +1,6 @@
 """comparison.html: one file without network that shows several runs side by side, and what each finds for one query.
 
-The page is `comparison.html` beside this module; here its data are gathered and put in as JSON, as in `page`.
+The page is `comparison.html` beside this module; here its data are gathered and put in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from utilities.neighbours.table import read_neighbours
 from utilities.report import differences
 from utilities.report.compared import Run, notes, shown
 from utilities.report.differences import Group, Pair
-from utilities.report.page import Collection, Images, plain, write_page
+from utilities.report.page_parts import Collection, Images, plain, write_page
 
 TEMPLATE = Path(__file__).with_name("comparison.html")
 MOST_QUERIES = 48

@@ -15,7 +15,7 @@ from utilities.files import filling
 from utilities.neighbours.codes import search_either
 from utilities.neighbours.search import Neighbours
 from utilities.search.example import Search, Shown
-from utilities.search.results import LEFTOVERS, write_search
+from utilities.search.search_folder import LEFTOVERS, write_search
 
 
 class Example(Protocol):

@@ -20,8 +20,9 @@ from utilities.neighbours.embedding_map import embedding_map
 from utilities.neighbours.statistics import neighbour_statistics
 from utilities.neighbours.table import write_neighbours
 from utilities.report import figures
-from utilities.report.page import Collection, write_report
+from utilities.report.page_parts import Collection
 from utilities.report.query_scores import write_query_scores
+from utilities.report.report_page import write_report
 from utilities.report.retrievals import Retrieval, retrievals
 
 SHOWN = 8  # neighbours in retrievals.png

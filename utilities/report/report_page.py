@@ -1,44 +1,29 @@
 """report.html: one file without network that lets a person look into an evaluation.
 
-The page is `report.html` beside this module; here its data are gathered and put in as JSON, images as JPEG
-data addresses. Names reach the page as text only, never as markup.
+The page is `report.html` beside this module; here its data are gathered. Names reach the page as text only, never as
+markup.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from utilities.measures.evaluation import Evaluation
 from utilities.measures.formulae import LOWER_IS_BETTER, SYMBOLS, UNBOUNDED
 from utilities.measures.summaries import Details, LabelTable
 from utilities.neighbours.statistics import NeighbourStatistics
+from utilities.report.page_parts import Collection, Images, plain, write_page
 
 TEMPLATE = Path(__file__).with_name("report.html")
 MOST_NEIGHBOURS = 20  # of a query on the page, each an image within it
-_THUMBNAIL_SIDE = 128
-
-
-class Collection(NamedTuple):
-    """The images behind the rows of an evaluation.
-
-    names (N,), labels (N, L) bool, thumbnail(row) -> (H, W, 3) uint8.
-    """
-
-    names: Sequence[str] | np.ndarray
-    labels: np.ndarray
-    thumbnail: Callable[[int], np.ndarray]
 
 
 def write_report(
@@ -87,14 +72,6 @@ def write_report(
     write_page(path, data, TEMPLATE)
 
 
-def write_page(path: Path, data: dict[str, Any], template: Path) -> None:
-    """Write a template of this folder with its data in it."""
-    page = template.read_text(encoding="utf-8")
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page.replace("__DATA__", text), encoding="utf-8")
-
-
 def _query(row: int, evaluation: Evaluation, images: Images) -> dict[str, Any]:
     """One query with its scores, and its neighbours as (image, distance)."""
     indices, distances = (found[row, :MOST_NEIGHBOURS].tolist() for found in evaluation.neighbours)
@@ -113,48 +90,6 @@ def _even_steps(values: Tensor, most: int) -> list[int]:
     order = values.nan_to_num(-1.0).argsort(stable=True)
     places = torch.linspace(0, len(order) - 1, min(most, len(order)), dtype=torch.float64).round().long()
     return order[places].tolist()
-
-
-class Images:
-    """Images of the page, each stored once."""
-
-    def __init__(self, queries: Collection, gallery: Collection) -> None:
-        self.queries, self.gallery = queries, gallery
-        self.records: list[dict[str, Any]] = []
-        self.numbers: dict[tuple[bool, int], int] = {}
-
-    def number(self, row: int, *, query: bool = False) -> int:
-        """Place of an image in `records`, which it is added to where it is new."""
-        key = (query and self.queries is not self.gallery, row)
-        if key not in self.numbers:
-            source = self.queries if query else self.gallery
-            self.numbers[key] = len(self.records)
-            self.records.append(
-                {
-                    "name": str(source.names[row]),
-                    "labels": np.flatnonzero(source.labels[row]).tolist(),
-                    "src": data_address(source.thumbnail(row)),
-                }
-            )
-        return self.numbers[key]
-
-    def query_number(self, row: int) -> int | None:
-        return self.numbers.get((self.queries is not self.gallery, row))
-
-
-def data_address(pixels: np.ndarray, side: int = _THUMBNAIL_SIDE) -> str:
-    """(H, W, 3) uint8 as a JPEG inside a page, its longer side at most `side`."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((side, side))
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def plain(value: float | Tensor) -> float | None:
-    """A JSON number, or None for NaN."""
-    number = float(value)
-    return None if math.isnan(number) else round(number, 6)
 
 
 def _scores_table(evaluation: Evaluation, intervals: Mapping[str, tuple[float, float]]) -> dict[str, Any]:

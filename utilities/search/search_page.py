@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utilities.report.page import data_address
+from utilities.report.page_parts import data_address, whole
 from utilities.search.example import Search, Shown, agreement, label_counts, spelled
 
 WITHOUT_LABELS = "These images carry no labels: hits are ranked by distance alone."
@@ -20,7 +20,7 @@ TEMPLATE = Path(__file__).with_name("search_page.html")
 _QUERY_SIDE, _HIT_SIDE = 320, 192
 
 
-def write_page(path: Path, search: Search) -> None:
+def write_search_page(path: Path, search: Search) -> None:
     """Write the page to `path`."""
     parts = {
         "TITLE": escape(search.title),
@@ -32,7 +32,7 @@ def write_page(path: Path, search: Search) -> None:
         "COUNTS": _counts(search),
         "HITS": "\n".join(_hit(search, place) for place in range(len(search.hits))),
     }
-    page = TEMPLATE.read_text(encoding="utf-8")
+    page = whole(TEMPLATE)
     for name, markup in parts.items():
         page = page.replace(f"<!--{name}-->", markup)
     path.write_text(page, encoding="utf-8")
@@ -100,7 +100,7 @@ def _breakable(name: str) -> str:
 
 
 def _image(image: Shown, side: int) -> str:
-    return f'<img src="{data_address(image.pixels, side)}" alt="{escape(image.name)}">'
+    return f'<img class="image" src="{data_address(image.pixels, side)}" alt="{escape(image.name)}">'
 
 
 def _place(image: Shown) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from utilities import geojson
 from utilities.search.example import COLUMNS, Search, features, hit_rows, text_table
-from utilities.search.page import write_page
 from utilities.search.picture import draw_search
+from utilities.search.search_page import write_search_page
 
 LEFTOVERS = ("hits.geojson",)  # of a search before whose hits had places
 
@@ -26,5 +26,5 @@ def write_search(folder: Path, search: Search) -> str:
     if search.located:
         geojson.write_geojson(folder / "hits.geojson", features(search))
     draw_search(folder / "retrievals.png", search)
-    write_page(folder / "search.html", search)
+    write_search_page(folder / "search.html", search)
     return text_table(search)
