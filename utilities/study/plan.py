@@ -31,7 +31,7 @@ COMMON = (
 TIERS = {
     "frozen": ("--frozen", "--stored_views", "8", "--nb_epochs", "30", "--eval_epoch", "10"),
     "finetuned": (
-        "--nb_epochs", "12", "--eval_epoch", "4", "--small_epochs", "9", "--small_image_size", "96",
+        "--nb_epochs", "8", "--eval_epoch", "4", "--small_epochs", "6", "--small_image_size", "112",
         "--image_size", "160", "--resize_to", "160", "--backbone_lr", "3e-4",
     ),
 }  # fmt: skip
