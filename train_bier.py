@@ -61,6 +61,11 @@ from utilities.training.method import Method, at_own_rate
 
 class BIER(Method):
     name = "bier"
+    below_zero = (
+        "adversarial: minus what regressors can tell of one group of the embedding from another, times lambda_div "
+        "(Eqs. 7-11). Regressors push it down and, through reversed gradients, the embedding up: near zero the groups "
+        "hold different things"
+    )
     prefitted: Tensor  # () bool
 
     def __init__(self, args: Settings, train: RetrievalDataset) -> None:

@@ -68,6 +68,11 @@ HEADS = ("disc", "shared", "intra", "nce")
 class DiVA(Method):
     name = "diva"
     second_view = True
+    below_zero = (
+        "nce_to_disc, shared_to_disc, intra_to_disc: minus rho times what a regressor can tell of one embedding from "
+        "another (Eqs. 7-8). Regressors push it down and, through reversed gradients, the embeddings up: near zero "
+        "they hold different things"
+    )
 
     def __init__(self, args: Settings, train: RetrievalDataset) -> None:
         super().__init__(seed=args.random_seed)

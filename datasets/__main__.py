@@ -62,6 +62,7 @@ def draw(folder: Path, result: Inspection, name: str, images: int) -> None:
     """The four pictures."""
     splits, label_names = result.splits, result.splits[0].label_names
     content = summary(result, name)["splits"]
+    whole = ", ".join(split.split for split in splits)
     check_figures.labels_per_image(
         folder / "labels_per_image.png",
         {split: values["labels_per_image"] for split, values in content.items()},
@@ -77,10 +78,11 @@ def draw(folder: Path, result: Inspection, name: str, images: int) -> None:
         folder / "co_occurrence.png",
         co_occurrence(np.concatenate([split.labels for split in splits])),
         label_names,
-        title=f"{name}: labels that come together",
+        title=f"{name}, {whole}: labels that come together",
     )
     pictures = [picture(split, row) for split, row in sample(splits, images)]
-    check_figures.contact_sheet(folder / "contact_sheet.png", pictures, title=name)
+    said = f"{name}, {whole}: {len(pictures)} of {sum(map(len, splits)):,} images"
+    check_figures.contact_sheet(folder / "contact_sheet.png", pictures, title=said)
 
 
 def picture(split: RetrievalDataset, row: int) -> check_figures.Picture:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.scripts import TINY, run_inside
 from tests.sentinel.patches import write_bigearthnet_layout
+from utilities.report.figures import Figure
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -19,6 +20,20 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data not found at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved from here on, as they were drawn."""
+    kept: list[Figure] = []
+    saved = Figure.savefig
+
+    def keep(figure: Figure, *where: object, **options: object) -> None:
+        kept.append(figure)
+        saved(figure, *where, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return kept
 
 
 @pytest.fixture(scope="session")

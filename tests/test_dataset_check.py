@@ -8,6 +8,7 @@ from PIL import Image
 
 import datasets.__main__ as program
 from datasets.base import RetrievalDataset
+from datasets.check import figures as check_figures
 from datasets.check import inspect as check
 from tests.miniatures import write_bigearthnet, write_mlrsnet
 from utilities.errors import DatasetError, UserError
@@ -178,14 +179,24 @@ def test_an_image_in_two_splits_is_a_problem_and_an_even_image_is_noted(tmp_path
     assert "val has one value in all pixels" in result.notes
 
 
-def test_co_occurrence_is_a_share_of_the_rows_label():
+def test_co_occurrence_counts_images_and_colours_shares_of_the_rows_label(tmp_path, drawn):
     labels = np.random.default_rng(0).random((50, 6)) < 0.4
     labels[:, 5] = False
-    shares = check.co_occurrence(labels)
+    labels[:, 3] &= ~labels[:, 4]
+    counts = check.co_occurrence(labels)
+    assert [[(labels[:, i] & labels[:, j]).sum() for j in range(6)] for i in range(6)] == counts.tolist()
+    check_figures.co_occurrence(tmp_path / "a.png", counts, list("abcdef"), title="labels")
+    axes = drawn[0].axes[0]
+    shares = np.asarray(axes.images[0].get_array()) / 100
     for i in range(5):
         for j in range(6):
             assert shares[i, j] == pytest.approx(labels[labels[:, i], j].mean())
     assert np.isnan(shares[5]).all()
+    (written,) = axes.collections
+    assert written.get_offsets().tolist() == [[j, i] for i in range(6) for j in range(6) if counts[i, j]]
+    assert [3, 4] not in written.get_offsets().tolist()
+    widths = [path.get_extents().width for path in written.get_paths()]
+    assert max(widths) < 0.2
 
 
 def test_labels_per_image_counts_empty_sets():

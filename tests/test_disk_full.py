@@ -140,7 +140,7 @@ def test_curves_that_cannot_be_drawn_end_no_training(tmp_path, capsys):
     """A file where `figures/` should be."""
     Logger(tmp_path, wandb_mode=None, run={}).log(RECORD)
     (tmp_path / "figures").write_text("mine")
-    Run.draw_curves(SimpleNamespace(folder=tmp_path), last=True)
+    Run.draw_curves(SimpleNamespace(folder=tmp_path, args={"dataset": "Demo"}), last=True)
     assert f"note: {tmp_path / 'figures'} could not be drawn" in capsys.readouterr().out
     assert (tmp_path / "figures").read_text() == "mine"
 

@@ -58,7 +58,7 @@ def write(path: Path, *, more: Sequence[str] = (), **options: Any) -> tuple[dict
     result, images, rows = example(more=more)
     arguments = {
         "label_names": NAMES, "title": "A run", "about": "test", "show_by": "label_jaccard@4",
-        "most_queries": 12, "points": embedding_map(rows, method="pca", seed=0), **options,
+        "most_queries": 12, "plane": embedding_map(rows, method="pca", seed=0), **options,
     }  # fmt: skip
     write_report(path, result, images, details=details(path.parent, result, images), **arguments)  # type: ignore[arg-type]
     page = path.read_text()
@@ -149,8 +149,8 @@ def test_map_keeps_groups_apart_and_is_repeatable(method: str) -> None:
     draw = torch.Generator().manual_seed(1)
     rows = torch.cat([torch.eye(4)[:1].expand(20, 4), torch.eye(4)[1:2].expand(20, 4)])
     rows = torch.nn.functional.normalize(rows + 0.02 * torch.randn(40, 4, generator=draw), dim=1)
-    points = embedding_map(rows, method=method, seed=0)
-    assert torch.equal(points, embedding_map(rows, method=method, seed=0))
+    points = embedding_map(rows, method=method, seed=0).points
+    assert torch.equal(points, embedding_map(rows, method=method, seed=0).points)
     apart = torch.cdist(points, points)
     assert apart[:20, :20].max() < apart[:20, 20:].min()
 
@@ -158,7 +158,18 @@ def test_map_keeps_groups_apart_and_is_repeatable(method: str) -> None:
 def test_map_methods_are_listed() -> None:
     with pytest.raises(UserError, match="choices: pca, tsne"):
         embedding_map(torch.eye(3), method="umap", seed=0)
-    assert embedding_map(torch.ones(3, 1), method="tsne", seed=0).shape == (3, 2)
+    assert embedding_map(torch.ones(3, 1), method="tsne", seed=0).points.shape == (3, 2)
+
+
+def test_a_map_says_how_much_of_the_variance_it_shows() -> None:
+    """Rows along three axes at right angles, with variances 6 : 3 : 1."""
+    rows = torch.zeros(6, 5, dtype=torch.float64)
+    for axis, variance in enumerate((6.0, 3.0, 1.0)):
+        rows[2 * axis, axis], rows[2 * axis + 1, axis] = variance**0.5, -(variance**0.5)
+    plane = embedding_map(rows, method="pca", seed=0)
+    assert plane.shares == pytest.approx((0.6, 0.3))
+    assert plane.about == "90 % of the variance is to be seen, 60 % across and 30 % up"
+    assert embedding_map(torch.ones(3, 2), method="pca", seed=0).shares == (0, 0)
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

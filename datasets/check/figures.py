@@ -9,7 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utilities.report.figures import INK, MUTED, SERIES, Figure, MaxNLocator, page, save, styled
+from utilities.report.figures import (
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Figure,
+    headline,
+    numbers,
+    page,
+    save,
+    styled,
+    whole_ticks,
+)
 
 
 class Picture(NamedTuple):
@@ -31,7 +43,8 @@ def labels_per_image(path: Path, counts: Mapping[str, Sequence[int]], *, title: 
             shares = 100 * np.asarray(images) / max(1, sum(images))
             places = np.arange(len(images)) + (number - (len(counts) - 1) / 2) * width
             axes.bar(places, shares, width * 0.94, color=SERIES[number], label=f"{split} ({sum(images):,})")
-        axes.set(title=title, xlabel="labels of an image", ylabel="% of the images")
+        headline(figure, title)
+        axes.set(xlabel="labels of an image", ylabel="% of the images")
         axes.set_xticks(range(most))
         axes.grid(axis="x", visible=False)
         axes.legend()
@@ -57,26 +70,35 @@ def images_per_label(
             axes.annotate(f"{count:,}", (count, place), (3, 0), textcoords="offset points", va="center", fontsize=7.5)
         names = [textwrap.shorten(label_names[label], 48, placeholder=" …") for label in order]
         axes.set_yticks(places, names, color=INK, fontsize=8)
-        axes.set(title=title, xlabel="images", xlim=(0, 1.1 * max(1, total.max())), ylim=(-0.6, len(order) - 0.4))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        headline(figure, title)
+        axes.set(xlabel="images", xlim=(0, 1.1 * max(1, total.max())), ylim=(-0.6, len(order) - 0.4))
+        whole_ticks(axes.xaxis)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(axis="y", visible=False)
         axes.legend(loc="lower right")
         save(figure, path)
 
 
-def co_occurrence(path: Path, shares: np.ndarray, label_names: Sequence[str], *, title: str) -> None:
-    """shares (L, L): of the images with the row's label, those that carry the column's too; nan: no such image."""
+def co_occurrence(path: Path, counts: np.ndarray, label_names: Sequence[str], *, title: str) -> None:
+    """counts (L, L): images that carry the row's and the column's label, in every cell that is not empty.
+
+    Colours are shares of the images with the row's label; white, where there is no such image.
+    """
+    with np.errstate(invalid="ignore"):
+        shares = counts / np.diag(counts)[:, None]
     names = [textwrap.shorten(name, 32, placeholder=" …") for name in label_names]
-    side = 2.6 + 0.17 * len(names)
+    side = 2.8 + 0.26 * len(names)
     with styled():
         figure = Figure((side + 0.6, side), layout="constrained")
+        headline(figure, title)
         axes = figure.subplots()
         image = axes.imshow(100 * shares, cmap="viridis", vmin=0, vmax=100, interpolation="nearest")
+        rows, columns = counts.nonzero()
+        colours = [INK if share > 0.55 else PAPER for share in shares[rows, columns]]  # on yellow, on blue
+        numbers(axes, columns, rows, counts[rows, columns], colours)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7, color=INK)
         axes.set_yticks(range(len(names)), names, fontsize=7, color=INK)
-        axes.set_title(title)
-        axes.set(xlabel="… carry this label too", ylabel="of the images with this label …")
+        axes.set(xlabel="… carry this label too (cells: images)", ylabel="of the images with this label …")
         axes.grid(visible=False)
         bar = figure.colorbar(image, ax=axes, shrink=0.6, label="% of the images")
         bar.outline.set_visible(False)

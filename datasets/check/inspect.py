@@ -180,14 +180,9 @@ def labels_per_image(labels: np.ndarray) -> np.ndarray:
 
 
 def co_occurrence(labels: np.ndarray) -> np.ndarray:
-    """labels (N, L) bool -> (L, L) float64: share of the images with label i that carry j too; nan without any i.
-
-    co_occurrence[i, j] = |i and j| / |i|; the diagonal is 1.
-    """
+    """labels (N, L) bool -> (L, L) int64: images that carry label i and label j, of one label on the diagonal."""
     counted = labels.astype(np.float32)  # exact up to 2**24 images
-    both = (counted.T @ counted).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        return both / np.diag(both)[:, None]
+    return (counted.T @ counted).astype(np.int64)
 
 
 def summary(result: Inspection, name: str) -> dict[str, Any]:

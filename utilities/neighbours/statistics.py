@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -43,6 +44,19 @@ class NeighbourStatistics(NamedTuple):
             if count
         ]
         return {"pairs": sum(pairs), "intra_inter_overlap": self.densities.overlap(), "by_shared_labels": lines}
+
+
+def why_rising(by_shared_labels: Sequence[Mapping[str, Any]], nearest: int) -> str:
+    """Why neighbours that share more labels may lie farther away, of the lines of `report`; "" where none does."""
+    pairs = itertools.pairwise(by_shared_labels)
+    rising = [(a, b) for a, b in pairs if b["mean_distance"] > a["mean_distance"]]
+    if not rising:
+        return ""
+    fewer, more = (line["shared_labels"] for line in rising[0])
+    return (
+        f"among the {nearest} nearest the mean distance rises from {fewer} to {more} shared labels"
+        f"{' and elsewhere' if len(rising) > 1 else ''}: images that share few are there only where they lie near"
+    )
 
 
 def neighbour_statistics(folder: Path, *, labels: int, engine: str = "auto", bins: int = BINS) -> NeighbourStatistics:

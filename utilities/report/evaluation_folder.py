@@ -17,9 +17,10 @@ from utilities.measures.evaluation import Evaluation
 from utilities.measures.summaries import Details, bootstrap_intervals, label_table
 from utilities.neighbours.density import Densities
 from utilities.neighbours.embedding_map import embedding_map
-from utilities.neighbours.statistics import neighbour_statistics
+from utilities.neighbours.statistics import neighbour_statistics, why_rising
 from utilities.neighbours.table import write_neighbours
 from utilities.report import figures
+from utilities.report.density_figure import distance_density
 from utilities.report.page_parts import Collection
 from utilities.report.query_scores import write_query_scores
 from utilities.report.report_page import write_report
@@ -30,7 +31,6 @@ SHOWN_BY = "label_jaccard@8"  # what queries are ordered by in the pictures
 SEED = 0
 PICTURES = ("retrievals.png", "label_scores.png", "distance_density.png", "embedding_map.png", "report.html")
 LEFTOVERS = (*PICTURES, "neighbours.parquet", "neighbours.npz")  # of an evaluation before: not each writes them all
-MAP_NAMES = {"pca": "PCA", "tsne": "t-SNE"}
 
 
 def write_results(
@@ -68,11 +68,17 @@ def write_results(
     _draw_retrievals(folder / "retrievals.png", evaluation, images, searched, label_names, title, pictured_queries)
     figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels found again")
     if densities is not None:
-        figures.distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
-    points = embedding_map(embeddings, method=map_method, seed=SEED) if len(embeddings) > 2 else None
-    if points is not None:
-        named = f"{title}: {MAP_NAMES[map_method]} of the embeddings"
-        figures.embedding_map(folder / "embedding_map.png", points.numpy(), images.labels, label_names, title=named)
+        distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
+    plane = embedding_map(embeddings, method=map_method, seed=SEED) if len(embeddings) > 2 else None
+    if plane is not None:
+        figures.embedding_map(
+            folder / "embedding_map.png",
+            plane.points.numpy(),
+            images.labels,
+            label_names,
+            title=f"{title}: {plane.name} of the embeddings",
+            about=plane.about,
+        )
     write_report(
         folder / "report.html",
         evaluation,
@@ -83,8 +89,7 @@ def write_results(
         title=title,
         about=_about(content["protocol"]),
         show_by=SHOWN_BY,
-        points=points,
-        points_name=MAP_NAMES[map_method],
+        plane=plane,
     )
     return text
 
@@ -143,13 +148,16 @@ def summary(title: str, content: dict[str, Any]) -> str:
 
 def _neighbour_lines(content: dict[str, Any]) -> list[str]:
     """The table of neighbours by the number of labels they share with their query."""
-    statistics = content["neighbours"]
-    lines = [f"{'labels shared':<20}{'pairs':>12}{'mean distance':>16}{'mean Jaccard':>15}"]
-    for line in statistics["by_shared_labels"]:
+    lines_of = content["neighbours"]["by_shared_labels"]
+    nearest = content["neighbours"]["pairs"] // content["protocol"]["queries"]
+    lines = [f"among the {nearest} nearest of each query", ""]
+    lines += [f"{'labels shared':<20}{'pairs':>12}{'mean distance':>16}{'mean Jaccard':>15}"]
+    for line in lines_of:
         lines.append(
             f"{line['shared_labels']:<20}{line['pairs']:>12,}{line['mean_distance']:>16.4f}{line['mean_jaccard']:>15.4f}"
         )
-    return [*lines, ""]
+    why = why_rising(lines_of, nearest)
+    return [*lines, *([f"note: {why}"] if why else []), ""]
 
 
 def _about(protocol: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
-"""Curves and densities, and the only matplotlib import: Figure and Agg, without pyplot, without a display."""
+"""What all figures share, labels and maps: the only matplotlib import, Figure and Agg, without pyplot and a display."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import textwrap
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,18 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+from matplotlib.path import Path as Path2D
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from utilities.files import replacing
 from utilities.measures.summaries import LabelTable
-from utilities.neighbours.density import Densities
 
 INK, MUTED, FAINT, PAPER = "#1b1f24", "#6b7280", "#e2e5ea", "#ffffff"
 PALE = "#b8d3e6"  # of the first colour of a series
@@ -65,90 +71,76 @@ def rectangle(axes: Axes, left: float, top: float, width: float, height: float, 
     axes.add_patch(Rectangle((left, top), width, height, **style))
 
 
+def shades(count: int) -> np.ndarray:
+    """(count, 4) colours in an order, from light to dark."""
+    return mpl.colormaps["viridis"](np.linspace(0.85, 0.1, max(1, count)))
+
+
 def styled() -> AbstractContextManager[None]:
     """The project's fonts and colours, for as long as it lasts."""
     return mpl.rc_context(STYLE)
 
 
-# --- distances ----------------------------------------------------------------------------------------------
+def headline(figure: Figure, title: str, *, size: float = 12) -> None:
+    """The title over a whole figure, from its left edge: smaller where it is long, in lines where it is longer."""
+    room = 72 * figure.get_figwidth() / 0.68  # points of characters, by the mean width of bold ones
+    fits = max(20, int(room / (0.75 * size)))
+    lines = textwrap.wrap(title, fits, break_on_hyphens=False) or [""]
+    shown = min(size, room / max(map(len, lines)))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=shown, weight="bold")
 
 
-def distance_density(path: Path, densities: Densities, *, title: str) -> None:
-    """Densities of intra (a label shared) and inter distances, their overlap, and below by labels shared."""
-    edges = densities.edges.numpy()
-    counts = densities.counts.numpy()
-    with styled():
-        figure = Figure((8, 6.4), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2.4))
-        kinds = np.stack([counts[1:].sum(0), counts[0]])
-        middles, (intra, inter) = _pooled_density(kinds, edges)
-        for values, colour, dash, name in (
-            (intra, SERIES[0], "-", f"intra: {_pairs(kinds[0])}, a label shared"),
-            (inter, SERIES[1], (0, (5, 1.5)), f"inter: {_pairs(kinds[1])}, none shared"),
-        ):
-            upper.fill_between(middles, values, color=colour, alpha=0.16, linewidth=0)
-            upper.plot(middles, values, color=colour, linestyle=dash, linewidth=2, label=name)
-        both = np.minimum(intra, inter)
-        overlap = densities.overlap()
-        said = "no overlap: only one kind of pair"
-        if np.isfinite(overlap):
-            said = f"overlap {overlap:.3f}, {_pairs(counts)} in bins of {edges[1] - edges[0]:.2g}"
-            if densities.share < 1:
-                drawn = f"{_pairs(counts)} of {counts.sum() / densities.share:,.0f}"
-                said = f"overlap {overlap:.4f} ± {densities.error:.1g}, {drawn} in bins of {edges[1] - edges[0]:.2g}"
-        upper.fill_between(middles, both, facecolor="none", edgecolor=MUTED, hatch="////", linewidth=0, label=said)
-        highest = max(intra.max(), inter.max(), 1e-9)
-        upper.set(title=title, ylabel="density", ylim=(0, 1.4 * highest))  # the legend has the upper part to itself
-        upper.legend(loc="upper left")
-        _by_shared_labels(lower, counts, edges, densities.means.numpy())
-        save(figure, path)
+def caption(figure: Figure, said: Sequence[str], *, size: float = 8.5) -> None:
+    """Sentences below a whole figure, each on lines of its own; "" is none."""
+    fits = max(30, int(72 * figure.get_figwidth() / (0.56 * size)))
+    lines = [line for sentence in said for line in textwrap.wrap(sentence, fits, break_on_hyphens=False)]
+    if lines:
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=size, color=MUTED, linespacing=1.35)
 
 
-def _pairs(counts: np.ndarray) -> str:
-    return f"{counts.sum():,} pair{'s' if counts.sum() != 1 else ''}"
+def cells(grid: np.ndarray) -> list[Axes]:
+    """The panels of a grid, line by line."""
+    return list(grid.ravel())
 
 
-def _pooled_density(counts: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Middles of the bins and densities of counts (rows, bins), each row's area 1 unless it is empty.
+def numbers(
+    axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray, colours: Sequence[str], *, room: float = 0.2
+) -> None:
+    """Whole numbers >= 0 around places of the axes, within `room` inches of width: as outlines, all at once.
 
-    Bins are pooled until the used ones are 2 n^(1/3) (Rice's rule) for the fewest pairs n of a row: in bins finer
-    than that few pairs make nothing but spikes.
+    Thousands of them take a hundredth of the time of as many texts.
     """
-    pairs = counts.sum(1)
-    used = np.flatnonzero(counts.sum(0))
-    fine = used[-1] - used[0] + 1 if len(used) else 1
-    enough = max(1.0, fine / (2 * pairs[pairs > 0].min(initial=counts.sum().clip(1)) ** (1 / 3)))
-    bins = counts.shape[1]
-    factor = max(size for size in range(1, bins // 10 + 1) if bins % size == 0 and size <= enough)
-    pooled, edges = counts.reshape(len(counts), -1, factor).sum(2), edges[::factor]
-    return (edges[:-1] + edges[1:]) / 2, pooled / np.maximum(1, pairs)[:, None] / np.diff(edges)
+    paths = []
+    for value in values.tolist():
+        digits = [_digit(character) for character in str(value)]
+        size = min(6.5 / 72, room / (0.636 * len(digits)))  # DejaVu's digits are 0.636 em wide and 0.73 high
+        starts = 0.636 * (np.arange(len(digits)) - len(digits) / 2)
+        moved = [
+            Path2D(size * (np.asarray(digit.vertices) + (start, -0.365)), digit.codes)
+            for digit, start in zip(digits, starts.tolist(), strict=True)
+        ]
+        paths.append(Path2D.make_compound_path(*moved))
+    drawn = PathCollection(
+        paths,
+        offsets=np.column_stack([x, y]),
+        offset_transform=axes.transData,
+        facecolors=list(colours),
+        linewidths=0,
+    )
+    drawn.set_transform(axes.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]
+    drawn.set_in_layout(False)
+    axes.add_collection(drawn, autolim=False)
 
 
-def _by_shared_labels(axes: Axes, counts: np.ndarray, edges: np.ndarray, means: np.ndarray) -> None:
-    """One ridge for every number of shared labels, with a tick at the mean distance."""
-    present = [number for number in range(len(counts)) if counts[number].sum()][:8]
-    shades = mpl.colormaps["viridis"](np.linspace(0.85, 0.1, max(1, len(present))))
-    for place, number in enumerate(present):
-        middles, (density,) = _pooled_density(counts[[number]], edges)
-        ridge = 0.9 * density / max(density.max(), 1e-12)
-        axes.fill_between(middles, place, place + ridge, color=shades[place], alpha=0.75, linewidth=0, zorder=9 - place)
-        axes.plot(middles, place + ridge, color=INK, linewidth=0.7, zorder=9 - place)
-        axes.plot((means[number],) * 2, (place, place + 0.9), color=PAPER, linewidth=1.6, zorder=9)
-        axes.plot((means[number],) * 2, (place, place + 0.9), color=INK, linewidth=0.8, linestyle=":", zorder=9)
-    axes.set_yticks(range(len(present)), [f"{number}  ({_pairs(counts[number])})" for number in present])
-    axes.set(xlabel="distance between embeddings (dotted: mean)", ylabel="labels shared")
-    axes.set_xlim(_extent(counts, edges))
-    axes.grid(axis="y", visible=False)
+@functools.cache
+def _digit(character: str) -> Path2D:
+    """Its outline, one em high."""
+    return TextPath((0, 0), character, size=1, prop=FontProperties("DejaVu Sans"))
 
 
-def _extent(counts: np.ndarray, edges: np.ndarray) -> tuple[float, float]:
-    used = np.flatnonzero(counts.sum(0))
-    if not len(used):
-        return 0.0, 2.0
-    return max(0.0, edges[used[0]] - 0.05), min(2.0, edges[used[-1] + 1] + 0.05)
-
-
-# --- labels and maps ----------------------------------------------------------------------------------------
+def whole_ticks(axis: Axis) -> None:
+    """Ticks at whole numbers only."""
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def label_bars(path: Path, table: LabelTable, label_names: Sequence[str], *, title: str) -> None:
@@ -163,154 +155,81 @@ def label_bars(path: Path, table: LabelTable, label_names: Sequence[str], *, tit
     order = sorted(by_name, key=lambda label: (precision[label], recall[label]))
     places = np.arange(len(order))
     with styled():
-        figure = Figure((8, 1.6 + 0.3 * max(1, len(order))), layout="constrained")
+        figure = Figure((8, 1.8 + 0.3 * max(1, len(order))), layout="constrained")
+        headline(figure, title)
         axes = figure.subplots()
+        drawn: list[Any] = []
         for up, height, colour, values, chance, what in (
             (0.14, 0.44, SERIES[0], precision, table.chance.numpy(), f"share of the {k} nearest that carry it"),
             (-0.22, 0.2, PALE, recall, table.recall_chance.numpy(), f"queries with one or more among the {k}"),
         ):
-            axes.barh(places + up, values[order], height=height, color=colour, label=what)
-            said = "the same by chance" if up > 0 else "_"  # once in the legend
-            axes.vlines(
-                chance[order], places + up - height / 2 - 0.03, places + up + height / 2 + 0.03,
-                color=INK, linewidth=1.4, label=said,
-            )  # fmt: skip
-        names = [f"{label_names[label]}  ({int(support[label]):,})" for label in order]
+            drawn.append(axes.barh(places + up, values[order], height=height, color=colour, label=what))
+            low, high = places + up - height / 2 - 0.03, places + up + height / 2 + 0.03
+            axes.vlines(chance[order], low, high, color=INK, linewidth=1.4)
+        # upright in the legend as in the chart
+        drawn += axes.plot([], [], "|", color=INK, markersize=10, markeredgewidth=1.4, label="the same by chance")
+        names = [f"{shortened(label_names[label], 46)}  ({int(support[label]):,})" for label in order]
         axes.set_yticks(places, names, color=INK)
         axes.set(
-            title=title,
             xlabel="share, of the queries that carry the label (their number)",
             xlim=(0, 1.005),
             ylim=(-0.6, max(0.6, len(order) - 0.4)),
         )
         axes.grid(axis="y", visible=False)
-        figure.legend(loc="outside lower right", ncols=3, fontsize=8)
+        figure.legend(handles=drawn, loc="outside lower right", ncols=3, fontsize=8)
         save(figure, path)
 
 
 def embedding_map(
-    path: Path, points: np.ndarray, labels: np.ndarray, label_names: Sequence[str], *, title: str, most: int = 12
+    path: Path,
+    points: np.ndarray,
+    labels: np.ndarray,
+    label_names: Sequence[str],
+    *,
+    title: str,
+    about: str = "",
+    most: int = 12,
 ) -> None:
-    """One small map a label, the most frequent first: images that carry it over all the others. points (N, 2)."""
-    order = np.argsort(-labels.sum(0), kind="stable")[:most].tolist()
-    columns = min(4, len(order))
-    lines = -(-len(order) // columns)
+    """One small map a label, the commonest first and then the rarest: images that carry it over all the others.
+
+    points (N, 2); about: what else is to be said of the map.
+    """
+    carriers = labels.sum(0)
+    order, said = _commonest_and_rarest(carriers, most)
+    columns = min(4, max(1, len(order)))
+    lines = max(1, -(-len(order) // columns))
     with styled():
-        figure = Figure((2.6 * columns, 2.75 * lines + 0.75))
+        figure = Figure((max(5.4, 2.6 * columns), 2.75 * lines + 0.85))
         figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, weight="bold")
+        headline(figure, title)
         grid = figure.subplots(lines, columns, squeeze=False)
         size = float(np.clip(6000 / max(1, len(points)), 2, 24))
-        for axes, label in zip(_cells(grid), order, strict=False):
+        for axes, label in zip(cells(grid), order, strict=False):
             has = labels[:, label]
+            own = float(np.clip(3000 / carriers[label], size, 24))  # a handful among thousands is still to be seen
             axes.scatter(points[~has, 0], points[~has, 1], s=size, color=OTHERS, linewidths=0)
-            axes.scatter(points[has, 0], points[has, 1], s=size, color=SERIES[0], linewidths=0, alpha=0.8)
-            axes.set_title(f"{label_names[label]} ({int(has.sum()):,})", fontsize=9)
+            axes.scatter(points[has, 0], points[has, 1], s=own, color=SERIES[0], linewidths=0, alpha=0.8)
+            axes.set_title(f"{shortened(label_names[label], 26)} ({int(carriers[label]):,})", fontsize=9)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=FAINT)
-        for axes in list(_cells(grid))[len(order) :]:
+        for axes in cells(grid)[len(order) :]:
             axes.set_axis_off()
-        named = f"the {len(order)} most frequent of {labels.shape[1]}" if len(order) < labels.shape[1] else "all"
-        figure.supxlabel(f"blue: carries the label; {named} labels", x=0.01, ha="left", fontsize=9, color=MUTED)
+        caption(figure, [f"blue: carries the label; {said}", about])
         save(figure, path, 200)
 
 
-# --- curves -------------------------------------------------------------------------------------------------
+def _commonest_and_rarest(carriers: np.ndarray, most: int) -> tuple[list[int], str]:
+    """Up to `most` labels by how many images (L,) carry them, a third of them the rarest; and which these are."""
+    order = np.argsort(-carriers, kind="stable").tolist()
+    carried = [label for label in order if carriers[label]]
+    nobody = len(order) - len(carried)
+    rest = f"; {nobody} label{'s are' if nobody > 1 else ' is'} carried by no image" if nobody else ""
+    if len(carried) <= most:
+        return carried, f"{'all' if not nobody else 'the'} labels{' that occur' if nobody else ''}{rest}"
+    rare = most // 3
+    said = f"the {most - rare} commonest and, last, the {rare} rarest of {len(order)} labels{rest}"
+    return carried[: most - rare] + carried[len(carried) - rare :], said
 
 
-def curves(folder: Path, records: Sequence[dict[str, Any]]) -> None:
-    """losses.png and scores.png from a run's `metrics.jsonl` records; without data no picture is made."""
-    for field, name, title in (("losses", "losses.png", "Loss terms"), ("scores", "scores.png", "Scores")):
-        series = _series(records, field)
-        if series:
-            with styled():
-                save(_panels(series, _series(records, "chance"), title), folder / name)
-
-
-def _series(records: Sequence[dict[str, Any]], field: str) -> dict[str, list[tuple[float, float]]]:
-    """name -> [(epoch, value)]; names carry the split where more than one was scored."""
-    splits = {record.get("split") for record in records if field in record}
-    position = epoch_positions(records)
-    series: dict[str, list[tuple[float, float]]] = {}
-    for record, epoch in zip(records, position, strict=True):
-        for name, value in (record.get(field) or {}).items():
-            if value is not None and np.isfinite(value):
-                whole = f"{name} ({record['split']})" if len(splits) > 1 else name
-                series.setdefault(whole, []).append((epoch, float(value)))
-    return series
-
-
-def epoch_positions(records: Sequence[dict[str, Any]]) -> list[float]:
-    """Epochs done at each record: whole ones at the last step of an epoch, between them in proportion to its steps."""
-    last: dict[int, int] = {}
-    for record in records:
-        last[record["epoch"]] = max(record["step"], last.get(record["epoch"], 0))
-    ends = sorted(last)
-    steps = [record["step"] for record in records]
-    return np.interp(steps, [0, *(last[epoch] for epoch in ends)], [0, *ends]).tolist()
-
-
-def _panels(
-    series: dict[str, list[tuple[float, float]]], chance: dict[str, list[tuple[float, float]]], title: str
-) -> Figure:
-    """Small multiples: measures that differ only in K share a panel, every other series has its own.
-
-    A series that has a level of chance gets a thin line at the last of them: it changes with the images only.
-    """
-    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for name, points in series.items():
-        panels.setdefault(name.partition("@")[0], {})[name] = points
-    columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure((3.9 * columns + 0.4, 2.7 * lines + 0.5), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, weight="bold")
-    grid = figure.subplots(lines, columns, squeeze=False)
-    for axes, (name, members) in zip(_cells(grid), panels.items(), strict=False):
-        for number, (member, points) in enumerate(members.items()):
-            epochs, values = zip(*points, strict=True)
-            marker = "o" if len(points) < 25 else None
-            axes.plot(
-                epochs, values, color=SERIES[number % len(SERIES)], linestyle=DASHES[number % len(DASHES)],
-                linewidth=1.8, marker=marker, markersize=3, label=member,
-            )  # fmt: skip
-            if member in chance:
-                _chance_line(axes, chance[member][-1][1], SERIES[number % len(SERIES)])
-        axes.set(title=name if len(members) > 1 else next(iter(members)), xlabel="epoch")
-        _whole_epochs(axes, [epoch for points in members.values() for epoch, _ in points])
-        _widen(axes)
-        if len(members) > 1:
-            axes.legend(fontsize=7.5)
-    for axes in list(_cells(grid))[len(panels) :]:
-        axes.set_axis_off()
-    return figure
-
-
-def _chance_line(axes: Axes, level: float, colour: str) -> None:
-    axes.axhline(level, color=colour, linewidth=0.8, linestyle=(0, (1, 1.5)))
-    axes.annotate(
-        "chance", (0.99, level), (0, -2), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-        ha="right", va="top",  # a curve rises: the end below the line stays free
-        fontsize=6.5, color=colour, annotation_clip=False,
-    )  # fmt: skip
-
-
-def _whole_epochs(axes: Axes, epochs: Sequence[float]) -> None:
-    """From one whole epoch to another, with ticks at whole ones only."""
-    first, last = np.floor(min(epochs)), np.ceil(max(epochs))
-    if first == last:
-        first, last = first - 1, last + 1
-    margin = 0.04 * (last - first)
-    axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _widen(axes: Axes, share: float = 0.1) -> None:
-    """A y range of at least that share of its values, or the rounding of a constant would look like a curve."""
-    low, high = axes.get_ylim()
-    missing = share * max(abs(low), abs(high)) - (high - low)
-    if missing > 0:
-        axes.set_ylim(low - missing / 2, high + missing / 2)
-
-
-def _cells(grid: np.ndarray) -> Iterator[Axes]:
-    return iter(grid.ravel())
+def shortened(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 2].rstrip()} …"

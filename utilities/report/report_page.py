@@ -19,7 +19,8 @@ from torch import Tensor
 from utilities.measures.evaluation import Evaluation
 from utilities.measures.formulae import LOWER_IS_BETTER, SYMBOLS, UNBOUNDED
 from utilities.measures.summaries import Details, LabelTable
-from utilities.neighbours.statistics import NeighbourStatistics
+from utilities.neighbours.embedding_map import EmbeddingMap
+from utilities.neighbours.statistics import NeighbourStatistics, why_rising
 from utilities.report.page_parts import Collection, Images, plain, write_page
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -38,14 +39,13 @@ def write_report(
     show_by: str,
     most_queries: int = 200,
     gallery: Collection | None = None,
-    points: Tensor | None = None,
-    points_name: str = "PCA",
+    plane: EmbeddingMap | None = None,
 ) -> None:
     """Write the page, with up to MOST_NEIGHBOURS neighbours of a query.
 
     show_by is the metric by which queries are sorted first; up to most_queries of them are shown, at even
     steps from the worst to the best. gallery: where the neighbours come from, unless from the queries
-    themselves. points (N, 2): a map of the queries' embeddings (`embedding_map`), under points_name.
+    themselves. plane: a map of the queries' embeddings.
     """
     scores = evaluation.scores
     images = Images(queries, gallery or queries)
@@ -59,7 +59,7 @@ def write_report(
         "symbols": _symbols(scores.protocol["definitions"].values()),
         "notes": [*scores.protocol["notes"], f"{scores.protocol['self_match']}; ties {scores.protocol['ties']}"],
         **_labels(details.labels, label_names, show_by),
-        "neighbours": _neighbours(details.neighbours),
+        "neighbours": _neighbours(details.neighbours, evaluation.neighbours.indices.shape[1]),
         "queries": shown,
         "queries_note": f"{len(shown)} of {len(queries.names)} queries, at even steps from the worst to the best by "
         f"{show_by}. Choose labels to filter, click an image to see the {nearest} nearest that it finds. –: left out "
@@ -67,7 +67,7 @@ def write_report(
         "sortable": [show_by, *(name for name in scores.per_query if name != show_by)],
         "lower_is_better": list(LOWER_IS_BETTER),
         "images": images.records,
-        "map": None if points is None else _map(points, points_name, queries.labels, images),
+        "map": None if plane is None else _map(plane, queries.labels, images),
     }
     write_page(path, data, TEMPLATE)
 
@@ -150,13 +150,15 @@ def _labels(table: LabelTable, label_names: Sequence[str], show_by: str) -> dict
     }
 
 
-def _neighbours(statistics: NeighbourStatistics) -> dict[str, Any]:
+def _neighbours(statistics: NeighbourStatistics, nearest: int) -> dict[str, Any]:
     """The table of neighbours by the number of labels they share with their query."""
     content = statistics.report()
     overlap = content["intra_inter_overlap"]
     said = "" if math.isnan(overlap) else f" Distances with and without a shared label overlap by {overlap:.3f}."
+    why = why_rising(content["by_shared_labels"], nearest)
+    said += f" {why[0].upper()}{why[1:]}." if why else ""
     return {
-        "note": f"All {content['pairs']:,} pairs of a query and one of its neighbours.{said}",
+        "note": f"All {content['pairs']:,} pairs of a query and one of its {nearest} nearest.{said}",
         "lines": [
             {
                 "shared": line["shared_labels"],
@@ -170,14 +172,15 @@ def _neighbours(statistics: NeighbourStatistics) -> dict[str, Any]:
     }
 
 
-def _map(points: Tensor, name: str, labels: np.ndarray, images: Images) -> dict[str, Any]:
+def _map(plane: EmbeddingMap, labels: np.ndarray, images: Images) -> dict[str, Any]:
     """Points scaled into the unit square, with the labels and the image of each."""
+    points = plane.points
     low, high = points.amin(0), points.amax(0)
     unit = ((points - low) / (high - low).clamp(min=1e-12)).double()
     return {
         "points": [[round(x, 4), round(y, 4)] for x, y in unit.tolist()],
         "labels": [np.flatnonzero(row).tolist() for row in labels[: len(points)]],
         "images": [images.query_number(row) for row in range(len(points))],
-        "note": f"{name} of the embeddings of {len(points)} queries. Labels chosen above are highlighted; click near "
-        "a point to see what the query finds, where it is one of those shown.",
+        "note": f"{plane.name} of the embeddings of {len(points)} queries: {plane.about}. Labels chosen above are "
+        "highlighted; click near a point to see what the query finds, where it is one of those shown.",
     }

@@ -244,7 +244,12 @@ class Trainer:
         if is_best:
             self.best_epoch = self.epoch
             self.run.save(checkpoint.BEST, payload.best(self, scores))
-        self.run.draw_curves(last=self.epoch >= self.args["nb_epochs"])
+        self.run.draw_curves(
+            last=self.epoch >= self.args["nb_epochs"],
+            best=self.best_epoch,
+            selected_by=SELECTED_BY,
+            below_zero=self.method.below_zero,
+        )
         self.best = max(self.best, scores[SELECTED_BY])
         distributed.barrier()
 

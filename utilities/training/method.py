@@ -36,6 +36,7 @@ class Method(nn.Module):
     name: ClassVar[str]
     second_view: ClassVar[bool] = False  # whether Batch.second_view is wanted
     unused_parameters: ClassVar[bool] = False  # whether a step may leave parameters without gradient (DDP)
+    below_zero: ClassVar[str] = ""  # a sentence, without its full stop, on loss terms that may be negative; for figures
 
     network: Any  # an architectures.embedding.EmbeddingNetwork, which this floor does not import
     sampler: BatchSampler

@@ -104,13 +104,17 @@ class Run:
         now = self.args.recorded | {"load_from_checkpoint": before["load_from_checkpoint"]}
         write_json(self.folder / run_folder.ARGS, before | now)
 
-    def draw_curves(self, *, last: bool) -> None:
-        """Not after every validation, some of which take less than drawing does, but after the last."""
-        if distributed.is_main() and (last or time.perf_counter() - self.drawn > PAUSE):
-            from utilities.report import figures  # matplotlib, which the first step need not wait for
+    def draw_curves(self, *, last: bool, **about: Any) -> None:
+        """Not after every validation, some of which take less than drawing does, but after the last.
 
+        about: of the run, for `utilities.report.curves.Curved`.
+        """
+        if distributed.is_main() and (last or time.perf_counter() - self.drawn > PAUSE):
+            from utilities.report import curves  # matplotlib, which the first step need not wait for
+
+            run = curves.Curved(f"{self.folder.name} on {self.args['dataset']}", **about)
             try:
-                figures.curves(self.folder / "figures", read_metrics(self.folder))
+                curves.curves(self.folder / "figures", read_metrics(self.folder), run)
             except OSError as error:  # they can be drawn again, the epoch cannot
                 say(f"note: {self.folder / 'figures'} could not be drawn ({error.strerror or error})")
             self.drawn = time.perf_counter()
