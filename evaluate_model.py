@@ -51,7 +51,7 @@ from utilities.evaluation import places
 from utilities.evaluation.checks import check_data, check_runs
 from utilities.evaluation.embedded import embed, embed_once
 from utilities.evaluation.scores import fit_coder, score, write
-from utilities.export import run as exports
+from utilities.export import formats
 from utilities.export.subject import read_subject
 from utilities.files import filling
 from utilities.flags.settings import Settings
@@ -62,7 +62,7 @@ from utilities.report.compared import Run
 from utilities.report.comparison_page import Pictured
 from utilities.report.page_parts import Collection
 from utilities.runs import folder as run_folder
-from utilities.search.run import search_each
+from utilities.search.nearest import search_each
 from utilities.training import engine
 
 
@@ -160,17 +160,17 @@ def export_run(folder: Path, args: Settings, device: torch.device) -> None:
     which = places.network_name(args)
     subject = read_subject(folder, places.checkpoint_name(args), which, network, data, command)
     if form == "safetensors":
-        exports.export_tensors(target, subject)
+        formats.export_tensors(target, subject)
         return
     dataset = open_split(run, args.dataset_type)
     check_data(dataset, data, folder, args)
-    if form in exports.TABLES:
+    if form in formats.TABLES:
         embedded = embed(network, open_loader(run, dataset, device), run, device)
         if distributed.is_main():
-            exports.export_rows(form, target, subject, embedded)
+            formats.export_rows(form, target, subject, embedded)
     elif distributed.is_main():
         feed = open_loader(Settings({**run, "num_workers": 0}), dataset, torch.device("cpu"))
-        exports.export_graph(form, target, subject, *raw_input(feed, exports.CHECKED))
+        formats.export_graph(form, target, subject, *raw_input(feed, formats.CHECKED))
 
 
 @main_guard

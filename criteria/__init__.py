@@ -1,4 +1,4 @@
-"""Loss functions; a new file that registers a class is all it takes to add one. Those of whole batches: `batches`.
+"""Loss functions; a new file that registers a class is all it takes to add one. `whole_batches`: without a miner.
 
 May import: utilities, utilities.flags, utilities.tensors, utilities.parallel.
 """

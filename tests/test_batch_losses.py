@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from criteria.batches.mulsupcon import MultiLabelContrast
-from criteria.batches.multi_similarity import MultiSimilarityLoss
-from criteria.batches.smoothap import SmoothAveragePrecision, _SmoothPrecision
 from criteria.nca import WEIGHTINGS
+from criteria.whole_batches.mulsupcon import MultiLabelContrast
+from criteria.whole_batches.multi_similarity import MultiSimilarityLoss
+from criteria.whole_batches.smoothap import SmoothAveragePrecision, _SmoothPrecision
 from tests.oracles import losses as literal
 from utilities.errors import UserError
 from utilities.tensors.labels import PairRule

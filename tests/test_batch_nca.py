@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from criteria.batches.batch_nca import BatchNeighbourhoodLoss
 from criteria.nca import WEIGHTINGS, NeighbourhoodLoss
+from criteria.whole_batches.batch_nca import BatchNeighbourhoodLoss
 from utilities.errors import UserError
 
 

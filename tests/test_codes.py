@@ -14,8 +14,8 @@ from datasets.demo.dataset import Demo
 from tests.oracles import metrics as twin
 from tests.scripts import run_inside
 from utilities.errors import UserError
-from utilities.measures.evaluation import evaluate
 from utilities.measures.formulae import Relevance, metric_names
+from utilities.measures.search_and_measure import evaluate
 from utilities.neighbours.coders import check, fit
 from utilities.neighbours.codes import Codes, hamming_distances, images_at_a_time, search_codes
 from utilities.neighbours.search import search

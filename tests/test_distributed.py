@@ -26,7 +26,7 @@ from train_sndl import SNDL
 from utilities.batch import Batch
 from utilities.errors import RunFailure
 from utilities.flags.settings import Settings
-from utilities.measures import evaluation
+from utilities.inference import whole_split
 from utilities.parallel import distributed
 from utilities.parallel.batch_norm import synchronise
 from utilities.training.loss_window import GRADIENT_NORM, LossWindow
@@ -238,11 +238,11 @@ def first_epoch(rank):
 def embedded(rank):
     """What either rank holds after it embedded rows 0, 2, ... of 11, or 1, 3, ..., and where rank 0 has none."""
     values = torch.arange(22.0).reshape(11, 2)
-    evaluation._GATHERED_ROWS = 4
+    whole_split._GATHERED_ROWS = 4
     found = []
     for own in (torch.arange(rank, 11, WORLD), torch.arange(11 if rank else 0)):
         batches = [Batch(values[part], torch.zeros(0), part) for part in own.split(3)]
-        rows, numbers = evaluation.embed_split(lambda images: images, batches, 11)
+        rows, numbers = whole_split.embed_split(lambda images: images, batches, 11)
         found.append(torch.equal(rows, values) and numbers.tolist() == list(range(11)))
     return found
 

@@ -15,8 +15,8 @@ import parameters
 from utilities.batch import Batch
 from utilities.errors import RunFailure, UserError
 from utilities.flags.settings import Settings
-from utilities.measures import evaluation
 from utilities.measures.formulae import Relevance
+from utilities.measures.search_and_measure import evaluate
 from utilities.report import figures
 from utilities.runs import checkpoint
 from utilities.runs.logger import read_metrics
@@ -275,7 +275,7 @@ def test_validation_comes_every_so_many_epochs_and_last_and_by_the_network_at_re
     trainer.model.eval()
     with torch.inference_mode():
         rows = trainer.method.network.embed(feed.images)
-    found = evaluation.evaluate(
+    found = evaluate(
         rows, torch.from_numpy(feed.dataset.labels), metrics=["recall@1"], ks=(1,),
         relevance=Relevance("subset", 0.5), backend="torch",
     )  # fmt: skip

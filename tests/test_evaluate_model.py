@@ -20,7 +20,7 @@ from train_baseline import Baseline
 from utilities.errors import UserError
 from utilities.evaluation.checks import check_data
 from utilities.flags.settings import Settings
-from utilities.measures import evaluation
+from utilities.inference import whole_split
 from utilities.measures.formulae import metric_names
 from utilities.neighbours.table import read_neighbours
 from utilities.runs import checkpoint
@@ -149,7 +149,7 @@ def test_a_backend_that_is_not_there_is_refused_before_anything_is_embedded(save
         raise AssertionError("embedded")
 
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr(evaluation, "embed_split", refuse)
+    monkeypatch.setattr(whole_split, "embed_split", refuse)
     assert "faiss cannot be imported" in evaluate(saved, "--backend", "faiss", code=2).stderr
 
 

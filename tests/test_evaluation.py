@@ -13,8 +13,9 @@ from torch import Tensor
 
 from utilities.batch import Batch
 from utilities.errors import UserError
-from utilities.measures.evaluation import Evaluation, embed_split, evaluate
+from utilities.inference.whole_split import embed_split
 from utilities.measures.formulae import Relevance
+from utilities.measures.search_and_measure import Evaluation, evaluate
 from utilities.neighbours.density import distance_densities
 
 METRICS = ("recall", "map@2", "hit@1", "ndcg@4", "knn_f1@3", "map", "ndcg_jaccard")

@@ -186,8 +186,10 @@ def test_config_says_all_that_there_is_to_say(demo):
 
 def test_a_graph_that_embeds_otherwise_is_not_left_behind(demo, tmp_path, monkeypatch):
     """Written by a stand-in: a graph takes seconds."""
-    monkeypatch.setattr("utilities.export.run.write_torch_export", lambda path, embedder, pixels: path.touch())
-    monkeypatch.setattr("utilities.export.run.reader_of", lambda path: lambda pixels: np.ones((len(pixels), 16)) / 4)
+    monkeypatch.setattr("utilities.export.formats.write_torch_export", lambda path, embedder, pixels: path.touch())
+    monkeypatch.setattr(
+        "utilities.export.formats.reader_of", lambda path: lambda pixels: np.ones((len(pixels), 16)) / 4
+    )
     done = export(demo.run, "torch_export", tmp_path / "new", code=1)
     assert "embeds images otherwise than the network, by" in done.stderr
     assert not (tmp_path / "new" / "model.pt2").exists()

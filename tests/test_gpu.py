@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from tests.benchmarks.step import METHODS, fake_split, trainer_of
 from tests.scripts import TINY, records
 from utilities.batch import Batch
-from utilities.measures.evaluation import evaluate
 from utilities.measures.formulae import RELEVANCE_RULES, Relevance, metric_names
+from utilities.measures.search_and_measure import evaluate
 from utilities.neighbours.clustering import _lloyd, kmeans, match_clusters
 
 pytestmark = [

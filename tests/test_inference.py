@@ -16,7 +16,7 @@ from architectures.fill import Origin
 from datasets.open import open_loader, open_split
 from tests.scripts import run_inside
 from utilities.evaluation.embedded import embed
-from utilities.inference import embedding as inference
+from utilities.inference import way as inference
 from utilities.inference.fused import Convolution, fused
 from utilities.training import precision
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from tests.oracles import metrics as twin
 from utilities.errors import UserError
 from utilities.measures import ranked_codes
-from utilities.measures.evaluation import evaluate
 from utilities.measures.formulae import RELEVANCE_RULES, WHOLE_MEASURES, Relevance
 from utilities.measures.ranking import whole_ranking_values
 from utilities.measures.scoring import facts_for
+from utilities.measures.search_and_measure import evaluate
 from utilities.neighbours.search import search
 
 NAMES = list(WHOLE_MEASURES)

@@ -15,8 +15,8 @@ import torch
 
 from tests.browser import browser, missing
 from utilities.errors import UserError
-from utilities.measures.evaluation import Evaluation, evaluate
 from utilities.measures.formulae import Relevance
+from utilities.measures.search_and_measure import Evaluation, evaluate
 from utilities.measures.summaries import Details, bootstrap_intervals, label_table
 from utilities.neighbours.embedding_map import embedding_map
 from utilities.neighbours.statistics import neighbour_statistics

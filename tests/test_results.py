@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from utilities.files import filling
-from utilities.measures.evaluation import evaluate
 from utilities.measures.formulae import Relevance
+from utilities.measures.search_and_measure import evaluate
 from utilities.neighbours.density import distance_densities
 from utilities.neighbours.table import read_neighbours
 from utilities.report.evaluation_folder import LEFTOVERS, SHOWN_BY, write_results

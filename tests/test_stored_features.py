@@ -23,8 +23,8 @@ from tests.scripts import TINY, assert_same_run, records, run_inside, run_ranks,
 from utilities import seeding
 from utilities.evaluation.embedded import embed
 from utilities.flags.derive import STORED_VIEWS
-from utilities.measures.evaluation import evaluate
 from utilities.measures.formulae import Relevance
+from utilities.measures.search_and_measure import evaluate
 
 FLAGS = (*TINY, "--frozen", "--stored_views", 3, "--demo_images_per_category", 4, "--demo_side", 40)
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")

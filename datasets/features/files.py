@@ -33,8 +33,8 @@ from utilities.batch import Batch
 from utilities.errors import RunFailure, UserError
 from utilities.files import replacing, write_json
 from utilities.flags.settings import Settings
-from utilities.inference import embedding as inference
-from utilities.measures.evaluation import embed_split
+from utilities.inference import way as inference
+from utilities.inference.whole_split import embed_split
 from utilities.neighbours.embedding_file import digest
 from utilities.parallel import distributed
 from utilities.training import precision

@@ -24,7 +24,7 @@ from architectures.choice import build_backbone
 from architectures.fill import Origin
 from tests.benchmarks.embedding import in_turns
 from tests.benchmarks.timing import arguments, default_device, show
-from utilities.inference import embedding as inference
+from utilities.inference import way as inference
 from utilities.training import precision
 
 RGB = ("R", "G", "B")

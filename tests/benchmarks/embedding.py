@@ -29,7 +29,7 @@ from tests.benchmarks.step import fake_split, trainer_of
 from tests.benchmarks.timing import arguments, default_device, show
 from train_baseline import Baseline
 from utilities.batch import Batch
-from utilities.inference import embedding as inference
+from utilities.inference import way as inference
 from utilities.training import precision
 
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 
 from utilities.errors import UserError
 from utilities.evaluation.places import EVALUATIONS, SEARCHES, checkpoint_name, comparison_folder
-from utilities.export.run import check_export
+from utilities.export.formats import check_export
 from utilities.files import check_writable
 from utilities.flags.settings import Settings
 from utilities.runs import checkpoint

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from utilities.batch import Feed
 from utilities.flags.settings import Settings
-from utilities.inference import embedding as inference
-from utilities.measures import evaluation
+from utilities.inference import way as inference
+from utilities.inference import whole_split
 from utilities.neighbours import embedding_file
 from utilities.neighbours.coders import Coder
 from utilities.neighbours.codes import Codes
@@ -70,9 +70,9 @@ def embed(network: Any, feed: Feed, run: Settings, device: torch.device, *, larg
         precision.autocast(number_format, device),
         inference.embedding(network.backbone, images=largest or size, number_format=number_format) as way,
     ):
-        embedded = evaluation.embed_split(network.embed, bar, size)
+        embeddings, rows = whole_split.embed_split(network.embed, bar, size)
     way.name = getattr(feed, "way", way.name)
-    return Embedded(feed.dataset, *embedded, way=way)
+    return Embedded(feed.dataset, embeddings, rows, way=way)
 
 
 def embed_once(path: Path, network: Any, feed: Feed, run: Settings, device: torch.device, *, refresh: bool) -> Embedded:

@@ -16,9 +16,10 @@ from utilities.evaluation.checks import other_data
 from utilities.evaluation.embedded import Embedded, embed, sides
 from utilities.files import filling
 from utilities.flags.settings import Settings
-from utilities.inference.embedding import describe
-from utilities.measures import evaluation, protocols
+from utilities.inference.way import describe
+from utilities.measures import protocols
 from utilities.measures.formulae import Relevance
+from utilities.measures.search_and_measure import Evaluation, evaluate
 from utilities.neighbours import coders, density
 from utilities.neighbours.coders import Coder
 from utilities.parallel import distributed
@@ -36,7 +37,7 @@ class Scored(NamedTuple):
     seconds        of each part
     """
 
-    result: evaluation.Evaluation
+    result: Evaluation
     queries: Embedded
     gallery: Embedded | None
     coder: Coder | None
@@ -59,7 +60,7 @@ def score(
     coder = fit_coder(args, others[0] if others else queries)
     queries, gallery = queries.coded(coder), others[0].coded(coder) if others else None
     with _progress_bar(len(queries.rows), args.eval_metric) as bar:
-        result = evaluation.evaluate(
+        result = evaluate(
             queries.searched,
             queries.labels,
             metrics=list(dict.fromkeys([*args.eval_metric, evaluation_folder.SHOWN_BY])),

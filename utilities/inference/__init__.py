@@ -1,4 +1,4 @@
-"""Networks that only embed: their convolutions fused with what follows, for as long as a split is embedded.
+"""Embedding whole splits: every rank its share, convolutions fused with what follows for as long as it lasts.
 
-May import: nothing of the project but itself.
+May import: utilities, utilities.parallel.
 """

@@ -13,7 +13,7 @@ from torch import Tensor
 from utilities.errors import UserError
 from utilities.files import json_safe, read_json, write_json
 from utilities.measures import protocols
-from utilities.measures.evaluation import Evaluation
+from utilities.measures.search_and_measure import Evaluation
 from utilities.measures.summaries import Details, bootstrap_intervals, label_table
 from utilities.neighbours.density import Densities
 from utilities.neighbours.embedding_map import embedding_map

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utilities.measures.evaluation import Evaluation
 from utilities.measures.formulae import LOWER_IS_BETTER, SYMBOLS, UNBOUNDED
+from utilities.measures.search_and_measure import Evaluation
 from utilities.measures.summaries import Details, LabelTable
 from utilities.neighbours.embedding_map import EmbeddingMap
 from utilities.neighbours.statistics import NeighbourStatistics, why_rising

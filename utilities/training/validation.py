@@ -13,9 +13,10 @@ from torch import Tensor
 from utilities.batch import Feed
 from utilities.files import json_safe
 from utilities.flags.settings import Settings
-from utilities.inference import embedding as inference
-from utilities.measures import evaluation
+from utilities.inference import way as inference
+from utilities.inference import whole_split
 from utilities.measures.formulae import Relevance
+from utilities.measures.search_and_measure import evaluate
 from utilities.neighbours import density
 from utilities.training import precision
 from utilities.training.method import Method
@@ -58,11 +59,11 @@ class Validation:
             inference.embedding(self.method.network.backbone, images=len(rows), number_format=self.number_format),
         ):
             batches = feed.evaluation(rows, self.args["eval_batch_size"])
-            return evaluation.embed_split(embed or self.method.embed, batches, len(rows))
+            return whole_split.embed_split(embed or self.method.embed, batches, len(rows))
 
     def score(self, embeddings: Tensor, labels: Tensor) -> tuple[dict[str, float], dict[str, float]]:
         """What --eval_metric asks for, and SELECTED_BY; the chance levels of these."""
-        result = evaluation.evaluate(
+        result = evaluate(
             embeddings,
             labels,
             metrics=list(dict.fromkeys([SELECTED_BY, *self.args["eval_metric"]])),
