@@ -11,11 +11,14 @@ from torch import Tensor
 
 from tests.oracles import metrics as twin
 from utilities.errors import UserError
-from utilities.measures import ranked_codes
-from utilities.measures.formulae import RELEVANCE_RULES, WHOLE_MEASURES, Relevance
+from utilities.measures.formulae import RELEVANCE_RULES, WHOLE_MEASURES, Metric, Relevance
+from utilities.measures.label_sets import ideal_gain
+from utilities.measures.ranked_codes import Levels, Ranker
+from utilities.measures.ranked_measures import Expected, Scale, measure_block
 from utilities.measures.ranking import whole_ranking_values
 from utilities.measures.scoring import facts_for
 from utilities.measures.search_and_measure import evaluate
+from utilities.neighbours.exact import on_grid
 from utilities.neighbours.search import search
 
 NAMES = list(WHOLE_MEASURES)
@@ -71,17 +74,45 @@ def test_ties_are_broken_by_index_not_by_gain() -> None:
         assert_equal_to_twins(rows[:15], labels(15), rule, (rows, labels(60)))
 
 
-def test_the_sort_of_other_devices_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = embeddings(60)
+@pytest.mark.parametrize("rule", ["subset", "share"])
+def test_rankings_one_by_one_and_in_blocks_measure_the_same(rule: str) -> None:
+    """CPUs go row by row, other devices through blocks: equal codes, ties included, and equal values to rounding."""
+    rows, carried, relevance = embeddings(60), labels(60), Relevance(rule)
     rows[20:40] = rows[0]
-    arguments = {"metrics": NAMES, "ks": (), "relevance": Relevance("subset"), "backend": "torch"}
-    ours = evaluate(rows, labels(60), **arguments)  # type: ignore[arg-type]
-    calls = []
-    monkeypatch.setattr(ranked_codes, "_sort_on_cpu", lambda *a: calls.append(1) or ranked_codes._sort(*a))
-    theirs = evaluate(rows, labels(60), **arguments)  # type: ignore[arg-type]
-    assert calls
-    for name, values in ours.scores.per_query.items():
-        torch.testing.assert_close(theirs.scores.per_query[name], values, rtol=0, atol=0, equal_nan=True)
+    metrics, own = [Metric(name, None) for name in NAMES], torch.arange(60)
+    facts = facts_for(carried, carried, own, metrics, relevance)
+    ours = whole_ranking_values(
+        rows, rows, carried, carried, metrics=metrics, relevance=relevance, facts=facts, query_rows=own
+    )
+    levels = Levels(carried.sum(1), carried.sum(1), 7, {"shared", "jaccard"})
+    ranker, row_by_row = Ranker(rows, carried, relevance, levels), torch.empty(60, 60, dtype=torch.int64)
+    ranker.visit_rows(
+        on_grid(rows), carried, own, own, lambda row, codes: row_by_row[row].copy_(torch.from_numpy(codes))
+    )
+    codes = ranker.ranked_codes(on_grid(rows), carried, own)
+    assert torch.equal(codes, row_by_row)
+    ideal = {kind: ideal_gain(facts.gains[kind], None)[facts.kind] for kind in ("shared", "jaccard")}
+    expected = Expected(*(facts.relevant[r][facts.kind] for r in (relevance, Relevance("share"))), ideal)
+    in_blocks = measure_block(codes, NAMES, expected, Scale(60, levels))
+    for metric, values in ours.items():
+        torch.testing.assert_close(in_blocks[metric.name], values, rtol=0, atol=1e-12, equal_nan=True)
+
+
+def test_a_ranking_does_not_depend_on_what_is_ranked_with_it() -> None:
+    """Each value is the same number in any order of the queries, in any block."""
+    rows, carried = embeddings(80), labels(80)
+    metrics, relevance = [Metric(name, None) for name in NAMES], Relevance("subset")
+
+    def values(chosen: Tensor, block_bytes: int | None = None) -> dict[Metric, Tensor]:
+        facts = facts_for(carried[chosen], carried, chosen, metrics, relevance)
+        return whole_ranking_values(
+            rows[chosen], rows, carried[chosen], carried, metrics=metrics, relevance=relevance, facts=facts,
+            query_rows=chosen, block_bytes=block_bytes,
+        )  # fmt: skip
+
+    whole, shuffled = values(torch.arange(80)), torch.randperm(80, generator=torch.Generator().manual_seed(5))
+    for metric, found in values(shuffled, 9_000).items():
+        torch.testing.assert_close(found, whole[metric][shuffled], rtol=0, atol=0, equal_nan=True)
 
 
 def test_block_size_does_not_matter() -> None:
@@ -156,8 +187,6 @@ def test_more_labels_than_a_key_holds() -> None:
 def test_progress_counts_every_query() -> None:
     seen: list[int] = []
     rows, carried, own = embeddings(30), labels(30), torch.arange(30)
-    from utilities.measures.formulae import Metric
-
     metrics = [Metric("map", None)]
     facts = facts_for(carried, carried, own, metrics, Relevance())
     whole_ranking_values(

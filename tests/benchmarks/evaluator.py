@@ -60,8 +60,8 @@ def data(images: int) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
     labels = mlrsnet_labels(images, draw)
     directions = torch.randn(labels.shape[1], 512, generator=draw)
-    rows = labels.float() @ directions + 1.5 * torch.randn(len(labels), 512, generator=draw)
-    return torch.nn.functional.normalize(rows, dim=1), labels
+    rows = torch.randn(len(labels), 512, generator=draw).mul_(1.5).add_(labels.float() @ directions)
+    return torch.nn.functional.normalize(rows, dim=1, out=rows), labels
 
 
 def top_k(rows: Tensor, labels: Tensor, queries: int, rounds: int) -> dict[str, Any]:

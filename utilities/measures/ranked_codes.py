@@ -4,11 +4,12 @@ The exact squared distance (`utilities.neighbours.exact`) is a whole number in u
 more is a float64 whose last 52 bits are that number; what an image contributes, its level of gain and whether it is
 relevant, has room beside them in an int64. One sort of these keys yields the ranked codes. Images at exactly the same
 distance but with different codes must be in the order of their indices; rows that may have such ties are sorted
-again, stably.
+again, stably. On a CPU a row is sorted and measured while a core's cache holds it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +29,10 @@ _MOST_LEVELS = 2 ** (_BITS - 1)  # of gain, beside one bit for relevance
 _ABOVE = 2.0**52
 _UNPACKED = 2**13  # binary codes of the gallery at a time
 _SELF = torch.iinfo(torch.int64).max  # sorts last, and is given no gain
-_CACHED_PAIRS = 2**17  # keys sorted at a time on a CPU: 1 MB, what a core's cache holds
+# On a CPU keys are sorted as float64, in four fifths of the time. With this bit they are all normal numbers.
+_NORMAL = 2**61
+_INFINITE = 0x7FF << 52  # as float64: sorts last, and its code is 0
+_TIED_ROWS = 64  # sorted again at a time
 
 
 class Levels:
@@ -125,20 +129,60 @@ class Ranker:
         queries: embeddings on the grid (b, D), or b Codes; labels (b, L), own (b,) int64 rows of the gallery or -1.
         The next call overwrites what this one returned.
         """
-        shared = overlap(labels, self.sets).long()
-        of_query = labels.sum(1, keepdim=True)
-        relevant = self.relevance(shared, of_query, self.sizes)
-        of_sets = (2 * self.levels.of(shared, of_query, self.sizes) + relevant).short()
-        size = len(queries) * len(self.set_of_image)
-        if len(self.room) < size:  # kept: the pages of a new array would cost as much as the product
-            self.room = torch.empty(size, dtype=torch.float64, device=labels.device)
-        distances = self.keys.of(queries, self.room[:size].view(len(queries), -1))
-        sort = _sort_on_cpu if distances.device.type == "cpu" else _sort
-        ranked, tied = sort(distances.view(torch.int64), of_sets, self.set_of_image, own)
+        of_sets = self._codes_of_sets(labels)
+        ranked, tied = _sort(self._distances(queries).view(torch.int64), of_sets, self.set_of_image, own)
         ranked[own >= 0, -1] = 0
         if len(tied):
             ranked[tied] = self._sort_again(queries[tied], of_sets[tied], own[tied])
         return ranked
+
+    def visit_rows(
+        self, queries: Any, labels: Tensor, kind: Tensor, own: Tensor, visit: Callable[[int, np.ndarray], None]
+    ) -> None:
+        """Calls visit(row, codes) for every query, from several threads and in no order: `ranked_codes` on a CPU.
+
+        labels (k, L) are the label sets that occur, kind (b,) int64 says which of them each query has; it is fastest
+        where equal ones follow each other. codes (N,) int64 may be overwritten, and are by the next call.
+        """
+        of_sets = self._codes_of_sets(labels)
+        marks_of, sets = of_sets.long().add_(_NORMAL).numpy(), self.set_of_image.numpy()
+        keys, kinds, images = self._distances(queries).view(torch.int64).numpy(), kind.tolist(), own.tolist()
+        tied: list[int] = []
+
+        def work(rows: range) -> None:
+            last = -1
+            for row in rows:
+                if kinds[row] != last:
+                    last = kinds[row]
+                    marks = marks_of[last].take(sets, mode="clip")
+                if _sort_row(keys[row], marks, images[row]):
+                    tied.append(row)
+                else:
+                    visit(row, keys[row])
+
+        threads = torch.get_num_threads()
+        step = -(-len(keys) // threads)
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, (range(start, min(start + step, len(keys))) for start in range(0, len(keys), step))))
+        for start in range(0, len(tied), _TIED_ROWS):
+            few = torch.tensor(tied[start : start + _TIED_ROWS])
+            again = self._sort_again(queries[few], of_sets[kind[few]], own[few])
+            for row, codes in zip(few.tolist(), again.numpy(), strict=True):
+                visit(row, codes)
+
+    def _codes_of_sets(self, labels: Tensor) -> Tensor:
+        """Labels (b, L) -> codes of the gallery's label sets (b, U) int16."""
+        shared = overlap(labels, self.sets).long()
+        of_query = labels.sum(1, keepdim=True)
+        relevant = self.relevance(shared, of_query, self.sizes)
+        return (2 * self.levels.of(shared, of_query, self.sizes) + relevant).short()
+
+    def _distances(self, queries: Any) -> Tensor:
+        """2**52 + squared distances of b queries, (b, N) float64, until the next call."""
+        size = len(queries) * len(self.set_of_image)
+        if len(self.room) < size:  # kept: the pages of a new array would cost as much as the product
+            self.room = torch.empty(size, dtype=torch.float64, device=self.room.device)
+        return self.keys.of(queries, self.room[:size].view(len(queries), -1))
 
     def _sort_again(self, queries: Any, of_sets: Tensor, own: Tensor) -> Tensor:
         """As `ranked_codes`, by a stable sort of the distances."""
@@ -166,24 +210,17 @@ def _sort(keys: Tensor, of_sets: Tensor, set_of_image: Tensor, own: Tensor) -> t
     return ranked.bitwise_and_(2**_BITS - 1), tied
 
 
-def _sort_on_cpu(keys: Tensor, of_sets: Tensor, set_of_image: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """`_sort` in place by numpy, whose sort without indices is the faster one, a few rows at a time on each core."""
-    few = max(1, _CACHED_PAIRS // keys.shape[1])
-    sets, tied = set_of_image.numpy(), np.empty(len(keys), dtype=bool)
+def _sort_row(keys: np.ndarray, marks: np.ndarray, own: int) -> bool:
+    """Turns one row of keys (N,) int64, float64 of 2**52 + squared distance, into ranked codes; whether there are ties.
 
-    def work(start: int) -> None:
-        part = slice(start, start + few)
-        rows, of_image = keys[part].numpy(), own[part].numpy()
-        rows <<= _BITS
-        rows += of_sets[part].numpy().take(sets, axis=1, mode="clip")
-        inside = np.flatnonzero(of_image >= 0)
-        rows[inside, of_image[inside]] = _SELF
-        rows.sort(axis=1)
-        steps = (rows[:, 1:] - rows[:, :-1]).view(np.uint64)
-        steps -= np.uint64(1)  # of equal keys: the largest number there is
-        tied[part] = steps.min(axis=1, initial=_SELF) < 2**_BITS - 1
-        rows &= 2**_BITS - 1
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(work, range(0, len(keys), few)))
-    return keys, torch.from_numpy(tied).nonzero().flatten()
+    marks (N,) int64 are codes plus _NORMAL; own is a row of the gallery, or -1. With ties, keys are of no use.
+    """
+    keys <<= _BITS
+    keys += marks
+    if own >= 0:
+        keys[own] = _INFINITE
+    keys.view(np.float64).sort()
+    differing = keys[1:] ^ keys[:-1]  # below 2**_BITS at the same distance, 0 with the same code
+    tied = differing.min(initial=_SELF) < 2**_BITS and bool(((differing > 0) & (differing < 2**_BITS)).any())
+    keys &= 2**_BITS - 1
+    return tied
