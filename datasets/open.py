@@ -231,7 +231,7 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
             "--labels_csv"
         )
     whole = args.batch_size * distributed.world_size()
-    if whole > len(train):
+    if args.nb_epochs and whole > len(train):
         raise UserError(
             f"--batch_size {args.batch_size} x {distributed.world_size()} processes is more than the "
             f"{len(train)} images of the train split of {args.dataset}; lower --batch_size"

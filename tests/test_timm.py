@@ -228,7 +228,9 @@ def test_every_method_trains_resumes_and_evaluates(method, arch, flags, demo):
 
 @pytest.mark.parametrize("method", ["baseline", "diva", "dac", "bier", "sndl"])
 def test_a_run_without_training_scores_the_network_as_it_starts(method, demo):
+    """Of whatever batch size: it draws no batch."""
     common = (*TINY, "--source_path", demo / "data", "--nb_epochs", 0, "--arch", "timm/test_resnet")
+    common += ("--batch_size", 5000)
     out = demo / "untrained"
     for head, frozen in (("none", ["--frozen"]), ("linear", [])):
         flags = ["--head", head, "--save_path", out, "--savename", f"{method}_{head}", *frozen]

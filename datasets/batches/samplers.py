@@ -29,7 +29,7 @@ class ShuffledBatches:
     @classmethod
     def from_settings(cls, args: Settings, size: int) -> ShuffledBatches:
         """As the flags say: --batch_size on each process, --random_seed; whole batches only."""
-        return cls(size, batch_size=args.batch_size * world_size(), seed=args.random_seed, drop_last=True)
+        return cls(size, batch_size=_global_batch(args, size), seed=args.random_seed, drop_last=True)
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         order = _generator(self.seed, "shuffled batches", epoch).permutation(self.size)
@@ -75,7 +75,7 @@ class ClassBalancedBatches:
         """As the flags say: --batch_size on each process, --num_samples_per_class, --random_seed."""
         return cls(
             labels,
-            batch_size=args.batch_size * world_size(),
+            batch_size=_global_batch(args, int(labels.any(1).sum())),
             samples_per_class=args.num_samples_per_class,
             seed=args.random_seed,
         )
@@ -173,6 +173,12 @@ def _rounds(classes: int, batches: int, per_batch: int, generator: np.random.Gen
 
 def _generator(*parts: object) -> np.random.Generator:
     return np.random.default_rng(seeding.derive(*parts))
+
+
+def _global_batch(args: Settings, images: int) -> int:
+    """--batch_size on all processes; in a run without training, which draws none, no more than there are images."""
+    whole = args.batch_size * world_size()
+    return whole if args.nb_epochs else min(whole, images)
 
 
 def _check(size: int, batch_size: int, what: str) -> None:
