@@ -147,7 +147,9 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     asked, gallery = asked.coded(coder), gallery.coded(coder)
     if distributed.is_main():
         target, by = places.search_folder(folder, args), f"{folder.name}, {places.what_searches(args, coder)}"
-        search_each(examples, asked, gallery, target, top=args.top, network=by, backend=args.backend, device=device)
+        notes = coders.notes(coder, gallery.codes) if coder and gallery.codes else []
+        options = {"top": args.top, "network": by, "backend": args.backend, "device": device}
+        search_each(examples, asked, gallery, target, notes=notes, **options)
 
 
 def export_run(folder: Path, args: Settings, device: torch.device) -> None:

@@ -16,7 +16,7 @@ from tests.scripts import run_inside
 from utilities.errors import UserError
 from utilities.measures.formulae import Relevance, metric_names
 from utilities.measures.search_and_measure import evaluate
-from utilities.neighbours.coders import check, fit
+from utilities.neighbours.coders import check, fit, notes
 from utilities.neighbours.codes import Codes, hamming_distances, images_at_a_time, search_codes
 from utilities.neighbours.search import search
 from utilities.neighbours.table import read_neighbours
@@ -219,3 +219,49 @@ def test_a_saved_run_is_scored_and_searched_by_codes(demo_run, tmp_path):
         "folds the 16 dimensions of the embedding into bits of equal share; give one of 1, 2, 4, 8, 16"
         in refused.stderr
     )
+
+
+def test_bits_that_are_equal_for_nearly_all_images_are_counted():
+    generator = torch.Generator().manual_seed(0)
+    positive = torch.nn.functional.normalize(torch.rand(1000, 16, generator=generator) + 0.1, dim=1)
+    positive[:5] *= -1  # half a percent
+    for kind, alike in (("sign", 16), ("median", 0), ("itq", 0)):
+        coder = fit(kind, None, positive, seed=0)
+        found = notes(coder, coder.encode(positive))
+        assert len(found) == bool(alike), kind
+        if alike:
+            assert found[0].startswith(
+                "16 of the 16 bits of --codes sign are equal in 99% of the 1,000 images and more"
+            )
+            assert found[0].endswith("--codes median or itq learn their thresholds from the images")
+    rectified = torch.relu(torch.randn(1000, 16, generator=generator) - 3)  # nearly always 0: so is the median
+    coder = fit("median", None, rectified, seed=0)
+    assert "--codes itq turns them first" in notes(coder, coder.encode(rectified))[0]
+    assert torch.equal(
+        Codes.of(torch.tensor([[True, False, True]] * 3 + [[False] * 3])).shares(),
+        torch.tensor([0.75, 0, 0.75]).double(),
+    )
+
+
+def test_codes_that_collapse_are_noted_with_the_way_out(demo_run, tmp_path):
+    """By an evaluation and by a search: every component of these embeddings is positive."""
+    source, saved = demo_run
+    folder = tmp_path / "baseline"
+    shutil.copytree(saved, folder, ignore=shutil.ignore_patterns("*_results"))
+    payload = torch.load(folder / "best.pt", weights_only=True)
+    payload["network"]["heads.embedding.bias"] += 100
+    torch.save(payload, folder / "best.pt")
+    argv = ["--load_from_checkpoint", folder, "--num_workers", 0]
+    said = "16 of the 16 bits of --codes sign are equal in 99%"
+    quick = ["--scores_only", "--eval_metric", "recall@1"]
+    done = run_inside("evaluate_model", *argv, *quick, "--codes", "sign")
+    assert said in " ".join(done.stdout.split())
+    results = folder / "evaluation_results" / "best_test_sign"
+    assert said in json.loads((results / "scores.json").read_text())["protocol"]["notes"][-1]
+    assert said in " ".join((results / "evaluate_model.txt").read_text().split())
+    [name] = Demo(source_path=source, split="test", images_per_category=8, side=48, seed=0).names[:1]
+    searched = run_inside("evaluate_model", *argv, "--query", name, "--top", 2, "--codes", "sign").stdout
+    assert said in " ".join(searched.split())
+    for kind in ("median", "itq"):  # the ways out
+        done = run_inside("evaluate_model", *argv, *quick, "--codes", kind)
+        assert "tell next to nothing" not in " ".join(done.stdout.split()), kind

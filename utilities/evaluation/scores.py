@@ -142,6 +142,9 @@ def _content(folder: Path, scored: Scored, data: Mapping[str, Any], run: Setting
     if args.protocol:
         carried = queries.labels if gallery is None else gallery.labels
         content["published"] = protocols.measured(args.protocol, scored.result.neighbours, queries.labels, carried)
+    searched = gallery or queries
+    if coder is not None and searched.codes is not None:
+        content["protocol"]["notes"] += coders.notes(coder, searched.codes)
     splits = [queries.dataset] if gallery is None else [queries.dataset, gallery.dataset]
     content["protocol"]["notes"] += [note for dataset in splits for note in other_data(dataset, data)]
     return content

@@ -28,6 +28,14 @@ KINDS = ("sign", "median", "itq", "lsh")
 _ITERATIONS = 50  # of ITQ, as published
 _MOST_ROWS = 2**14  # from which ITQ learns its rotation: evenly spaced ones of a larger gallery
 _CHUNK = 2**14  # rows turned into float64 at a time
+_ALIKE = 0.99  # share of the images from which on a bit that they have in common tells next to nothing
+_WAYS_OUT = {
+    "sign": "their components hardly change their sign, as features behind a ReLU; --codes median or itq learn their "
+    "thresholds from the images",
+    "median": "more than half of the images share the value of a component; --codes itq turns them first",
+    "itq": "the images hardly differ in most directions; give fewer --code_bits",
+    "lsh": "the images lie in nearly one direction; --codes itq or median learn their thresholds from the images",
+}
 
 
 class Coder(NamedTuple):
@@ -75,6 +83,18 @@ def fit(kind: str, bits: int | None, gallery: Tensor, *, seed: int) -> Coder:
     elif kind == "itq":
         matrix, threshold = _quantizer(gallery.cpu(), bits, seed)
     return Coder(kind, bits, _shared(matrix), _shared(threshold))
+
+
+def notes(coder: Coder, codes: Codes) -> list[str]:
+    """What there is to say about the codes of the images that are searched: whether most of their bits tell nothing."""
+    shares = codes.shares()
+    alike = int((torch.maximum(shares, 1 - shares) >= _ALIKE).sum())
+    if 2 * alike <= coder.bits:
+        return []
+    return [
+        f"{alike:,} of the {coder.bits:,} bits of --codes {coder.kind} are equal in {_ALIKE:.0%} of the {len(codes):,} "
+        f"images and more, and tell next to nothing: {_WAYS_OUT[coder.kind]}"
+    ]
 
 
 def _shared(values: Tensor) -> Tensor:

@@ -56,6 +56,13 @@ class Codes:
         flags = (self.packed[:, :, None] & values).ne(0).view(len(self), -1)[:, : self.bits]
         return flags.float().mul_(2).sub_(1)
 
+    def shares(self) -> Tensor:
+        """(bits,) float64: in which share of the codes each bit is set."""
+        count = torch.zeros(self.bits, dtype=torch.float64, device=self.device)
+        for start in range(0, len(self), _IMAGES):
+            count += (self[slice(start, start + _IMAGES)].signs() > 0).sum(0)
+        return count / len(self)
+
 
 def hamming_distances(queries: Codes, gallery: Codes) -> Tensor:
     """(Q, N) float32 numbers of bits in which two codes differ."""

@@ -50,14 +50,15 @@ def search_each(
     network: str,
     backend: str,
     device: torch.device,
+    notes: Sequence[str] = (),
 ) -> None:
     """A folder of results for each example, whose embeddings are the rows of `asked`, and its hits as text.
 
-    network says in words by which network the embeddings were made.
+    network says in words by which network the embeddings were made, notes what else there is to say of them.
     """
     for number, (example, name) in enumerate(zip(examples, folder_names(examples), strict=True)):
         found = nearest(example, asked, number, gallery, top=top, backend=backend, device=device)
-        result = describe(example, asked, number, found, gallery, top=top, network=network)
+        result = describe(example, asked, number, found, gallery, top=top, network=network, notes=notes)
         replaced = ", in place of an earlier search" if (folder / name).exists() else ""
         with filling(folder / name, LEFTOVERS) as fresh:
             text = write_search(fresh, result)
@@ -103,10 +104,11 @@ def describe(
     *,
     top: int,
     network: str,
+    notes: Sequence[str],
 ) -> Search:
     """The search as people see it: images, labels, places and what there is to say about it."""
     dataset, rows = gallery.dataset, gallery.rows[found.indices].tolist()
-    places, notes = dataset.outlines(rows)
+    places, of_places = dataset.outlines(rows)
     (own_place,), own_notes = asked.dataset.outlines([number])
     labelled = bool(dataset.label_names)
     hits = [
@@ -130,5 +132,5 @@ def describe(
         title=f"Nearest to {example.name}",
         about=f"{len(rows)} of {len(gallery.rows):,} images of {dataset.kind}, {dataset.part_name}; "
         f"{distance}; {network}",
-        notes=[*said, *dict.fromkeys([*own_notes, *notes])],
+        notes=[*said, *notes, *dict.fromkeys([*own_notes, *of_places])],
     )
