@@ -145,17 +145,28 @@ def test_files_embed_patches_of_twelve_bands(sentinel, name, monkeypatch):
     torch.testing.assert_close(embed_pixels(given).detach(), sentinel.embeddings, rtol=0, atol=1e-5)
 
 
-def test_a_transformer_of_timm_without_heads(demo_run, tmp_path, monkeypatch):
-    """Which is built for one size of image, resized bicubically and scaled as it was pretrained."""
+@pytest.mark.parametrize(
+    ("arch", "argv"),
+    [  # a transformer, built for one size of image; convolutions padded as TensorFlow pads, without a head
+        ("timm/test_vit", ["--interpolation", "bicubic", "--input_scaling", "imagenet"]),
+        ("timm/tf_efficientnet_lite0", ["--head", "none"]),
+    ],
+)
+def test_networks_of_timm(demo_run, tmp_path, monkeypatch, arch, argv):
     pytest.importorskip("timm")
-    argv = [*TINY, "--arch", "timm/test_vit", "--head", "none", "--nb_epochs", 0, "--interpolation", "bicubic"]
-    argv += ["--input_scaling", "imagenet", "--source_path", demo_run[0], "--save_path", tmp_path]
+    argv = [*TINY, "--arch", arch, *argv, "--nb_epochs", 0, "--source_path", demo_run[0], "--save_path", tmp_path]
     run_inside("train_baseline", *argv)
     run, folder = tmp_path / "Demo" / "baseline", tmp_path / "export"
-    export(run, "safetensors", folder, "--checkpoint", "last")
+    for form in ("safetensors", "torch_export", *["onnx"] * has_onnx()):
+        export(run, form, folder, "--checkpoint", "last")
     exported = read_run(run, folder, "last")
-    embed_pixels = run_snippet(exported, "model.safetensors", monkeypatch)["embed"]
-    assert_same_search(embed_pixels(stored_pixels(exported.dataset)), exported)
+    pixels = stored_pixels(exported.dataset)
+    for name in ("model.safetensors", "model.pt2", *["model.onnx"] * has_onnx()):
+        embed_pixels = run_snippet(exported, name, monkeypatch)["embed"]
+        given = pixels.numpy() if name == "model.onnx" else pixels
+        assert_same_search(torch.as_tensor(embed_pixels(given)).detach(), exported)
+        alone = torch.as_tensor(embed_pixels(given[:1])).detach()
+        torch.testing.assert_close(alone, exported.embeddings[:1], rtol=0, atol=1e-5)
 
 
 def test_tensors_have_the_librarys_names_and_others_may_read_them(demo):
