@@ -112,6 +112,7 @@ RUN = [
     Flag("eval_epoch", 10, "epochs between validations; the last epoch is always validated", int, low=1),
     Flag("eval_metric", ["recall@1", "recall@8", "r_precision@8", "map@8", "label_jaccard@8"],
          "measures of a validation; name@K stands for K = 1 2 4 8, a name alone for the whole ranking", nargs="+"),
+    Flag("eval_test", False, "score the test split too at each validation, as split test of metrics.jsonl; best.pt is still chosen on val", yes_no),
     *RELEVANCE,
     switch("is_log_intra_inter_overlap", "log how far the densities of intra- and inter-group distances overlap, over all pairs (CV4RS: over pairs with an image of the commonest label)"),
     Flag("save_every_steps", 0, "also write last.pt every so many steps; 0: after epochs only", int, low=0),
@@ -411,7 +412,7 @@ CHANGEABLE = (*PATHS, "eval_batch_size", "num_workers", "device", "precision")
 # What may differ between the parts of a resumed run; everything else is the run's own.
 RESUMABLE = {
     "nb_epochs", "load_from_checkpoint", "num_workers", "eval_batch_size", "backend",
-    "device", "threads", "gpu_ids", "log_online", "wandb_dryrun", "wandb_key", "project", "group", "save_every_steps", "save_on_signal",
+    "device", "threads", "gpu_ids", "log_online", "wandb_dryrun", "wandb_key", "project", "group", "save_every_steps", "save_on_signal", "eval_test",
     "log_every_steps", "skip_broken_images", "use_npmem", *PATHS,
 }  # fmt: skip
 

@@ -30,23 +30,24 @@ from utilities.parallel import distributed
 
 
 class TrainingData(NamedTuple):
-    """Loaders of a training run and a description of its data in plain values."""
+    """Loaders of a training run and a description of its data in plain values. test: with --eval_test alone."""
 
     train: Loader | FeatureFeed
     val: Loader | FeatureFeed
     description: dict[str, Any]
+    test: Loader | FeatureFeed | None = None
 
     def of_features(self, network: Any, args: Settings, parent: Path) -> TrainingData:
         """The same splits as features of the network's frozen backbone, --stored_views looks at each training image.
 
         They are kept in --cache_path, or in `stored_features` inside `parent`, for every later run of the same.
         """
-        loaders = [loader for loader in (self.train, self.val) if isinstance(loader, Loader)]
-        train, val = (
-            stored_feed(loader, network, args, parent, views)
-            for loader, views in zip(loaders, (args.stored_views, 0), strict=True)
-        )
-        return self._replace(train=train, val=val)
+        views = {"train": args.stored_views, "val": 0, "test": 0}
+        loaders = {name: getattr(self, name) for name in views if isinstance(getattr(self, name), Loader)}
+        feeds: dict[str, Any] = {
+            name: stored_feed(loader, network, args, parent, views[name]) for name, loader in loaders.items()
+        }
+        return self._replace(**feeds)
 
 
 def stored_feed(loader: Loader, network: Any, args: Settings, parent: Path, views: int) -> FeatureFeed:
@@ -219,12 +220,13 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
         open_archive(args)  # may take hours: the processes wait for each other by a lock, which knows no time-out
     if not distributed.is_main():
         distributed.barrier()
-    train, val = open_files(args, "train"), open_files(args, "val")
+    opened = [open_files(args, split) for split in SPLITS if split != "test" or args.eval_test]
     if distributed.is_main():
         distributed.barrier()
     if args.use_npmem:  # hours and a lock, likewise
-        attach_prepared(args, train, val)
-    refuse_known_broken(train, val)
+        attach_prepared(args, *opened)
+    refuse_known_broken(*opened)
+    train, *scored = opened
     if not train.label_names:
         raise UserError(
             f"the images of {train.source_path} carry no labels, from which every method learns: give their table with "
@@ -237,8 +239,12 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
             f"{len(train)} images of the train split of {args.dataset}; lower --batch_size"
         )
     refuse_alike(train)
-    if len(val) < 2:
-        raise UserError(f"the val split of {args.dataset} has {len(val)} images; retrieval needs at least two")
+    for split in scored:
+        if len(split) < 2:
+            raise UserError(
+                f"the {split.split} split of {args.dataset} has {len(split)} images; retrieval needs at least two"
+            )
+    val = scored[0]
     if args.color_jitter and not train.is_photograph and distributed.is_main():  # no error: presets set it
         warnings.warn(
             f"--color_jitter {args.color_jitter} is for 8-bit RGB images and does nothing on {args.dataset}, whose "
@@ -267,4 +273,5 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
         "resize_to": args.resize_to,
         "per_image_normalisation": args.per_image_normalisation,
     }
-    return TrainingData(open_loader(args, train, device), open_loader(args, val, device), description)
+    loaders = [open_loader(args, dataset, device) for dataset in opened]
+    return TrainingData(loaders[0], loaders[1], description, *loaders[2:])

@@ -114,7 +114,7 @@ def trainer_settings(tmp_path, *flags, **changed):
 def toy_data():
     description = {"dataset": "toy", "label_names": ["a", "b", "c"], "bands": [], "train_fingerprint": "1"}
     feed = Feed()
-    return SimpleNamespace(train=feed, val=feed, description=description)
+    return SimpleNamespace(train=feed, val=feed, test=None, description=description)
 
 
 def trainer_of(tmp_path, *flags, **changed):

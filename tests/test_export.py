@@ -21,6 +21,7 @@ from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.open import open_loader, open_split
 from tests.scripts import TINY, run_inside
 from utilities.evaluation.embedded import embed
+from utilities.export.run import GRAPHS
 from utilities.neighbours.search import search
 from utilities.runs import folder as run_folder
 
@@ -146,22 +147,27 @@ def test_files_embed_patches_of_twelve_bands(sentinel, name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arch", "argv"),
+    ("arch", "argv", "formats"),
     [  # a transformer, built for one size of image; convolutions padded as TensorFlow pads, without a head
-        ("timm/test_vit", ["--interpolation", "bicubic", "--input_scaling", "imagenet"]),
-        ("timm/tf_efficientnet_lite0", ["--head", "none"]),
+        (
+            "timm/test_vit",
+            ["--interpolation", "bicubic", "--input_scaling", "imagenet"],
+            "safetensors torch_export onnx",
+        ),
+        ("timm/tf_efficientnet_lite0", ["--head", "none"], "onnx"),
     ],
 )
-def test_networks_of_timm(demo_run, tmp_path, monkeypatch, arch, argv):
+def test_networks_of_timm(demo_run, tmp_path, monkeypatch, arch, argv, formats):
     pytest.importorskip("timm")
+    forms = [form for form in formats.split() if form != "onnx" or has_onnx()]
     argv = [*TINY, "--arch", arch, *argv, "--nb_epochs", 0, "--source_path", demo_run[0], "--save_path", tmp_path]
     run_inside("train_baseline", *argv)
     run, folder = tmp_path / "Demo" / "baseline", tmp_path / "export"
-    for form in ("safetensors", "torch_export", *["onnx"] * has_onnx()):
+    for form in forms:
         export(run, form, folder, "--checkpoint", "last")
     exported = read_run(run, folder, "last")
     pixels = stored_pixels(exported.dataset)
-    for name in ("model.safetensors", "model.pt2", *["model.onnx"] * has_onnx()):
+    for name in [{"safetensors": "model.safetensors", **GRAPHS}[form] for form in forms]:
         embed_pixels = run_snippet(exported, name, monkeypatch)["embed"]
         given = pixels.numpy() if name == "model.onnx" else pixels
         assert_same_search(torch.as_tensor(embed_pixels(given)).detach(), exported)

@@ -64,7 +64,7 @@ def test_two_steps_of_every_method_give_finite_losses(method: str, tmp_path: Pat
     more = [*map(str, TINY), *(["--dac_nb_clusters", "2"] if method == "dac" else [])]
     trainer = trainer_of(METHODS[method], split, SimpleNamespace(batch_size=16), str(tmp_path), more)
     feed = NoisePictures(split, side=32)
-    trainer.data = SimpleNamespace(train=feed, val=feed, description={})
+    trainer.data = SimpleNamespace(train=feed, val=feed, test=None, description={})
     try:
         trainer.train_epoch()
     finally:

@@ -229,6 +229,24 @@ def test_evaluation_on_val_repeats_the_scores_of_training(finished):
     assert (folder / "distance_density.png").exists()
 
 
+def test_the_test_split_is_scored_on_request_and_chooses_nothing(demo, finished, tmp_path):
+    done = train(demo, tmp_path, "--is_log_intra_inter_overlap", "--eval_test", "yes")
+    folder = tmp_path / "Demo" / "baseline"
+    lines = records(folder)
+    of_test = [r for r in lines if r["split"] == "test"]
+    assert [(r["epoch"], r["step"]) for r in of_test] == [(r["epoch"], r["step"]) for r in lines if r["split"] == "val"]
+    assert of_test[-1]["scores"].keys() == lines[-2]["scores"].keys()
+    assert f"epoch 3  test  recall@1 {of_test[-1]['scores']['recall@1']:.4f}" in done.stdout
+    with (folder / "metrics.jsonl").open("w") as file:
+        file.writelines(json.dumps(r) + "\n" for r in lines if r["split"] != "test")
+    assert_same_run(folder, finished)
+    run_inside("evaluate_model", "--load_from_checkpoint", folder, "--checkpoint", "last", "--scores_only")
+    scores = json.loads((folder / "evaluation_results" / "last_test" / "scores.json").read_text())["scores"]
+    assert of_test[-1]["scores"]["recall@1"] == pytest.approx(scores["recall@1"], abs=1e-12)
+    resumed = run_inside("train_baseline", "--load_from_checkpoint", finished, "--eval_test", "yes")
+    assert "has its 3 epochs" in resumed.stdout, "it may be asked for in a part of a run"
+
+
 def test_the_initial_network_is_the_one_that_training_started_from(demo, finished, tmp_path):
     """Rebuilt from the seed alone, it equals a run whose rates are zero."""
     train(demo, tmp_path, "--nb_epochs", 1, "--lr", 0, "--freeze_batch_norm", "yes")

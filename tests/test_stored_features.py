@@ -129,6 +129,14 @@ def test_every_method_trains_its_heads_and_is_evaluated_from_images(runs, method
         assert found[name] == pytest.approx(value, abs=0.03), name
 
 
+def test_the_test_split_is_scored_from_features_too(demo, tmp_path):
+    train("baseline", demo, tmp_path, "--eval_test", "yes", "--nb_epochs", 1)
+    scored = records(tmp_path / "Demo" / "baseline")[-1]
+    assert scored["split"] == "test"
+    assert 0 < scored["scores"]["recall@1"] <= 1
+    assert [name for name in arrays(tmp_path) if name.startswith("test")] == ["test centre"]
+
+
 def test_evaluation_takes_features_that_are_there_and_scores_as_from_images(runs, tmp_path):
     folder = runs / "baseline"
     say = ("--dataset_type", "val", "--backend", "torch", "--num_workers", 0, "--scores_only")

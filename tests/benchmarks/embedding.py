@@ -144,7 +144,7 @@ def frozen(args: Namespace, device: torch.device) -> list[Row]:
         }
 
         def epoch(kind: str) -> None:
-            trainer.data = SimpleNamespace(train=feeds[kind], val=feeds[kind])
+            trainer.data = SimpleNamespace(train=feeds[kind], val=feeds[kind], test=None)
             trainer.train_epoch()
 
         taken = in_turns({kind: lambda kind=kind: epoch(kind) for kind in feeds}, args.rounds, device)

@@ -153,7 +153,7 @@ def validation(args: Namespace, folder: Path) -> dict[str, Any]:
     dataset = InMemory(folder, images, side)
     loader = open_loader(settings, dataset, DEVICE)
     method = Baseline(settings, dataset)
-    trainer = Trainer(method, SimpleNamespace(train=loader, val=loader, description={}), settings, DEVICE)
+    trainer = Trainer(method, SimpleNamespace(train=loader, val=loader, test=None, description={}), settings, DEVICE)
     if args.validation_spread == "yes":
         spread(method.network, loader, min(images, SPREAD_BY))
     resident = torch.randn(count, 3, side, side).to(DEVICE, memory_format=torch.channels_last)

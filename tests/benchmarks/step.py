@@ -106,7 +106,9 @@ def trainer_of(
     settings = parameters.parse(kind.name, [*flags, *more])
     feed = SimpleNamespace(dataset=split, skipped=set(), close=lambda: None)
     device = default_device()
-    trainer = Trainer(kind(settings, split), SimpleNamespace(train=feed, val=feed, description={}), settings, device)
+    trainer = Trainer(
+        kind(settings, split), SimpleNamespace(train=feed, val=feed, test=None, description={}), settings, device
+    )
     if isinstance(trainer.method, DivideAndConquer):
         trainer.method.drawn_from = [0]
     trainer.model.train()

@@ -26,7 +26,7 @@ from utilities.training.method import Method
 from utilities.training.pace import Pace
 from utilities.training.progress import Progress
 from utilities.training.run import Run, say
-from utilities.training.validation import SELECTED_BY, Validation
+from utilities.training.validation import SELECTED_BY, Validation, in_words
 
 
 class Data(Protocol):
@@ -35,6 +35,11 @@ class Data(Protocol):
 
     @property
     def val(self) -> Feed: ...
+
+    @property
+    def test(self) -> Feed | None:
+        """With --eval_test alone."""
+        ...
 
     @property
     def description(self) -> dict[str, Any]:
@@ -230,20 +235,25 @@ class Trainer:
     # -- validation ----------------------------------------------------------------------------------------------
 
     def validate(self) -> None:
-        """Score the val split; keep the network when its SELECTED_BY is the best so far."""
+        """Score the val split; keep the network when its SELECTED_BY is the best so far. With --eval_test, score the
+        test split too, by which nothing is chosen."""
         self.model.eval()
         scores, record = self.validation.measure(self.data.val)
         self.run.log({"epoch": self.epoch, "step": self.step, "split": "val", **record})
         self.progress.validation = record["seconds"]
         is_best = scores[SELECTED_BY] > self.best
         say(
-            f"epoch {self.epoch}  val  "
-            + "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            f"epoch {self.epoch}  val  {in_words(scores)}"
             + ("  the best so far" if is_best else f"  {self.best_so_far()}")
         )
         if is_best:
             self.best_epoch = self.epoch
             self.run.save(checkpoint.BEST, payload.best(self, scores))
+        if self.data.test is not None:
+            scores_of_test, record = self.validation.measure(self.data.test)
+            self.run.log({"epoch": self.epoch, "step": self.step, "split": "test", **record})
+            self.progress.validation += record["seconds"]
+            say(f"epoch {self.epoch}  test  {in_words(scores_of_test)}")
         self.run.draw_curves(
             last=self.epoch >= self.args["nb_epochs"],
             best=self.best_epoch,
@@ -292,6 +302,7 @@ class Trainer:
             self.run.discard()
 
     def close(self) -> None:
-        for feed in (self.data.train, self.data.val):
-            feed.close()
+        for feed in (self.data.train, self.data.val, self.data.test):
+            if feed is not None:
+                feed.close()
         self.run.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ from utilities.training.method import Method
 from utilities.training.run import say
 
 SELECTED_BY = "recall@1"  # of the val split: the best network so far becomes best.pt
+
+
+def in_words(scores: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
 class Validation:
