@@ -17,7 +17,7 @@ from utilities.errors import RunFailure, UserError
 from utilities.flags.settings import Settings
 from utilities.measures.formulae import Relevance
 from utilities.measures.search_and_measure import evaluate
-from utilities.report import figures
+from utilities.report import curves
 from utilities.runs import checkpoint
 from utilities.runs.logger import read_metrics
 from utilities.training import engine, optim
@@ -124,7 +124,7 @@ def trainer_of(tmp_path, *flags, **changed):
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch):
     """They are a matter of tests/test_figures.py, and of seconds."""
-    monkeypatch.setattr(figures, "curves", lambda *given: None)
+    monkeypatch.setattr(curves, "curves", lambda *given: None)
 
 
 @pytest.fixture
