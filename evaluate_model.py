@@ -149,7 +149,8 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
         target, by = places.search_folder(folder, args), f"{folder.name}, {places.what_searches(args, coder)}"
         notes = coders.notes(coder, gallery.codes) if coder and gallery.codes else []
         options = {"top": args.top, "network": by, "backend": args.backend, "device": device}
-        search_each(examples, asked, gallery, target, notes=notes, **options)
+        seen = run.image_size / run.resize_to
+        search_each(examples, asked, gallery, target, looked_at=seen, notes=notes, **options)
 
 
 def export_run(folder: Path, args: Settings, device: torch.device) -> None:

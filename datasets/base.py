@@ -186,6 +186,13 @@ class RetrievalDataset(PixelFormat, Dataset[Item]):
         """(side, side, 3) uint8 for people's eyes."""
         raise NotImplementedError
 
+    def size(self, row: int) -> tuple[int, int] | None:
+        """Width and height of a photograph in its file, as people see it: reading makes a square of it.
+
+        None where files hold nothing but squares.
+        """
+        return None
+
     def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
         """Outlines of images on the ground, None where a place is not known, and notes on why one is not.
 

@@ -32,6 +32,8 @@ from datasets.whole import Whole
 from utilities.errors import UserError
 from utilities.geojson import Ring
 
+NEARLY_SQUARE, STRIP = 1.1, 2.0  # longer side over the shorter one: from here on it is said, from here on warned of
+
 
 class Example(NamedTuple):
     """What is searched for: an image of the data set, or one from elsewhere.
@@ -100,7 +102,11 @@ class Examples(RetrievalDataset):
 
     def notes(self, row: int) -> list[str]:
         dataset, own = self.sources[row]
-        return dataset.notes(own)
+        return [*dataset.notes(own), *about_shape(self.size(row)), *about_values(self[row].pixels)]
+
+    def size(self, row: int) -> tuple[int, int] | None:
+        dataset, own = self.sources[row]
+        return dataset.size(own)
 
     def path(self, row: int) -> Path:
         dataset, own = self.sources[row]
@@ -117,6 +123,28 @@ class Examples(RetrievalDataset):
     def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
         found = [dataset.outlines([own]) for dataset, own in (self.sources[row] for row in rows)]
         return [outline for (outline,), _ in found], [note for _, notes in found for note in notes]
+
+
+def about_shape(size: tuple[int, int] | None) -> list[str]:
+    """What there is to say of a photograph that is no square: (width, height), None where it is not known."""
+    longer, shorter = (max(size), min(size)) if size else (1, 1)
+    if longer < NEARLY_SQUARE * shorter:
+        return []
+    width, height = size or (1, 1)
+    if longer < STRIP * shorter:
+        return [f"the query has {width:,} × {height:,} pixels: it was squeezed to a square, as every image here"]
+    return [
+        f"the query is a strip of {width:,} × {height:,} pixels: it was squeezed to a square, {longer / shorter:.1f} "
+        "times as much one way as the other; search with a square that is cut out of it"
+    ]
+
+
+def about_values(pixels: np.ndarray) -> list[str]:
+    """A note on an image (C, S, S) with one value in all pixels of a band."""
+    values = pixels.reshape(len(pixels), -1)
+    if (values != values[:, :1]).any():
+        return []
+    return ["all pixels of the query have one value: there is nothing in it to compare, and what is found is chance"]
 
 
 def open_file(path: Path, like: RetrievalDataset, reading: Reading) -> QueryFile:

@@ -18,7 +18,7 @@ from datasets.base import RetrievalDataset
 from datasets.bigearthnet.footprints import outlines
 from datasets.bigearthnet.nomenclature import BAND_SETS, BAND_SIDES
 from datasets.files.geotiff import read_band_of, stretched
-from datasets.files.images import read_rgb
+from datasets.files.images import read_rgb, size_of
 from datasets.files.reflectance import OFFSET, looks_offset, no_data_share, without_offset
 from datasets.folder.dataset import outlines_of
 from datasets.folder.pixels import FileReader
@@ -74,6 +74,9 @@ class PhotographFile(QueryFile):
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         return read_rgb(self._path, side)
 
+    def size(self, row: int) -> tuple[int, int] | None:
+        return size_of(self._path)
+
 
 class FolderFile(QueryFile):
     """One file that is read as an archive of `Folder` reads its own."""
@@ -87,6 +90,9 @@ class FolderFile(QueryFile):
 
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         return self._reader.show(self._path, side)
+
+    def size(self, row: int) -> tuple[int, int] | None:
+        return size_of(self._path)
 
     def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
         return outlines_of([self._path for _ in rows]), []

@@ -58,6 +58,10 @@ class Whole(RetrievalDataset):
         part, own = self.origin(row)
         return part.thumbnail(own, side)
 
+    def size(self, row: int) -> tuple[int, int] | None:
+        part, own = self.origin(row)
+        return part.size(own)
+
     def notes(self, row: int) -> list[str]:
         part, own = self.origin(row)
         return part.notes(own)

@@ -13,7 +13,7 @@ import torch
 from utilities.errors import UserError
 from utilities.neighbours import statistics as module
 from utilities.neighbours.search import Neighbours
-from utilities.neighbours.statistics import neighbour_statistics
+from utilities.neighbours.statistics import neighbour_statistics, why_rising
 from utilities.neighbours.table import count_rows, read_batches, read_neighbours, write_neighbours
 
 NEEDS_VAEX = pytest.mark.skipif(importlib.util.find_spec("vaex") is None, reason="vaex is not installed")
@@ -110,3 +110,12 @@ def test_missing_vaex_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_folder_without_a_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no neighbours"):
         neighbour_statistics(tmp_path, labels=6)
+
+
+def test_distances_that_rise_with_shared_labels_are_explained() -> None:
+    lines = [{"shared_labels": shared, "mean_distance": d} for shared, d in ((0, 0.3), (2, 0.4), (3, 0.2), (4, 0.25))]
+    said = why_rising(lines, 8)
+    assert said.startswith("among the 8 nearest the mean distance rises from 0 to 2 shared labels and elsewhere: ")
+    assert "and elsewhere" not in why_rising(lines[:3], 8)
+    assert why_rising(lines[1:3], 8) == ""
+    assert why_rising([], 8) == ""

@@ -135,7 +135,7 @@ def test_the_page_does_not_grow_with_the_neighbours_of_an_evaluation(tmp_path: P
 def test_another_gallery_is_another_collection(tmp_path: Path) -> None:
     _, images, _ = example()
     gallery = Collection([f"other_{row}.jpg" for row in range(30)], images.labels, thumbnail)
-    data, _ = write(tmp_path / "report.html", gallery=gallery, points=None)
+    data, _ = write(tmp_path / "report.html", gallery=gallery, plane=None)
     for query in data["queries"]:
         assert data["images"][query["image"]]["name"].startswith("image_")
         assert all(data["images"][other]["name"].startswith("other_") for other, _ in query["neighbours"])

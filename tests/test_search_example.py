@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from tests.browser import browser, missing
 from utilities.files import filling
+from utilities.report.figures import PAPER, Figure
 from utilities.search.example import Search, Shown, features, hit_rows, label_counts, text_table
 from utilities.search.picture import draw_search
 from utilities.search.search_folder import LEFTOVERS, write_search
@@ -123,6 +125,24 @@ def test_the_picture_grows_by_lines_and_stops(tmp_path: Path, known: tuple[int, 
         with Image.open(tmp_path / "retrievals.png") as picture:
             heights.append(picture.height)
     assert heights[0] <= heights[1] == heights[2] < heights[3] < heights[4] < 6.5 * heights[1]
+
+
+def test_the_picture_shows_the_whole_query_and_frames_what_was_looked_at(tmp_path: Path, drawn: list[Figure]) -> None:
+    search = example()
+    wide = search.query._replace(size=(1203, 640), looked_at=0.875)
+    draw_search(tmp_path / "a.png", search._replace(query=wide))
+    axes = drawn[0].axes[0]
+    left, right, bottom, top = axes.images[0].get_extent()
+    assert (right - left) / (bottom - top) == pytest.approx(1203 / 640)
+    frames = [patch for patch in axes.patches if to_hex(patch.get_edgecolor()) == PAPER]
+    assert [(f.get_width(), f.get_height()) for f in frames] == [  # type: ignore[attr-defined]
+        (pytest.approx(0.875 * (right - left)), pytest.approx(0.875 * (bottom - top)))
+    ]
+    words = [text.get_text() for text in axes.texts]
+    assert "framed: looked at" in words
+    assert search.about in words, "the run and the split"
+    draw_search(tmp_path / "a.png", search)
+    assert "framed: looked at" not in [text.get_text() for text in drawn[1].axes[0].texts]
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

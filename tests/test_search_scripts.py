@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 import evaluate_model
 import parameters
@@ -106,6 +106,35 @@ def test_any_photograph(demo_run: tuple[Path, Path], tmp_path: Path, mode: str) 
     assert [row["rank"] for row in hits(folder)] == ["1", "2"]
     assert (folder / "retrievals.png").stat().st_size > 10_000
     assert not (folder / "hits.geojson").exists()
+
+
+def test_what_is_no_square_or_empty_is_said(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """The whole photograph is shown as it was given, with a frame around what the network sees: 32 of 37 pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (640, 1203, 3), dtype=np.uint8)
+    given = {"wide": noise, "strip": noise[:40], "upright": noise[:, :40], "square": noise[:64, :64], "grey": 0 * noise}
+    for name, pixels in given.items():
+        Image.fromarray(pixels[:64, :64] if name == "grey" else pixels).save(tmp_path / f"{name}.png")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(noise).save(tmp_path / "turned.jpg", exif=turned)
+    paths = [tmp_path / f"{name}.png" for name in given]
+    out = evaluate(demo_run[1], "--query", *paths, tmp_path / "turned.jpg", "--top", 2, "--dataset_type", "val").stdout
+    said = {part.split(maxsplit=1)[0]: part for part in out.split("Nearest to ")[1:]}
+    assert "note: the query has 1,203 × 640 pixels: it was squeezed to a square" in said["wide"]
+    assert "note: the query has 640 × 1,203 pixels: it was squeezed" in said["turned"]
+    assert "note: the query is a strip of 1,203 × 40 pixels" in said["strip"]
+    assert "30.1 times as much one way as the other" in said["strip"]
+    assert "note: the query is a strip of 40 × 640 pixels" in said["upright"]
+    assert "pixels" not in said["square"]
+    assert "note: all pixels of the query have one value" in said["grey"]
+    assert out.count("one value") == 1
+    results = demo_run[1] / "search_results" / "best_val"
+    outside = f"inset:{50 * (1 - 32 / 37):.2f}%"
+    for name, aspect in (("wide", "1.8797"), ("strip", "12.0000"), ("square", "1.0000"), ("turned", "0.5320")):
+        page = (results / name / "search.html").read_text()
+        assert f'class="query" style="aspect-ratio:{aspect}"' in page
+        assert outside in page
+        assert "framed: what the network looked at" in page
 
 
 def test_more_than_there_are(demo_run: tuple[Path, Path]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, STRIPBYTECOUNTS, TiffImageFile
 
 from utilities import rasters
@@ -41,6 +41,25 @@ def read_rgb(path: Path | BinaryIO, side: int, name: str = "") -> np.ndarray:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(f"cannot read the image {name or path}", error) from error
     return np.asarray(_resized(rgb, side))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image that `read_rgb` reads, or of bands that GDAL does, an EXIF orientation followed.
+
+    Raises `DatasetError` naming a file that says neither.
+    """
+    try:
+        try:
+            with Image.open(path) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                return image.size[::-1] if turned else image.size
+        except OSError:
+            if not _is_tiff(path):
+                raise
+        with rasters.opened(path) as raster:
+            return raster.width, raster.height
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise unreadable(f"cannot read the image {path}", error) from error
 
 
 def _by_pillow(path: Path | BinaryIO) -> Image.Image | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import ALL, DATASETS, RetrievalDataset
-from datasets.files.images import IMAGENET_MEAN, IMAGENET_STD, is_image
+from datasets.files.images import IMAGENET_MEAN, IMAGENET_STD, is_image, size_of
 from datasets.files.reflectance import no_data_share
 from datasets.folder.pixels import RGB, FileReader, parse_bands
 from datasets.folder.splits import split_of
@@ -90,6 +90,9 @@ class Folder(RetrievalDataset):
 
     def thumbnail(self, row: int, side: int = 128) -> np.ndarray:
         return self.reader.show(self.path(row), side)
+
+    def size(self, row: int) -> tuple[int, int] | None:
+        return size_of(self.path(row))
 
     def no_data(self, pixels: np.ndarray) -> float:
         return 0.0 if self.is_photograph else no_data_share([pixels])

@@ -12,6 +12,7 @@ from utilities import geojson
 from utilities.tensors.labels import jaccard_of_counts
 
 COLUMNS = ("rank", "image", "distance", "labels", "shared_labels", "jaccard")
+MOST_ASPECT = 12.0
 SEPARATOR = "; "  # between labels, whose names may hold commas
 
 
@@ -19,13 +20,22 @@ class Shown(NamedTuple):
     """An image as people see it.
 
     name, pixels (H, W, 3) uint8, labels (L,) bool or None where they are not known, outline on the ground in WGS 84
-    or None.
+    or None. Of a query also its size: width and height before the pixels became a square, None where it was one; and
+    looked_at: the share of each side, from the middle on, that the network saw.
     """
 
     name: str
     pixels: np.ndarray
     labels: np.ndarray | None
     outline: geojson.Ring | None = None
+    size: tuple[int, int] | None = None
+    looked_at: float = 1.0
+
+    @property
+    def aspect(self) -> float:
+        """Width over height, within what can be shown of a strip."""
+        width, height = self.size or (1, 1)
+        return float(np.clip(width / height, 1 / MOST_ASPECT, MOST_ASPECT))
 
 
 class Search(NamedTuple):

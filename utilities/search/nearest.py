@@ -48,17 +48,20 @@ def search_each(
     *,
     top: int,
     network: str,
+    looked_at: float,
     backend: str,
     device: torch.device,
     notes: Sequence[str] = (),
 ) -> None:
     """A folder of results for each example, whose embeddings are the rows of `asked`, and its hits as text.
 
-    network says in words by which network the embeddings were made, notes what else there is to say of them.
+    network says in words by which network the embeddings were made; looked_at: the share of an image's sides that it
+    sees, in the middle; notes: what else there is to say.
     """
+    about: dict[str, Any] = {"top": top, "network": network, "looked_at": looked_at, "notes": notes}
     for number, (example, name) in enumerate(zip(examples, folder_names(examples), strict=True)):
         found = nearest(example, asked, number, gallery, top=top, backend=backend, device=device)
-        result = describe(example, asked, number, found, gallery, top=top, network=network, notes=notes)
+        result = describe(example, asked, number, found, gallery, **about)
         replaced = ", in place of an earlier search" if (folder / name).exists() else ""
         with filling(folder / name, LEFTOVERS) as fresh:
             text = write_search(fresh, result)
@@ -104,6 +107,7 @@ def describe(
     *,
     top: int,
     network: str,
+    looked_at: float,
     notes: Sequence[str],
 ) -> Search:
     """The search as people see it: images, labels, places and what there is to say about it."""
@@ -125,7 +129,14 @@ def describe(
         said.append(f"{skipped} unreadable images were left out")
     distance = "Hamming distance of binary codes" if gallery.codes else "Euclidean distance of unit embeddings"
     return Search(
-        Shown(example.name, asked.dataset.thumbnail(number, 320), example.labels, own_place),
+        Shown(
+            example.name,
+            asked.dataset.thumbnail(number, 320),
+            example.labels,
+            own_place,
+            asked.dataset.size(number),
+            looked_at,
+        ),
         hits,
         found.distances.tolist(),
         dataset.label_names,

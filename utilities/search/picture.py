@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utilities.report.figures import INK, MUTED, Axes, page, rectangle, save, styled
+from utilities.report.figures import INK, MUTED, PAPER, Axes, page, rectangle, save, styled
 from utilities.report.retrievals import (
     GAP,
     HEAD,
@@ -42,6 +42,7 @@ def draw_search(path: Path, search: Search) -> None:
                 left = MARGIN + (column + 1) * (SIDE + GAP) + GAP
                 _draw_hit(axes, left, top, place, *shown[place], search)
             top += height
+        axes.text(MARGIN, top, search.about, fontsize=7.5, color=MUTED, va="center")
         save(figure, path)
 
 
@@ -68,10 +69,33 @@ def _heading(axes: Axes, title: str, search: Search) -> None:
 
 def _draw_query(axes: Axes, search: Search) -> None:
     axes.text(MARGIN, _TOP + HEAD / 2, "query", fontsize=8, weight="bold", va="center")
-    draw_image(axes, MARGIN, _TOP + HEAD, search.query.pixels)
-    rectangle(axes, MARGIN, _TOP + HEAD, SIDE, SIDE, fill=False, edgecolor=INK, linewidth=1.6)
+    query = search.query
+    width, height = SIDE * min(1.0, query.aspect), SIDE / max(1.0, query.aspect)  # of all of it, as it was given
+    left, top = MARGIN + (SIDE - width) / 2, _TOP + HEAD + (SIDE - height) / 2
+    axes.imshow(query.pixels, extent=(left, left + width, top + height, top), interpolation="lanczos", aspect="auto")
+    axes.set_autoscale_on(False)
+    rectangle(axes, left, top, width, height, fill=False, edgecolor=INK, linewidth=1.6)
+    if query.looked_at < 1:
+        _frame(axes, left, top, width, height, query.looked_at)
+        axes.text(
+            MARGIN + SIDE, _TOP + HEAD / 2, "framed: looked at", fontsize=7, color=MUTED, va="center", ha="right"
+        )  # fmt: skip
     if search.query.labels is not None:
         draw_labels(axes, MARGIN, _TOP + HEAD + SIDE, _in_ink(search, search.query))
+
+
+def _frame(axes: Axes, left: float, top: float, width: float, height: float, share: float) -> None:
+    """Around the middle of a picture, that share of each side; what lies outside is darkened."""
+    across, down = width * (1 - share) / 2, height * (1 - share) / 2
+    for x, y, w, h in (
+        (left, top, width, down),
+        (left, top + height - down, width, down),
+        (left, top + down, across, height - 2 * down),
+        (left + width - across, top + down, across, height - 2 * down),
+    ):
+        rectangle(axes, x, y, w, h, color=INK, alpha=0.45, linewidth=0)
+    inside = (left + across, top + down, width - 2 * across, height - 2 * down)
+    rectangle(axes, *inside, fill=False, edgecolor=PAPER, linewidth=1.2)
 
 
 def _draw_hit(axes: Axes, left: float, top: float, place: int, hit: Shown, distance: float, search: Search) -> None:

@@ -55,7 +55,7 @@ def _query(search: Search) -> str:
         labels = '<p class="muted">labels not known</p>'
     else:
         labels = _list([("", "", name) for name in spelled(query.labels, search.label_names)])
-    return f"{_image(query, _QUERY_SIDE)}<p><strong>{_breakable(query.name)}</strong></p>{_place(query)}{labels}"
+    return f"{_framed(query)}<p><strong>{_breakable(query.name)}</strong></p>{_place(query)}{labels}"
 
 
 def _hit(search: Search, place: int) -> str:
@@ -101,6 +101,17 @@ def _breakable(name: str) -> str:
 
 def _image(image: Shown, side: int) -> str:
     return f'<img class="image" src="{data_address(image.pixels, side)}" alt="{escape(image.name)}">'
+
+
+def _framed(query: Shown) -> str:
+    """The whole query as it was given, and a frame around the part that the network looked at."""
+    picture = f'<div class="query" style="aspect-ratio:{query.aspect:.4f}">{_image(query, _QUERY_SIDE)}'
+    if query.looked_at >= 1:
+        return f"{picture}</div>"
+    return (
+        f'{picture}<i style="inset:{50 * (1 - query.looked_at):.2f}%"></i></div>'
+        '<p class="muted">framed: what the network looked at</p>'
+    )
 
 
 def _place(image: Shown) -> str:
