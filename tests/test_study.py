@@ -11,7 +11,7 @@ from PIL import Image
 import parameters
 from utilities.errors import UserError
 from utilities.study import draw, figures, pictures, plan, table
-from utilities.study.__main__ import ALL_TIERS
+from utilities.study.__main__ import ALL_TIERS, discard_weights
 from utilities.study.analysis import Study, words
 from utilities.study.plan import ABLATIONS, FEATURES, ROWS, TRIALS, Run, chosen, merged, trials
 
@@ -213,6 +213,19 @@ def test_ranks_of_orders():
     assert draw.rank_correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
     assert draw.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
     assert draw.rank_correlation([0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.4, 0.3]) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("tier", "seed", "trial", "left"), [
+    ("frozen", 0, None, ["last.pt"]), ("frozen", 1, None, []), ("trials", plan.TRIAL_SEED, 3, []),
+])  # fmt: skip
+def test_networks_of_the_first_seed_alone_are_kept(tier, seed, trial, left, tmp_path):
+    run = Run(tier, "sndl", seed, "sndl", (), trial)
+    folder = tmp_path / "UCMerced" / run.name
+    folder.mkdir(parents=True)
+    for name in ("best.pt", "last.pt", "last.previous.pt", "args.json"):
+        (folder / name).write_text("x")
+    discard_weights(run, tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["args.json", *left]
 
 
 def test_an_unknown_table_is_refused(results):

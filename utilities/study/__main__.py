@@ -6,7 +6,8 @@
 
 `run` trains what is missing, each run in a process of its own with one thread, by the training scripts; scores the
 network of its last epoch on the test split by evaluate_model.py (trials on val alone, by what training logged), and
-writes a line into the results. A kill costs the runs under way: fine-tuned ones resume from their checkpoints.
+writes a line into the results. A kill costs the runs under way: fine-tuned ones resume from their checkpoints. Of
+runs that are done, the first seed of each row keeps its network.
 `print` shows the commands; those beyond the trials follow from the trials' results.
 """
 
@@ -125,6 +126,14 @@ def harvest(run: Run, runs: Path) -> Harvest:
     return Harvest(line, curve if shown else (), queries, found(results) if shown else ())
 
 
+def discard_weights(run: Run, runs: Path) -> None:
+    """Checkpoints of hundreds of runs would fill a disk; those of the first seed stay, for searches and pages."""
+    kept = ("last.pt",) if run.trial is None and run.seed == 0 else ()
+    for path in (runs / run.dataset / run.name).glob("*.pt"):
+        if path.name not in kept:
+            path.unlink()
+
+
 def found(results: Path) -> list[dict[str, Any]]:
     """The nearest images of the queries that are pictured, which were drawn before anything was trained."""
     neighbours = read_neighbours(results)
@@ -173,6 +182,7 @@ def run_all(args: argparse.Namespace) -> None:
                 if process.exitcode:
                     raise RunFailure(f"{name} ended with exit code {process.exitcode}: see {runs / 'logs' / name}.log")
                 table.add(results, *harvest(run, runs))
+                discard_weights(run, runs)
                 durations.setdefault(run.tier, []).append(time.monotonic() - since)
                 rest = left(todo, durations, args.jobs)
                 print(f"{len(finished) + 1}/{len(whole)}  {name}  {durations[run.tier][-1]:.0f} s  {rest}", flush=True)

@@ -113,6 +113,8 @@ def cost(path: Path, study: Study, measure: str) -> None:
             _labelled(axes, points)
         axes.set(xscale="log", xlabel="minutes of training on one thread", ylabel=measure, title="What a score costs")
         low, high = axes.get_xlim()
+        high *= (high / low) ** 0.12  # room for the last name
+        axes.set_xlim(low, high)
         ticks = [base * 10.0**power for power in range(-3, 5) for base in (1, 2, 5)]
         ticks = [tick for tick in ticks if low <= tick <= high]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
