@@ -178,6 +178,9 @@ class RetrievalDataset(PixelFormat, Dataset[Item]):
         """What there is to say about the pixels of an image that is searched for."""
         return []
 
+    def note_prepared(self) -> None:
+        """Warn of what the pixels of an archive look like, once they are at hand."""
+
     def no_data(self, pixels: np.ndarray) -> float:
         """Share of an image's values that say "nothing measured here"; photographs have no such value."""
         return 0.0

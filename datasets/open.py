@@ -78,6 +78,7 @@ def open_files(args: Settings, split: str) -> RetrievalDataset:
     dataset.skip_broken = args.skip_broken_images
     if packed is not None:
         dataset.pixels = open_prepared(dataset, packed.folder.parent)
+        dataset.note_prepared()
     return dataset
 
 

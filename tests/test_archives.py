@@ -12,12 +12,14 @@ import subprocess
 import tarfile
 import threading
 import time
+import warnings
 from multiprocessing import get_context
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 import torch
 
 import datasets.__main__ as program
@@ -34,6 +36,7 @@ from datasets.prepared import from_archive as from_archive
 from tests.miniatures import patch_names, write_bigearthnet, write_mlrsnet, write_reben
 from tests.sentinel.patches import write_bigearthnet_layout
 from utilities.errors import DatasetError, RunFailure, UserError
+from utilities.files import sample_sha256
 
 FORK = get_context("fork")
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -240,6 +243,29 @@ def test_bigearthnet_version_1_takes_its_labels_from_the_archive(tmp_path):
     for bands in ("all", "rgb"):
         assert_equal("BigEarthNet", folder, archive.parent, "--ben_bands", bands)
     assert not [path for path in archive.parent.iterdir() if path.name not in (archive.name, ".cache")]
+
+
+def test_the_offset_is_taken_off_patches_of_an_archive(tmp_path):
+    """And asked for where they seem to carry it; either array stands beside the other."""
+    folder = write_bigearthnet(tmp_path / "plain", 9)
+    before = {row.name: row for row in folder.iterdir()}
+    for patch in before.values():
+        for path in patch.glob("*.tif"):
+            band = tifffile.imread(path)
+            tifffile.imwrite(path, np.where(band > 0, band + np.uint16(1000), band))
+    archive = pack(folder, tmp_path / "packed" / "BigEarthNet-v1.0.tar.gz")
+    flags = ("--ben_splits", "hashed", "--ben_labels", "43", "--use_npmem")
+    for bands in ("all", "B08,B02"):
+        with pytest.warns(UserWarning, match=r"1000 or more in \d of \d patches looked at.*--boa_offset 1000"):
+            shifted = open_split(settings("BigEarthNet", archive, *flags, "--ben_bands", bands), "train")
+        given = (*flags, "--ben_bands", bands, "--boa_offset", "1000")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            whole = open_split(settings("BigEarthNet", archive, *given), "train")
+        for row in range(len(whole)):
+            stored = shifted.prepared(row)
+            assert np.array_equal(whole.prepared(row), np.where(stored > 0, stored - 1000, 0))
+    assert_equal("BigEarthNet", folder, archive, *flags[:-1], "--boa_offset", 1000)
 
 
 def test_bigearthnet_version_2_takes_its_table_from_beside_the_archive(tmp_path):
@@ -547,14 +573,46 @@ def test_broken_patches_of_a_prepared_archive_are_refused_before_the_first_batch
     assert f"1 images cannot be decoded ({patch_names(9)[0]}). Mend them and delete" in said
 
 
-@pytest.mark.parametrize("other", ["name", "size"])
+@pytest.mark.parametrize("other", ["name", "size", "bytes"])
 def test_an_array_of_another_archive_is_refused(tmp_path, archive, other):
+    """By its bytes even where name, size and time are those of before."""
     folder = prepare(archive)
     another = archive.with_name("BigEarthNet-v1.1.tar.gz") if other == "name" else archive
-    another.write_bytes(archive.read_bytes() + b"\0" * (other == "size"))
+    was, content = archive.stat(), bytearray(archive.read_bytes())
+    if other == "bytes":
+        content.reverse()
+    another.write_bytes(content + b"\0" * (other == "size"))
+    os.utime(another, ns=(was.st_atime_ns, was.st_mtime_ns))
     with pytest.raises(DatasetError, match=r"was prepared from something else .* another\s+--cache_path"):
         from_archive.open_packed(folder, another)
     assert from_archive.open_packed(folder, None) is not None, "the archive may be gone"
+
+
+def test_a_copy_of_the_archive_is_the_archive(archive):
+    """With a time of its own, which is noted of an array that was prepared before samples were kept."""
+    folder = prepare(archive)
+    os.utime(archive, (0, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert from_archive.open_packed(folder, archive) is not None
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["archive_sample_sha256"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match="has another time than when .* if it was exchanged, delete"):
+        assert from_archive.open_packed(folder, archive) is not None
+
+
+def test_samples_cover_small_files_and_both_ends_of_large_ones(tmp_path):
+    path = tmp_path / "archive"
+    for size in (0, 1, 70_000, 5_000_000):
+        content = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+        path.write_bytes(content.tobytes())
+        before = sample_sha256(path)
+        for place in {0, size - 1} if size else ():
+            content[place] ^= 1
+            path.write_bytes(content.tobytes())
+            assert sample_sha256(path) != before, (size, place)
+            content[place] ^= 1
 
 
 def test_a_named_archive_may_be_gone(archive):

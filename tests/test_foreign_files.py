@@ -17,8 +17,9 @@ from datasets.bigearthnet.nomenclature import BAND_SIDES
 from datasets.check.inspect import inspect
 from datasets.demo.dataset import Demo
 from datasets.examples import Examples, find_example
-from datasets.files.geotiff import decode_band
+from datasets.files.geotiff import decode_band, read_band_of
 from datasets.files.images import read_rgb
+from datasets.folder.pixels import FileReader
 from datasets.query_files import Reading, spelled_band
 from tests.miniatures import write_bigearthnet, write_ucmerced
 from tests.scripts import run_inside
@@ -216,6 +217,19 @@ def test_bands_of_any_codec(tmp_path: Path, options: dict[str, Any]) -> None:
     assert np.array_equal(decode_band(path.read_bytes(), 120, "a.tif"), pixels[0])
     with pytest.raises(DatasetError, match=r"a\.tif is 120 x 120 uint16 where 60 x 60"):
         decode_band(path.read_bytes(), 60, "a.tif")
+
+
+@pytest.mark.parametrize("compress", ["deflate", "lzw", "zstd"])
+def test_float_bands_with_the_predictor_for_them(tmp_path: Path, compress: str) -> None:
+    """Predictor 3: bytes of floating point numbers in planes, which tifffile reads with a package of its own alone."""
+    pixels = np.random.default_rng(0).random((2, 120, 120), dtype=np.float32)
+    one = write_raster(tmp_path / "one.tif", pixels[:1], compress=compress, predictor=3)
+    found = read_band_of(str(one), (120,))
+    assert found.dtype == np.float32
+    assert np.array_equal(found, pixels[0])
+    both = write_raster(tmp_path / "both.tif", pixels, ("B02", "B08"), compress=compress, predictor=3, tiled=True)
+    decoded = FileReader(("B08", "B02"), 120, (0.0, 1.0)).decode(both)
+    assert np.array_equal(decoded, (pixels[::-1] * 10_000).round().astype(np.uint16))
 
 
 # Photographs ------------------------------------------------------------------------------------------------

@@ -126,6 +126,11 @@ def test_numbers_of_a_method_have_bounds(method, flag, value):
         ("baseline", "--small_image_size 32", "--small_image_size without effect with --small_epochs 0"),
         ("baseline", "--ben_labels 43", "--ben_labels without effect with --dataset Demo"),
         ("baseline", "--dataset BigEarthNet --color_jitter 0.2", "--color_jitter without effect with --dataset Big"),
+        (
+            "baseline",
+            "--dataset Folder --boa_offset 1000 --bands 1,2 --band_scale 0 1",
+            "--boa_offset without effect with --folder_band_scale 0.0 1.0",
+        ),
         ("baseline", "--relevance_threshold 0.3", "--relevance_threshold without effect with --relevance subset"),
         ("baseline", "--positive_threshold 0.3 --label_relation identical", "with --label_relation identical"),
         ("baseline", "--semihard_margin 0.1", "--semihard_margin without effect with --baseline_batch_miner softhard"),

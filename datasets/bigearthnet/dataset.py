@@ -149,11 +149,26 @@ class BigEarthNet(RetrievalDataset):
     def no_data(self, pixels: np.ndarray) -> float:
         return no_data_share([pixels])
 
-    def _prepared_rgb(self, row: int) -> list[np.ndarray]:
+    def note_prepared(self) -> None:
+        note_offset(self)
+
+    def visible(self, row: int) -> dict[str, np.ndarray]:
+        """The visible bands of a patch: of an archive, those that were prepared."""
+        bands = (
+            self._prepared_bands(row)
+            if self.packed
+            else dict(zip(VISIBLE, self._read_bands(row, VISIBLE), strict=True))
+        )
+        return {band: bands[band] for band in VISIBLE if band in bands}
+
+    def _prepared_bands(self, row: int) -> dict[str, np.ndarray]:
         flat, areas = self.prepared(row).ravel(), np.square(self.band_sides)
         pieces = np.split(flat, np.cumsum(areas)[:-1])
         squares = [piece.reshape(side, side) for piece, side in zip(pieces, self.band_sides, strict=True)]
-        bands = dict(zip(self.bands, squares, strict=True))
+        return dict(zip(self.bands, squares, strict=True))
+
+    def _prepared_rgb(self, row: int) -> list[np.ndarray]:
+        bands = self._prepared_bands(row)
         shown = BAND_SETS["rgb"] if bands.keys() >= set(BAND_SETS["rgb"]) else self.bands[:1] * 3
         return [bands[band] for band in shown]
 
@@ -172,7 +187,7 @@ def note_offset(dataset: BigEarthNet) -> None:
     looked, offset = 0, 0
     for row in rows:
         try:
-            bands = dict(zip(VISIBLE, dataset._read_bands(row, VISIBLE), strict=True))
+            bands = dataset.visible(row)
         except DatasetError:  # named where the patch is needed
             continue
         looked += 1

@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import time
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,9 +51,11 @@ from datasets.prepared.stage import (
     write_at,
 )
 from utilities.errors import DatasetError
+from utilities.files import sample_sha256
 
 KEPT = "source"  # folder inside the prepared one: small files of the archive
 PROBED = 200  # images read beforehand for the estimate of size and time
+SAMPLE = "archive_sample_sha256"
 CERTAIN = 0.5  # share of an estimated number of images that there are at least
 
 
@@ -77,20 +80,30 @@ def prepare_archive(
 def open_packed(folder: Path, archive: Path | None) -> Packed | None:
     """The data set in a prepared folder; None where the folder was not prepared from an archive.
 
-    archive  None where it is not there any more. Another one than the array was made from is a `DatasetError`: by name
-             and size, since copies have times of their own
+    archive  None where it is not there any more. Another one than the array was made from is a `DatasetError`: by
+             name, size and samples of its bytes. Copies have times of their own: another one is no error, but noted of
+             arrays of before there were samples
     """
     manifest = read_manifest(folder)
     if "archive" not in manifest:
         return None
     if archive is not None:
-        refuse_mismatch(folder, manifest, {"archive": archive.name, "archive_bytes": archive.stat().st_size})
+        expected: dict[str, Any] = {"archive": archive.name, "archive_bytes": archive.stat().st_size}
+        if SAMPLE in manifest:
+            expected[SAMPLE] = sample_sha256(archive)
+        elif manifest.get("archive_time") != archive.stat().st_mtime_ns:
+            warnings.warn(
+                f"{archive} has another time than when {folder} was prepared from it; if it was exchanged, delete "
+                f"{folder} to prepare it again",
+                stacklevel=3,
+            )
+        refuse_mismatch(folder, manifest, expected)
     names = np.char.decode(read_names(folder), "utf-8")
     return Packed(archive or Path(manifest["archive"]), folder / KEPT, names)
 
 
 def _fill(layout: ArchiveLayout, archive: Path, folder: Path, partial: Path, threads: int, skip_broken: bool) -> None:
-    plan = content(layout) | _identity(layout, archive)
+    plan, sample = content(layout) | _identity(layout, archive), sample_sha256(archive)
     estimate = _probe(layout, archive, threads)
 
     def lay_out() -> None:
@@ -110,7 +123,7 @@ def _fill(layout: ArchiveLayout, archive: Path, folder: Path, partial: Path, thr
         raise DatasetError(f"{archive} holds no image of {layout.kind}; is it the archive that --dataset names?")
     if not skip_broken:
         refuse_broken(sorted(blocks.broken), f"Delete {partial} and start again with a mended archive")
-    _complete(layout, folder, partial, plan, blocks)
+    _complete(layout, folder, partial, plan | {SAMPLE: sample}, blocks)
 
 
 def _stream(layout: ArchiveLayout, archive: Path, blocks: _Blocks, threads: int) -> None:

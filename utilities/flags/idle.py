@@ -30,6 +30,8 @@ def in_training(
             yield from _each([name for name in settings if name.startswith(prefix)], settings, "dataset")
     if settings["dataset"] not in ("BigEarthNet", "Folder"):
         yield from _each(["boa_offset"], settings, "dataset")
+    if settings["dataset"] == "Folder" and settings["folder_band_scale"] is not None:
+        yield from _each(["boa_offset"], settings, "folder_band_scale")
     if settings["dataset"] == "BigEarthNet":
         yield from _each(["color_jitter"], settings, "dataset")
     if settings["small_epochs"] == 0:
