@@ -331,7 +331,7 @@ EVALUATION = [
     Flag("cache_path", None, "folder of prepared data of a run with --use_npmem; default: as the run recorded"),
     Flag("ben_splits", None, "BigEarthNet: folder of the official lists; default: as the run recorded"),
     Flag("ben_index_path", None, "BigEarthNet: folder that keeps the label table; default: as the run recorded"),
-    Flag("dataset", None, "another archive than the run's: a folder of images in --source_path; default: the run's own", choices=("Folder",)),
+    Flag("dataset", None, "another archive than the run's: a folder of images in --source_path, or of Sentinel-2 patches for networks of BigEarthNet; default: the run's own", choices=("Folder",)),
     *(replace(flag, default=None) if flag.name == "folder_bands" else flag for flag in FOLDER if flag.name != "folder_side"),
     Flag("dataset_type", AUTO, "split to evaluate; all: the three as one; test, with --dataset all", choices=("train", "val", "test", "all")),
     Flag("gallery_split", None, "split that is searched; default: --dataset_type itself, every query without itself", choices=("train", "val", "test", "all")),

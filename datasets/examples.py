@@ -17,6 +17,7 @@ from datasets.base import RetrievalDataset
 from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.files.images import SUFFIXES
 from datasets.folder.dataset import Folder
+from datasets.patches import PatchArchive
 from datasets.query_files import (
     AS_STORED,
     FolderFile,
@@ -212,7 +213,7 @@ def _row_of_name(name: str, split: RetrievalDataset) -> int | None:
     """Row of the image of this name; a suffix of photographs may be there or not."""
     spelled = [name, _stem(name), *(_stem(name) + suffix for suffix in SUFFIXES)]
     rows = np.flatnonzero(np.isin(split.names, spelled)).tolist()
-    if rows or not isinstance(_first(split), Folder):
+    if rows or not isinstance(_first(split), (Folder, PatchArchive)):
         return rows[0] if rows else None
     ends = [
         row for row, path in enumerate(split.names.tolist()) if Path(path).name in spelled or Path(path).stem == name

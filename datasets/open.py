@@ -17,6 +17,7 @@ from datasets.features.feed import FeatureFeed
 from datasets.features.files import FeatureFiles
 from datasets.files.tar import SUFFIXES, find_archive
 from datasets.folder.dataset import Folder
+from datasets.patches import PatchArchive, holds_patches
 from datasets.place import folder_of, naming_both
 from datasets.prepared.archive_layout import ARCHIVES
 from datasets.prepared.array import open_prepared, prepared_folder
@@ -69,6 +70,8 @@ def open_split(args: Settings, split: str) -> RetrievalDataset:
 
 def open_files(args: Settings, split: str) -> RetrievalDataset:
     """One split that reads its images from their own files, also with --use_npmem; an archive's are prepared first."""
+    if args.get("patches"):
+        return open_patches(args, split)
     packed = open_archive(args)
     new = not args.get("load_from_checkpoint")  # a saved run's demo exists: elsewhere it is a mistyped path
     wiring = {"source_path": folder_of_data(args), "packed": packed, "generate": new, "boa_offset": _boa_offset(args)}
@@ -79,6 +82,14 @@ def open_files(args: Settings, split: str) -> RetrievalDataset:
     if packed is not None:
         dataset.pixels = open_prepared(dataset, packed.folder.parent)
         dataset.note_prepared()
+    return dataset
+
+
+def open_patches(args: Settings, split: str) -> PatchArchive:
+    """Patches without label files, in the place of a BigEarthNet run's own."""
+    wiring = {"bands": args.folder_bands.split(","), "labels_csv": args.folder_labels_csv}
+    dataset = PatchArchive(source_path=Path(args.source_path), split=split, boa_offset=_boa_offset(args), **wiring)
+    dataset.skip_broken = args.skip_broken_images
     return dataset
 
 
@@ -133,14 +144,18 @@ def folder_of_data(args: Settings) -> Path:
 def other_archive(run: Settings, given: Settings) -> Settings:
     """Settings of a run for a search of another archive: the `Folder` that an evaluation names.
 
-    Its bands are those of the run unless --bands says how they are called there; images are read at --resize_to.
+    Its bands are those of the run unless --bands says how they are called there; images are read at --resize_to. A
+    network of BigEarthNet reads folders of patches as it reads its own.
     """
     own = {name: given[name] for name in given if name.startswith("folder_")}
     if own["folder_bands"] is None:
         sentinel = run.dataset == "BigEarthNet"
         own["folder_bands"] = ",".join(parse_bands(run.ben_bands)) if sentinel else run.get("folder_bands", "rgb")
     own["folder_side"] = run.resize_to
-    return Settings({**run, **own, "dataset": given.dataset, "use_npmem": False})
+    other = Settings({**run, **own, "dataset": given.dataset, "use_npmem": False})
+    as_its_own = run.dataset == "BigEarthNet" and (given.folder_bands, given.folder_band_scale) == (None, None)
+    bands = own["folder_bands"].split(",")
+    return Settings({**other, "patches": as_its_own and holds_patches(Path(run.source_path), bands)})
 
 
 def _boa_offset(args: Settings) -> int:

@@ -160,6 +160,9 @@ class PatchFolder(Patch):
     def holds(self, band: str) -> bool:
         return band in self._files
 
+    def file(self, band: str) -> Path:
+        return self._files[band]
+
     def stored(self, band: str) -> np.ndarray:
         path = str(self._files[band])
         return at_own_resolution(read_band_of(path, (BAND_SIDES[band], PATCH_SIDE)), band, path)
@@ -240,12 +243,19 @@ def spelled_band(name: str) -> str:
     return "B" + found.pop().zfill(2) if len(found) == 1 else ""
 
 
+def band_of(path: Path) -> str:
+    """The band that a file <patch>_<band>.tif holds; "" for any other file."""
+    if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+        return ""
+    return spelled_band(path.stem.rpartition("_")[2])
+
+
 def _band_files(folder: Path) -> dict[str, Path]:
     """Band -> its file; DatasetError unless the folder holds one patch."""
     files: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()):
-        stem, _, last = path.stem.rpartition("_")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and (band := spelled_band(last)):
+        stem = path.stem.rpartition("_")[0]
+        if band := band_of(path):
             if band in files.setdefault(stem, {}):
                 raise DatasetError(f"{folder} holds {band} twice: {files[stem][band].name} and {path.name}")
             files[stem][band] = path

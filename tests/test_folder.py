@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+import parameters
 from datasets.base import SPLITS
 from datasets.demo.dataset import Demo
 from datasets.folder.dataset import Folder
 from datasets.folder.table import label_list, read_table
 from datasets.network_input import Prepare
+from datasets.open import open_split
 from datasets.whole import Whole
 from tests.miniatures import write_photograph
 from tests.scripts import TINY, run_inside
-from tests.test_foreign_files import write_raster
+from tests.test_foreign_files import sentinel, write_raster
 from utilities.errors import DatasetError, UserError
 
 LABELS = {"a": ["sea"], "b": ["sea", "ship"], "c": [], "d": ["grass"]}
@@ -249,6 +251,46 @@ def test_a_gallery_without_labels_is_searched(demo_run: tuple[Path, Path], tmp_p
     assert sorted(path.name for path in own.iterdir()) == ["2026"], "nothing is written into somebody's folder"
     assert "carry no labels" in run_inside("evaluate_model", *argv, code=2).stderr
     assert "--source_path DIR" in run_inside("evaluate_model", *argv[:4], "--dataset", "Folder", code=2).stderr
+
+
+def test_patches_without_labels_are_searched(sentinel_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """Folders of patches in any layout and spelling are read as the run's own; a table of labels lets them score."""
+    source, own = sentinel_run[0], tmp_path / "own"
+    saved = Path(shutil.copytree(sentinel_run[1], tmp_path / "run", ignore=shutil.ignore_patterns("*_results")))
+    patches = sorted(path for path in source.iterdir() if path.name.startswith("S2"))[:9]
+    for number, patch in enumerate(patches):
+        copied = own / ("a" if number % 2 else "b/c") / patch.name
+        shutil.copytree(patch, copied, ignore=shutil.ignore_patterns("*.json"))
+    copied.joinpath(f"{patch.name}_B02.tif").rename(copied / f"{patch.name}_B2.tif")
+    argv = ["--load_from_checkpoint", saved, "--num_workers", 0, "--dataset", "Folder", "--source_path", own]
+    done = run_inside("evaluate_model", *argv, "--query", patches[0], patches[-1].name, "--top", 9)
+    assert "of PatchArchive, the whole archive" in done.stdout
+    found = hits(saved, f"best_Folder_all/{patches[0].name}")
+    assert found[0]["image"] == f"b/c/{patches[0].name}"
+    assert len(found) == 9
+    assert float(found[0]["distance"]) < 1e-3, "a copy of the query"
+    assert not any(row["labels"] for row in found)
+    folder = saved / "search_results" / "best_Folder_all" / f"b_c_{patches[-1].name}"
+    assert "These images carry no labels" in (folder / "search.html").read_text()
+    places = json.loads((folder / "hits.geojson").read_text())["features"]
+    assert len(places) == 9
+    assert all(place["geometry"] for place in places)
+    gallery = open_split(parameters.of_run(saved, parameters.parse_evaluation(list(map(str, argv)))), "all")
+    theirs = sentinel(source, splits="auto")
+    for row, name in enumerate(gallery.names.tolist()):
+        theirs.names = np.asarray([Path(name).name])
+        assert np.array_equal(gallery.read(row), theirs.read(0))
+    assert "carry no labels" in run_inside("evaluate_model", *argv, code=2).stderr
+    table = tmp_path / "table.csv"
+    table.write_text("patch,labels\n" + "".join(f"{patch.name},{'ab'[n % 2]}\n" for n, patch in enumerate(patches)))
+    run_inside("evaluate_model", *argv, "--labels_csv", table, "--scores_only")
+    scores = json.loads((saved / "evaluation_results" / "best_Folder_all" / "scores.json").read_text())
+    assert scores["protocol"]["label_names"] == ["a", "b"]
+    copied.joinpath(f"{patch.name}_B2.tif").unlink()
+    lacking = run_inside("evaluate_model", *argv, "--query", patches[0], "--refresh", code=2).stderr
+    assert f"{patch.name} holds no *_B02.tif" in lacking
+    split = run_inside("evaluate_model", *argv, "--dataset_type", "test", "--query", patches[0], code=2).stderr
+    assert "are in no split" in split
 
 
 def test_an_own_archive_trains_evaluates_and_is_searched(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ class BigEarthNet(RetrievalDataset):
 
     def dates(self, rows: Sequence[int]) -> list[datetime.date | None]:
         """The day in a patch's name, S2A_MSIL2A_20170613T101031_..."""
-        found = (_DAY.match(str(self.names[row])) for row in rows)
+        found = (_DAY.match(str(self.names[row]).rpartition("/")[2]) for row in rows)
         return [day and datetime.datetime.strptime(day[1], "%Y%m%d").date() for day in found]
 
     def _read_bands(self, row: int, bands: tuple[str, ...]) -> list[np.ndarray]:

@@ -70,7 +70,10 @@ class Folder(RetrievalDataset):
         self.reader = FileReader(self.bands, side, scale, boa_offset)
         self.band_sides, self.dtype = (side,) * len(self.bands), self.reader.dtype
         self.variant = f"offset {boa_offset}" + (f", scaled from {scale[0]:g} to {scale[1]:g}" if scale else "")
-        table = _table(source_path, None if labels_csv is None else Path(labels_csv))
+        files = image_paths(source_path)
+        if not files:
+            raise WrongFolderError(f"{source_path} holds no image (jpg, png, tif); give {Folder.title}")
+        table = table_of(source_path, None if labels_csv is None else Path(labels_csv), files)
         splits = table.splits
         if splits is None:
             splits = split_of(source_path, table.names, table.labels, proportions, seed)
@@ -154,11 +157,9 @@ def image_paths(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _table(root: Path, given: Path | None) -> Table:
-    """The table, its names resolved to paths below `root`."""
-    files = image_paths(root)
-    if not files:
-        raise WrongFolderError(f"{root} holds no image (jpg, png, tif); give {Folder.title}")
+def table_of(root: Path, given: Path | None, files: Sequence[str]) -> Table:
+    """The table, its names resolved to `files`, the paths of the images below `root`; of all, without labels, where
+    there is none."""
     path = given or next((root / name for name in TABLES if (root / name).is_file()), None)
     if path is None:
         return Table(np.asarray(files), np.zeros((len(files), 0), bool), (), None)
