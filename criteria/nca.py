@@ -61,6 +61,7 @@ class NeighbourhoodLoss(nn.Module):
     """
 
     block_size: ClassVar[int] = 16384
+    block_size_on_cpu: ClassVar[int] = 2048  # whose (B, n) a core's cache holds
     labels: Tensor
 
     def __init__(self, *, weighting: str, temperature: float, margin: float, labels: Tensor) -> None:
@@ -85,13 +86,15 @@ class NeighbourhoodLoss(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             queries = at_least_float32(embeddings)
             of_queries = self.labels[indices]
+            on_cpu = queries.device.type == "cpu"
+            block_size = min(self.block_size, self.block_size_on_cpu) if on_cpu else self.block_size
             log_related, log_unrelated = _LogSums.apply(
                 queries,
                 memory.detach().to(queries.dtype),
                 indices,
                 lambda block: self.similarity(of_queries, self.labels[block]),
                 self.temperature,
-                self.block_size,
+                block_size,
             )
             related = log_related > -torch.inf
             log_odds = torch.where(related, log_related, 0) - log_unrelated
@@ -117,15 +120,17 @@ class _LogSums(torch.autograd.Function):
         block_size: int,
     ) -> tuple[Tensor, Tensor]:
         related, unrelated = _RunningLogSum(queries), _RunningLogSum(queries)
-        columns = torch.arange(len(memory), device=queries.device)
+        scaled = queries / temperature
         for start in range(0, len(memory), block_size):
             block = slice(start, start + block_size)
             rows = memory[block]
-            logits = (queries @ rows.T).div_(temperature)
-            logits.masked_fill_(indices[:, None] == columns[block], -torch.inf)
-            weights = weights_of(block).clamp_(max=1)  # a cosine may be rounded to beyond it
-            related.add(logits + weights.log().to(logits.dtype), rows)
-            unrelated.add(logits.add_(weights.neg_().log1p_().to(logits.dtype)), rows)
+            logits = scaled @ rows.T
+            place = (indices - start)[:, None]
+            inside, place = (place >= 0) & (place < len(rows)), place.clamp(0, len(rows) - 1)
+            logits.scatter_(1, place, torch.where(inside, -torch.inf, logits.gather(1, place)))
+            weights = weights_of(block).clamp_(max=1).to(logits.dtype)  # a cosine may be rounded to beyond it
+            unrelated.add(weights.neg().log1p_().add_(logits), rows)
+            related.add(weights.log_().add_(logits), rows)
         ctx.temperature = temperature
         ctx.save_for_backward(related.mean_row(), unrelated.mean_row())
         return related.log_sum(), unrelated.log_sum()
@@ -150,13 +155,13 @@ class _RunningLogSum:
         self.rows = torch.zeros_like(queries)
 
     def add(self, logits: Tensor, rows: Tensor) -> None:
-        """logits (B, n) of n columns and their rows (n, d)."""
+        """logits (B, n) of n columns, which are overwritten, and their rows (n, d)."""
         largest = torch.maximum(self.largest, logits.amax(1, keepdim=True))
         reference = _finite(largest)
         fading = (self.largest - reference).exp_()
-        terms = (logits - reference).exp_()
-        self.total = self.total * fading + terms.sum(1, keepdim=True)
-        self.rows = self.rows * fading + terms @ rows
+        terms = logits.sub_(reference).exp_()
+        self.total = self.total.mul_(fading).add_(terms.sum(1, keepdim=True))
+        self.rows = self.rows.mul_(fading).addmm_(terms, rows)
         self.largest = largest
 
     def log_sum(self) -> Tensor:

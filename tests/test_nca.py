@@ -222,6 +222,15 @@ def test_no_array_grows_with_batch_times_memory():
     assert batch * 256 <= seen.largest < batch * size
 
 
+def test_blocks_on_a_cpu_are_what_a_cache_holds():
+    size, batch = 5000, 16
+    memory = F.normalize(torch.randn(size, 4))
+    criterion = build(torch.rand(size, 3) < 0.3)
+    with LargestTensor() as seen:
+        criterion(memory[:batch].clone().requires_grad_(), torch.arange(batch), memory).backward()
+    assert seen.largest == batch * NeighbourhoodLoss.block_size_on_cpu
+
+
 FULL_SIZE = """
 import resource, torch, torch.nn.functional as F
 import criteria.nca, criteria.memory

@@ -51,8 +51,9 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 def hamming(a: Tensor, b: Tensor) -> Tensor:
     """Share of the L labels on which both agree, in [0, 1]. (M, L), (N, L) -> (M, N)."""
-    differing = a.sum(1, dtype=torch.float32)[:, None] + b.sum(1, dtype=torch.float32) - 2 * overlap(a, b)
-    return 1 - differing / a.shape[1]
+    sizes_a, sizes_b = a.sum(1, dtype=torch.float32)[:, None], b.sum(1, dtype=torch.float32)
+    differing = overlap(a, b).mul_(-2).add_(sizes_a).add_(sizes_b)
+    return differing.div_(-a.shape[1]).add_(1)
 
 
 class Pairs(NamedTuple):
