@@ -8,8 +8,8 @@
 
 Each run gets `evaluation_results/<initial, best or last>_<split>/` in its folder, or `..._<split>_in_<gallery split>/`:
 `scores.json`, the same as text in `evaluate_model.txt`, the neighbours as a table, `query_scores.npz` (each measure of
-each query), `retrievals.png`, `label_scores.png`, `embedding_map.png`, `report.html`, and on val (or with
-`--is_plot_dist`) `distance_density.png`.
+each query), `retrievals.png`, `label_scores.png`, `embedding_map.png`, `report.html`, on val (or with
+`--is_plot_dist`) `distance_density.png`, and with `--retrieval_files N` a picture each of N queries in `retrievals/`.
 
 Several runs end with a comparison: their scores, the flags in which they differ, and paired differences of methods
 (runs of one recipe over seeds are taken together), of which it says which are larger than chance.
@@ -22,6 +22,19 @@ for BigEarthNet. The embeddings of the split stay beside them, so that the next 
 
 `--export` writes the network (safetensors, torch_export, onnx) or the embeddings of the split (geoparquet, faiss) with
 a model card for other tools.
+
+Flags, which `--help all` and docs/flags.md explain:
+
+    run and data    --load_from_checkpoint  --source_path  --cache_path  --dataset_type  --gallery_split  --checkpoint
+                    --is_evaluate_initial  --skip_broken_images  --ben_splits  --ben_index_path
+    other archives  --dataset  --folder_labels_csv  --folder_bands  --folder_band_scale  --folder_proportions
+                    --folder_seed
+    scores          --eval_metric  --relevance  --relevance_threshold  --protocol  --scores_only  --comparison_path
+    pictures        --retrieval_queries  --retrieval_files  --map_method  --is_plot_dist
+    search          --query  --top  --refresh  --query_bands  --boa_offset
+    codes           --codes  --code_bits  --code_seed
+    other tools     --export
+    machine         --device  --precision  --backend  --threads  --eval_batch_size  --num_workers
 """
 
 from __future__ import annotations
@@ -109,7 +122,8 @@ def open_feeds(
 def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
     """Print the table of several runs, and save it and its figure."""
     target = places.comparison_folder(folders, args)
-    title = f"{len(folders)} runs, {places.split_name(args)}, {places.network_name(args)} network"
+    data = ", ".join(dict.fromkeys(content["protocol"]["dataset"] for content in contents))
+    title = f"{len(folders)} runs on {data}, {places.split_name(args)}, {places.network_name(args)} network"
     kept = [places.results_folder(folder, args) for folder in folders]
     runs = compared.describe(folders, contents, parameters.INCIDENTAL, kept)
     seen = None if args.scores_only else pictured(folders[0], args, runs, kept)

@@ -343,6 +343,7 @@ EVALUATION = [
          "measures; name@K stands for K = 1 2 4 8, a name alone for the whole ranking: " + " ".join(metrics.metric_names()), nargs="+"),
     *RELEVANCE,
     Flag("retrieval_queries", 6, "queries shown in retrievals.png; 0: no picture", int, low=0, high=100),
+    Flag("retrieval_files", 0, "queries shown in a PNG file each, in retrievals/, from the best to the worst; more than there are: all", int, low=0),
     switch("scores_only", "write scores, text and neighbours, and neither pictures nor report.html"),
     Flag("map_method", "pca", "layout of the map of embeddings; tsne takes minutes beyond some thousand images", choices=embedding_map.METHODS),
     Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> beside them, in the current folder where they lie in several"),

@@ -15,6 +15,10 @@ datasets.prepared,
 utilities, utilities.flags, utilities.parallel.
 """
 
+from utilities.flags import early  # noqa: F401 - first: answers `python -m datasets --help` in a moment
+
+# isort: split
+
 from datasets.base import DATASETS, RetrievalDataset
 from utilities.flags.registry import import_folders
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import evaluate_model
 import parameters
 from architectures.embedding import EmbeddingNetwork
 from datasets.demo.dataset import Demo
@@ -159,6 +161,11 @@ def test_help_lists_every_measure_and_an_unknown_one_ends_with_the_choices(saved
     done = evaluate(saved, "--eval_metric", "recall@1", "ndgc@5", code=2)
     assert "unknown metric 'ndgc@5'" in done.stderr
     assert all(name in done.stderr for name in ("ndcg@K", "ndcg_jaccard@K", "knn_f1@K", "map_at_r"))
+
+
+def test_the_docstring_of_the_script_lists_every_flag_once():
+    listed = re.findall(r"--(\w+)", evaluate_model.__doc__.partition("Flags, which")[2].partition("\n")[2])
+    assert sorted(listed) == sorted(flag.name for flag in parameters.EVALUATION)
 
 
 def test_every_measure_has_a_score_a_chance_level_and_an_interval(saved):

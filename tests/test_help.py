@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import datasets.__main__ as check
 import parameters
 from datasets import DATASETS
 from tests.scripts import ROOT, run_inside
@@ -22,8 +23,8 @@ def start(folder: Path, torch: str, *argv: str) -> subprocess.CompletedProcess[s
     """A script with another module for torch, as `python train_bier.py` starts it."""
     (folder / "torch.py").write_text(torch)
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    command = [sys.executable, str(ROOT / argv[0]), *argv[1:]]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    command = [sys.executable, argv[0] if argv[0] == "-m" else str(ROOT / argv[0]), *argv[1:]]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False, cwd=ROOT)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -37,6 +38,23 @@ def test_help_waits_for_no_torch(tmp_path, script, word):
     assert "--load_from_checkpoint" in flags
     assert len(done.stdout.splitlines()) < 60
     assert max(map(len, done.stdout.splitlines())) <= early.WIDTH
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["UCMerced", "--source_path", "x", "-h"]])
+def test_help_of_the_check_waits_for_no_torch(tmp_path, argv):
+    done = start(tmp_path, "raise RuntimeError('imported')", "-m", "datasets", *argv)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip() == early.short_help("-m datasets")
+    flags = [line.split()[0].removeprefix("--") for line in done.stdout.splitlines() if line.startswith("  --")]
+    assert flags == [flag.name for flag in check.FLAGS]
+    assert f"NAME: {', '.join(DATASETS.names())}." in done.stdout
+
+
+def test_help_all_of_the_check_has_the_flags_of_data_sets(capsys):
+    for argv, told in ((["--help"], False), (["--help", "all"], True)):
+        with pytest.raises(SystemExit):
+            check.parse(argv)
+        assert ("--mlrsnet_labels" in capsys.readouterr().out) is told
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -248,6 +248,14 @@ def test_tables_scroll_visibly_on_a_phone(tmp_path: Path) -> None:
         assert page.run(f"return {first}[3].getBoundingClientRect().right <= innerWidth")
         assert page.run(f"return {first}[0].getBoundingClientRect().left") >= 0  # names stay
         assert page.run("return [...document.querySelectorAll('.meaning')].every(e => e.offsetHeight > 0)")
+        assert (
+            page.run("return getComputedStyle(document.querySelector('.meaning')).display") == "block"
+        )  # its own lines
+        texts = "[...document.querySelectorAll('.measure strong')].flatMap(e => [...e.childNodes]).filter(n => n.data)"
+        lines = "{ const r = document.createRange(); r.selectNode(n); return [n.data, r.getClientRects().length] }"
+        parts = page.run(f"return {texts}.map(n => {lines})")
+        assert ["label_", 1] in parts
+        assert all(count == 1 for _, count in parts), "a name breaks behind its underscores alone"
         page.resize(1200, 900)
         assert page.run("hint(); return document.querySelectorAll('.hidden-part').length") == 0
 

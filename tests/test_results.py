@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from utilities.files import filling
@@ -16,8 +17,9 @@ from utilities.measures.formulae import Relevance
 from utilities.measures.search_and_measure import evaluate
 from utilities.neighbours.density import distance_densities
 from utilities.neighbours.table import read_neighbours
-from utilities.report.evaluation_folder import LEFTOVERS, SHOWN_BY, write_results
+from utilities.report.evaluation_folder import LEFTOVERS, SHOWN_BY, _stem, write_results
 from utilities.report.page_parts import Collection
+from utilities.report.query_scores import read_query_scores
 
 METRICS = ("recall@1", "map@8", "map", "ndcg", "ndcg_jaccard@4", "knn_f1@3", SHOWN_BY)
 FILES = {
@@ -33,7 +35,13 @@ def images(labels: Tensor, name: str = "image") -> Collection:
 
 
 def write(
-    folder: Path, rows: Tensor, labels: Tensor, gallery: tuple[Tensor, Tensor] | None = None, *, pictured: int = 3
+    folder: Path,
+    rows: Tensor,
+    labels: Tensor,
+    gallery: tuple[Tensor, Tensor] | None = None,
+    *,
+    pictured: int = 3,
+    files: int = 0,
 ) -> dict[str, Any]:
     result = evaluate(rows, labels, metrics=METRICS, ks=(), relevance=Relevance(), backend="torch", gallery=gallery)
     content = result.report()
@@ -43,10 +51,11 @@ def write(
             fresh, result, content, images(labels), rows,
             gallery=None if gallery is None else images(gallery[1], "other"),
             label_names=[f"label {number}" for number in range(labels.shape[1])], title="A run",
-            pictured_queries=pictured, map_method="pca",
+            pictured_queries=pictured, query_files=files, map_method="pca",
             densities=distance_densities(rows, labels, gallery=gallery),
         )  # fmt: skip
     expected = FILES if len(rows) > 2 else FILES - {"embedding_map.png"}
+    expected = expected | {"retrievals"} if files else expected
     expected = expected if pictured else expected - {"retrievals.png"}
     assert {path.name for path in folder.iterdir()} - {"neighbours.parquet", "neighbours.npz"} == expected
     assert all(path.stat().st_size for path in folder.iterdir())
@@ -125,3 +134,28 @@ def test_pictures_of_an_earlier_evaluation_do_not_stay(tmp_path: Path) -> None:
     write(tmp_path, embeddings(6), some_labels(6))
     write(tmp_path, embeddings(2), torch.tensor([[True, True], [True, False]]))  # without a map of its embeddings
     write(tmp_path, embeddings(6), some_labels(6), pictured=0)
+
+
+def test_a_picture_a_query_on_request(tmp_path: Path) -> None:
+    """From the best to the worst, each with its place and name; all of them where more are asked for than there are."""
+    content = write(tmp_path, embeddings(9), some_labels(9), pictured=0, files=3)
+    names = sorted(path.name for path in (tmp_path / "retrievals").iterdir())
+    values = read_query_scores(tmp_path)[1][SHOWN_BY].nan_to_num(-1.0)
+    order = values.argsort(descending=True, stable=True).tolist()
+    assert names == [f"{place}_image {order[row]}.png" for place, row in ((1, 0), (2, 4), (3, 8))]
+    with Image.open(tmp_path / "retrievals" / names[0]) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 3 * picture.height  # one line
+    assert content["scores"]
+    write(tmp_path, embeddings(9), some_labels(9), pictured=0, files=100)
+    names = sorted(path.name for path in (tmp_path / "retrievals").iterdir())
+    assert names == [f"{place:03}_image {row}.png" for place, row in enumerate(order, start=1)]
+    write(tmp_path, embeddings(9), some_labels(9), pictured=0)  # without: those of before are gone
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a/b.c/d.tif", "a_b.c_d"), ("S2A_20170613T101031.2_87_48", "S2A_20170613T101031.2_87_48"), (".png", ".png")],
+)
+def test_pictures_are_named_after_images(name: str, stem: str) -> None:
+    assert _stem(name) == stem

@@ -58,7 +58,7 @@ def filling(folder: Path, leftovers: Collection[str] = ()) -> Iterator[Path]:
     Until then, and when the block fails, what lies in `folder` stays as it was. Raises RunFailure where the block could
     not write (a full disk).
 
-    leftovers   names of files that go where the block wrote none in their place
+    leftovers   names of files and folders that go where the block wrote none in their place
     """
     hidden = folder / f".{os.urandom(6).hex()}"
     try:
@@ -66,7 +66,11 @@ def filling(folder: Path, leftovers: Collection[str] = ()) -> Iterator[Path]:
         yield hidden
         written = sorted(hidden.iterdir())
         for name in {*leftovers} - {path.name for path in written}:
-            (folder / name).unlink(missing_ok=True)
+            left = folder / name
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
         for path in written:
             target = folder / path.name
             if target.is_dir():

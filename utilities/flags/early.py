@@ -38,6 +38,7 @@ OF_EVALUATION = {
     "search by example": ("query", "top"),
     "machine": ("device",),
 }
+CHECK = "-m datasets"
 METAVARS = {"int": "N", "float": "X", "yes_no": "{yes,no}"}
 
 
@@ -72,15 +73,22 @@ def short_help(script: str) -> str:
         groups = OF_TRAINING | {"method": OF_METHOD[method]}
         ways = ["--dataset NAME --source_path DIR", "--load_from_checkpoint RUN"]
         about = f"Train {method} for multi-label image retrieval."
+    elif script == CHECK:
+        groups = {"check": tuple(entry.name for entry in _read(ROOT / "datasets" / "__main__.py")[0]["FLAGS"])}
+        ways = ["NAME --source_path DIR"]
+        about = f"Check a data set, and prepare its pixels. NAME: {', '.join(_choices('dataset', None))}."
     else:
         return ""
-    tables, presets = _read()
+    tables, presets = _read(ROOT / "parameters.py")
+    of_check = {entry.name: entry for entry in _read(ROOT / "datasets" / "__main__.py")[0]["FLAGS"]}
     of_evaluation = {entry.name: entry for table in ("RELEVANCE", "EVALUATION") for entry in tables[table]}
     of_training = {entry.name: entry for table, flags in tables.items() if table != "EVALUATION" for entry in flags}
-    flags = of_evaluation if script == "evaluate_model" else of_training
+    flags = {"evaluate_model": of_evaluation, CHECK: of_check}.get(script, of_training)
     changed = presets.get(method, {}).get("paper", {})
-    lines = ["usage: " + "\n       ".join(f"python {script}.py {way} [flags]" for way in ways), "", about]
-    lines += ["These are the flags that people set; --help all lists every one, docs/flags.md too.", ""]
+    program = CHECK if script == CHECK else f"{script}.py"
+    lines = ["usage: " + "\n       ".join(f"python {program} {way} [flags]" for way in ways), "", about]
+    those = "those of single data sets as well" if script == CHECK else "every one, docs/flags.md too"
+    lines += [f"These are the flags that people set; --help all lists {those}.", ""]
     for title, names in groups.items():
         entries = [flags[name]._replace(default=changed.get(name, flags[name].default)) for name in names]
         lines += [title, *(line for entry in entries for line in _lines(entry)), ""]
@@ -103,11 +111,11 @@ def _shown(default: Any) -> str:
 
 
 @functools.cache
-def _read() -> tuple[dict[str, list[Entry]], dict[str, dict[str, dict[str, Any]]]]:
-    """The tables of `parameters.py` by name, and its PRESETS."""
+def _read(path: Path) -> tuple[dict[str, list[Entry]], dict[str, dict[str, dict[str, Any]]]]:
+    """The tables of flags of `parameters.py`, or of another file, by name, and its PRESETS."""
     tables: dict[str, list[Entry]] = {}
     presets: dict[str, dict[str, dict[str, Any]]] = {}
-    for node in ast.parse((ROOT / "parameters.py").read_text(encoding="utf-8")).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if not isinstance(target, ast.Name) or not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
@@ -166,10 +174,21 @@ def _interrupted(kind: type[BaseException], error: BaseException, trace: Traceba
         sys.__excepthook__(kind, error, trace)
 
 
-def _answer(argv: list[str]) -> None:
-    """Print the short help and end where the command line asks for it."""
+def _started(argv: list[str], whole: list[str]) -> str:
+    """What runs: the name of a script, CHECK of `python -m datasets`, else "".
+
+    argv: as a program sees it, which is "-m" first while a package is imported; whole: of the interpreter
+    """
     script = Path(argv[0]).stem if argv else ""
-    if script != "evaluate_model" and script.removeprefix("train_") not in OF_METHOD:  # imported by something else
+    if script == "evaluate_model" or script.removeprefix("train_") in OF_METHOD:
+        return script
+    return CHECK if script == "-m" and " ".join(whole).find(f" {CHECK} ") >= 0 else ""
+
+
+def _answer(argv: list[str], whole: list[str]) -> None:
+    """Print the short help and end where the command line asks for it."""
+    script = _started(argv, whole)
+    if not script:  # imported by something else
         return
     sys.excepthook = _interrupted
     asked = [number for number, word in enumerate(argv) if word in ("-h", "--help")]
@@ -178,4 +197,4 @@ def _answer(argv: list[str]) -> None:
         sys.exit(0)
 
 
-_answer(sys.argv)
+_answer(sys.argv, sys.orig_argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,13 @@ SHOWN = 8  # neighbours in retrievals.png
 SHOWN_BY = "label_jaccard@8"  # what queries are ordered by in the pictures
 SEED = 0
 PICTURES = ("retrievals.png", "label_scores.png", "distance_density.png", "embedding_map.png", "report.html")
-LEFTOVERS = (*PICTURES, "neighbours.parquet", "neighbours.npz")  # of an evaluation before: not each writes them all
+FILES = "retrievals"  # a folder with a picture a query
+LEFTOVERS = (
+    *PICTURES,
+    FILES,
+    "neighbours.parquet",
+    "neighbours.npz",
+)  # of an evaluation before: not each writes them all
 
 
 def write_results(
@@ -44,12 +51,14 @@ def write_results(
     label_names: Sequence[str],
     title: str,
     pictured_queries: int,
+    query_files: int,
     densities: Densities | None,
     map_method: str,
     pictures: bool = True,
 ) -> str:
     """Fill `folder`; content is what scores.json will hold, to which `_details` are added. Returns the text.
 
+    pictured_queries, query_files   how many queries retrievals.png holds, and how many have a file each in retrievals/
     pictures  False: neither pictures nor the page.
     images and embeddings (M, D) are those of the queries; gallery: what was searched, where that is not the same.
     """
@@ -65,7 +74,20 @@ def write_results(
     (folder / "evaluate_model.txt").write_text(text, encoding="utf-8")
     if not pictures:
         return text
-    _draw_retrievals(folder / "retrievals.png", evaluation, images, searched, label_names, title, pictured_queries)
+    drawn = functools.partial(
+        retrievals,
+        thumbnail=images.thumbnail,
+        labels=images.labels,
+        gallery_thumbnail=searched.thumbnail,
+        gallery_labels=searched.labels,
+        label_names=label_names,
+    )
+    if pictured_queries:
+        said = f"{title}: queries by the mean Jaccard similarity of what they find"
+        drawn(folder / "retrievals.png", chosen_queries(evaluation, pictured_queries), title=said)
+    for place, line in enumerate(chosen_queries(evaluation, query_files), start=1):
+        name = str(images.names[line.query])
+        drawn(folder / FILES / f"{place:0{len(str(query_files))}}_{_stem(name)}.png", [line], title=f"{title}: {name}")
     figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels found again")
     if densities is not None:
         distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
@@ -167,22 +189,12 @@ def _about(protocol: dict[str, Any]) -> str:
     return f"{protocol['queries']} queries, each against {against}; relevance {protocol['relevance']}"
 
 
-def _draw_retrievals(
-    path: Path,
-    evaluation: Evaluation,
-    images: Collection,
-    gallery: Collection,
-    label_names: Sequence[str],
-    title: str,
-    queries: int,
-) -> None:
-    """Queries at even steps from the best to the worst by the mean Jaccard similarity of their neighbours; 0: none."""
-    if not queries:
-        return
+def chosen_queries(evaluation: Evaluation, most: int) -> list[Retrieval]:
+    """Up to `most` at even steps from the best to the worst by the mean Jaccard similarity of what they find."""
     values = evaluation.scores.per_query[SHOWN_BY].nan_to_num(-1.0)
     ranked = values.argsort(descending=True, stable=True)
     last = len(ranked) - 1
-    places = torch.linspace(0, last, min(queries, len(ranked))).round().long().unique()
+    places = torch.linspace(0, last, min(most, len(ranked)), dtype=torch.float64).round().long().unique()
     found = []
     for place in places.tolist():
         query = int(ranked[place])
@@ -196,13 +208,10 @@ def _draw_retrievals(
                 note=f"{values[query]:.2f}",
             )
         )
-    retrievals(
-        path,
-        found,
-        thumbnail=images.thumbnail,
-        labels=images.labels,
-        gallery_thumbnail=gallery.thumbnail,
-        gallery_labels=gallery.labels,
-        label_names=label_names,
-        title=f"{title}: queries by the mean Jaccard similarity of what they find",
-    )
+    return found
+
+
+def _stem(name: str) -> str:
+    """Of a picture of an image: its name without slashes, and without the suffix of a file."""
+    stem, _, suffix = name.replace("/", "_").rpartition(".")
+    return stem if stem and suffix.isalpha() and len(suffix) <= 4 else name.replace("/", "_")

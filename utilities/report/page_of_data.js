@@ -41,6 +41,8 @@ const chosen = new Set();
 const wanted = image => [...chosen].every(label => image.labels.includes(label)) &&
   image.name.toLowerCase().includes(find("name").value.toLowerCase());
 
+const breakable = name => name.split(/(?<=_)/).flatMap((part, number) => number ? [make("wbr"), part] : [part]);
+
 function makeChips(redraw) {
   const press = () => {
     for (const chip of find("chips").children) chip.ariaPressed = String(chosen.has(Number(chip.dataset.label)));
