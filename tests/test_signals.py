@@ -32,6 +32,8 @@ TRACED = (
     "loss_window.py",
     "folder.py",
     "lock.py",
+    "validation.py",
+    "payload.py",
     "test_engine.py",
 )
 MOMENTS = 10
@@ -74,7 +76,7 @@ def train(settings, at: int = 0) -> int:
 def whole(tmp_path_factory):
     """A run without any interruption: its folder and how many lines it took."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("utilities.report.figures.curves", lambda *given: None)
+        patched.setattr("utilities.report.curves.curves", lambda *given: None)
         path = tmp_path_factory.mktemp("whole")
         return path / "Demo" / "baseline", train(trainer_settings(path))
 

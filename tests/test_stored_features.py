@@ -39,7 +39,7 @@ def demo(tmp_path_factory):
 @pytest.fixture(autouse=True, scope="module")
 def no_drawings():
     """Which take longer than these runs, and are others' business."""
-    with mock.patch("utilities.report.figures.curves"):
+    with mock.patch("utilities.report.curves.curves"):
         yield
 
 
