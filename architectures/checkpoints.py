@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,15 +62,15 @@ def _content(path: Path) -> Any:
             return load_file(path)
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:
+        except pickle.UnpicklingError:
             # Classes in the file (settings of its trainer) become empty shells; none of their code is imported.
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
             if not names:
                 raise
             shells: list[Any] = [(_Shell, name) for name in names]
             with torch.serialization.safe_globals(shells):
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every reader has its own exceptions; the file's name is what helps
+    except Exception as error:  # the byte that is wrong decides among ten kinds, KeyError and AssertionError too
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         # torch goes on with advice that does not apply here, and begins with it where it will not read an object
         reason = next((line for line in lines if line.startswith(("Trying to", "WeightsUnpickler"))), lines[0])

@@ -335,6 +335,15 @@ def test_no_code_of_a_file_is_run(tmp_path):
     assert not ran.exists()
 
 
+@pytest.mark.parametrize(("cut", "said"), [(20, "unexpected EOF"), (300, "index out of range|unpack|EOF")])
+def test_a_file_of_torchs_old_format_that_was_cut_off_is_called_that(tmp_path, cut, said):
+    torch.save({"a.weight": torch.zeros(4, 4)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "old.pth").read_bytes()
+    (tmp_path / "old.pth").write_bytes(whole[:-cut])
+    with pytest.raises(UserError, match=rf"old\.pth cannot be read as \.pth or \.safetensors: [^.]*({said})"):
+        read_weights(tmp_path / "old.pth")
+
+
 def open_for_writing(path):
     Path(path).touch()
 
