@@ -43,7 +43,7 @@ from datasets.prepared.stage import (
     DONE,
     begin,
     finish,
-    preparing,
+    prepared_once,
     refuse_broken,
     require_space,
     say,
@@ -68,13 +68,10 @@ def prepare_archive(
     skip_broken  images that cannot be decoded, or lack a file, are listed in the manifest; else they are a
                  `DatasetError` once all others are done. An archive that ends early is one at once
     """
-    folder = prepared_folder(layout, cache_path)
-    if folder.exists():
-        return folder
-    with preparing(folder, given=cache_path is not None) as partial:
-        if not folder.exists():
-            _fill(layout, archive, folder, partial, max(1, processes), skip_broken)
-    return folder
+    folder, threads = prepared_folder(layout, cache_path), max(1, processes)
+    return prepared_once(
+        folder, cache_path, lambda partial: _fill(layout, archive, folder, partial, threads, skip_broken)
+    )
 
 
 def open_packed(folder: Path, archive: Path | None) -> Packed | None:

@@ -35,7 +35,7 @@ from datasets.prepared.stage import (
     DONE,
     begin,
     finish,
-    preparing,
+    prepared_once,
     refuse_broken,
     require_space,
     say,
@@ -97,12 +97,7 @@ def prepare(
                  all others are done, and the next call reads only their blocks again. A full disk is a `RunFailure`
     """
     folder = prepared_folder(splits[0], cache_path)
-    if folder.exists():
-        return folder
-    with preparing(folder, given=cache_path is not None) as partial:
-        if not folder.exists():
-            _fill(splits, folder, partial, processes, skip_broken)
-    return folder
+    return prepared_once(folder, cache_path, lambda partial: _fill(splits, folder, partial, processes, skip_broken))
 
 
 def _fill(splits: Sequence[RetrievalDataset], folder: Path, partial: Path, processes: int, skip_broken: bool) -> None:

@@ -50,6 +50,16 @@ def preparing(folder: Path, *, given: bool) -> Iterator[Path]:
             ) from error
 
 
+def prepared_once(folder: Path, cache_path: str | Path | None, fill: Callable[[Path], None]) -> Path:
+    """`folder`; if it is not there yet, `fill` completes its unfinished twin, while other processes wait."""
+    if folder.exists():
+        return folder
+    with preparing(folder, given=cache_path is not None) as partial:
+        if not folder.exists():
+            fill(partial)
+    return folder
+
+
 def _require_writable(parent: Path, *, given: bool) -> None:
     flag = f"--cache_path {parent}" if given else f"{parent.parent}, the place for prepared data without --cache_path,"
     place = next(folder for folder in (parent, *parent.absolute().parents) if folder.exists())
