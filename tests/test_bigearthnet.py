@@ -596,6 +596,15 @@ def test_lists_with_a_header_of_pandas(tmp_path: Path, text: str) -> None:
         assert sorted(dataset(root, "val", splits="auto").names) == names[2:4]
 
 
+@pytest.mark.parametrize("place", ["patches", "patches/splits", "splits"])
+def test_some_of_the_lists_are_no_reason_for_another_split(tmp_path: Path, place: str) -> None:
+    root = write_bigearthnet(tmp_path / "patches", 10, bands=False)
+    write_lists(tmp_path / place, train=sorted(patch_names(10))[:4])
+    with pytest.raises(DatasetError, match=r"holds train\.csv and no val\.csv and test\.csv: all three .* hashed"):
+        dataset(root, splits="auto")
+    assert len(dataset(root, splits="hashed")) == 6
+
+
 def test_a_list_with_one_name_too_many_is_no_reason_for_another_split(tmp_path: Path) -> None:
     root = write_bigearthnet(tmp_path / "v1", 10, bands=False)
     names = sorted(patch_names(10))

@@ -122,6 +122,7 @@ def refuse_unusable(problems: list[str], patches: int) -> None:
         raise DatasetError(
             f"{len(problems):,} label files of {patches:,} patches are unusable; the first: "
             f"{'; '.join(sorted(problems)[:5])}. Unpack the archive again"
+            + (", or search patches without labels: evaluate_model.py --dataset Folder" * (len(problems) == patches))
         )
 
 

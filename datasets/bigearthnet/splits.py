@@ -26,9 +26,24 @@ def list_file(folder: Path, stem: str) -> Path | None:
 
 def find_lists(source: Path) -> Path | None:
     """The folder with the three lists: in the archive's folder, its `splits`, or beside it."""
+    return next((place for place in _places(source) if all(list_file(place, split) for split in SPLITS)), None)
+
+
+def _places(source: Path) -> tuple[Path, ...]:
     source = source.absolute()  # "." has a name and a parent
-    places = (source / "splits", source, source.parent / f"{source.name}-splits", source.parent / "splits")
-    return next((place for place in places if all(list_file(place, split) for split in SPLITS)), None)
+    return (source / "splits", source, source.parent / f"{source.name}-splits", source.parent / "splits")
+
+
+def _refuse_some_lists(source: Path) -> None:
+    """Raise `DatasetError` where some of the three lists are at hand: they are meant to be followed."""
+    for place in _places(source):
+        there = [split for split in SPLITS if list_file(place, split)]
+        if there:
+            lacking = " and ".join(f"{split}.csv" for split in SPLITS if split not in there)
+            raise DatasetError(
+                f"{place} holds {' and '.join(f'{split}.csv' for split in there)} and no {lacking}: all three lists "
+                "are needed; add what is missing, or give --ben_splits hashed for a seeded draw"
+            )
 
 
 def lists_folder(source: Path, choice: str) -> Path | None:
@@ -54,6 +69,8 @@ def split_rows(names: np.ndarray, split: str, source: Path, choice: str) -> np.n
                 stacklevel=3,
             )
         return _hashed_rows(names, split, folder)
+    if choice == "auto" and folder is None:
+        _refuse_some_lists(source)
     if choice == "auto" and len(names) < SMALL:
         reason = "no lists train.csv, val.csv, test.csv found" if folder is None else _incomplete(names, folder)
         if reason:
