@@ -115,6 +115,17 @@ def test_a_ranking_does_not_depend_on_what_is_ranked_with_it() -> None:
         torch.testing.assert_close(found, whole[metric][shuffled], rtol=0, atol=0, equal_nan=True)
 
 
+def test_no_queries_have_no_values() -> None:
+    """As on a process that is left without a share."""
+    metrics, none, carried = [Metric("map", None)], torch.arange(0), labels(20)
+    facts = facts_for(carried, carried, torch.arange(20), metrics, Relevance())
+    found = whole_ranking_values(
+        embeddings(20)[:0], embeddings(20), carried[:0], carried, metrics=metrics, relevance=Relevance(),
+        facts=facts._replace(kind=facts.kind[:0]), query_rows=none,
+    )  # fmt: skip
+    assert found[metrics[0]].shape == (0,)
+
+
 def test_block_size_does_not_matter() -> None:
     rows, carried = embeddings(80), labels(80)
     arguments = {"metrics": NAMES, "ks": (), "relevance": Relevance("share"), "backend": "torch"}

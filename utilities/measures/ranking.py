@@ -61,7 +61,8 @@ def whole_ranking_values(
     if on_cpu:  # queries of one label set after each other: they give every image the same code
         order, step = facts.kind.argsort(stable=True), min(step, _MOST_QUERIES)
         measures = RowMeasures(wanted, scale, same=relevance == SHARE)
-    for block in order.split(step):
+    for start in range(0, len(order), step):
+        block = order[start : start + step]
         few = block.to(device)
         if on_cpu:
             occurring, kind = facts.kind[block].unique_consecutive(return_inverse=True)
