@@ -115,6 +115,12 @@ find_runs() {
   done
 }
 
+# The shortest look at what this is: a small network on a handful of generated scenes, and pages of what it finds.
+trial() {
+  train_once Demo baseline trial --source_path demo_data/trial --demo_images_per_category 20 --demo_side 48 --arch resnet18 --image_size 32 --batch_size 24 --num_samples_per_class 2 --sz_embedding 64 --baseline_loss batch_nca --nb_epochs 5 --eval_epoch 5 --num_workers 0
+  evaluate --load_from_checkpoint "$RESULTS/Demo/trial" --dataset_type test
+}
+
 # All methods on the embedded scenes, from scratch, and one table: less than ten minutes on two cores.
 demo() {
   local method
@@ -209,7 +215,7 @@ wandb_offline() {
   train baseline --dataset Demo --source_path demo_data --save_path "$RESULTS" --savename baseline-wandb --nb_epochs 2 --eval_epoch 1 --log_online --wandb_dryrun
 }
 
-RECIPES="demo ucmerced ucmerced_baseline study mlrsnet bigearthnet resume evaluate search multi_gpu slurm wandb_offline"
+RECIPES="trial demo ucmerced ucmerced_baseline study mlrsnet bigearthnet resume evaluate search multi_gpu slurm wandb_offline"
 case $NAME in
   setup) setup "${2:-}" ;;
   help) sed -n '2,/^set /{/^# /!d; s/^# //; p}' "${BASH_SOURCE[0]##*/}"; echo "Recipes: setup list $RECIPES" ;;

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import parameters
+
 ROOT = Path(__file__).parent.parent
 
 # Stands for the system's python and for that of .venv: notes what it is asked for, a word a line.
@@ -87,6 +89,18 @@ def test_folders_with_blanks_reach_every_command_in_one_piece(checkout: Path, re
     assert shown == commands, "what is shown can be pasted"
     printed = sample_run(checkout, recipe, "--print", **folders).splitlines()
     assert [shlex.split(line) for line in printed] == commands
+
+
+def test_the_trial_is_the_first_thing_the_readme_shows(checkout: Path) -> None:
+    """One small run and its evaluation, by flags that the programs know, in the folder that README names."""
+    training, evaluation = map(shlex.split, sample_run(checkout, "trial", "--print").splitlines())
+    args = parameters.parse("baseline", training[2:])
+    assert args.nb_epochs * args.demo_images_per_category <= 100, "half a minute"
+    assert evaluation[2:4] == ["--load_from_checkpoint", f"{args.save_path}/{args.dataset}/{args.savename}"]
+    readme = (ROOT / "README.md").read_text()
+    assert readme.index("bash SampleRun.sh trial") < readme.index("python train_baseline.py")
+    assert f"`{evaluation[3]}/evaluation_results/best_{evaluation[5]}/report.html`" in readme
+    assert f"{22 * args.demo_images_per_category} scenes" in readme
 
 
 def test_seeds_are_runs_of_their_own_and_evaluated_together(checkout: Path) -> None:
