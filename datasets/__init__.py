@@ -1,7 +1,8 @@
 """Data sets, one folder each, and what they share.
 
     base  open  examples         what a data set is; from flags to loaders; images searched by example
-    whole  query_files           all splits as one; files from elsewhere
+    query_files  patches         files of --query, decoded; Sentinel-2 patches in anybody's files
+    place  whole  network_input  the folder that --source_path means; all splits as one; one image as a network takes it
     bigearthnet  mlrsnet  ucmerced  demo  folder
     files  prepared  batches     foreign files; arrays of decoded pixels; samplers, loaders, transforms
     features                     of a frozen backbone, computed once
