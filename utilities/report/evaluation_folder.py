@@ -32,12 +32,8 @@ SHOWN_BY = "label_jaccard@8"  # what queries are ordered by in the pictures
 SEED = 0
 PICTURES = ("retrievals.png", "label_scores.png", "distance_density.png", "embedding_map.png", "report.html")
 FILES = "retrievals"  # a folder with a picture a query
-LEFTOVERS = (
-    *PICTURES,
-    FILES,
-    "neighbours.parquet",
-    "neighbours.npz",
-)  # of an evaluation before: not each writes them all
+# Of an evaluation before: not each writes them all.
+LEFTOVERS = (*PICTURES, FILES, "neighbours.parquet", "neighbours.npz")
 
 
 def write_results(
@@ -74,20 +70,7 @@ def write_results(
     (folder / "evaluate_model.txt").write_text(text, encoding="utf-8")
     if not pictures:
         return text
-    drawn = functools.partial(
-        retrievals,
-        thumbnail=images.thumbnail,
-        labels=images.labels,
-        gallery_thumbnail=searched.thumbnail,
-        gallery_labels=searched.labels,
-        label_names=label_names,
-    )
-    if pictured_queries:
-        said = f"{title}: queries by the mean Jaccard similarity of what they find"
-        drawn(folder / "retrievals.png", chosen_queries(evaluation, pictured_queries), title=said)
-    for place, line in enumerate(chosen_queries(evaluation, query_files), start=1):
-        name = str(images.names[line.query])
-        drawn(folder / FILES / f"{place:0{len(str(query_files))}}_{_stem(name)}.png", [line], title=f"{title}: {name}")
+    _draw_retrievals(folder, evaluation, images, searched, label_names, title, pictured_queries, query_files)
     figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels found again")
     if densities is not None:
         distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
@@ -114,6 +97,33 @@ def write_results(
         plane=plane,
     )
     return text
+
+
+def _draw_retrievals(
+    folder: Path,
+    evaluation: Evaluation,
+    images: Collection,
+    searched: Collection,
+    label_names: Sequence[str],
+    title: str,
+    pictured_queries: int,
+    query_files: int,
+) -> None:
+    """retrievals.png, and a file each of some queries in retrievals/."""
+    drawn = functools.partial(
+        retrievals,
+        thumbnail=images.thumbnail,
+        labels=images.labels,
+        gallery_thumbnail=searched.thumbnail,
+        gallery_labels=searched.labels,
+        label_names=label_names,
+    )
+    if pictured_queries:
+        said = f"{title}: queries by the mean Jaccard similarity of what they find"
+        drawn(folder / "retrievals.png", chosen_queries(evaluation, pictured_queries), title=said)
+    for place, line in enumerate(chosen_queries(evaluation, query_files), start=1):
+        name = str(images.names[line.query])
+        drawn(folder / FILES / f"{place:0{len(str(query_files))}}_{_stem(name)}.png", [line], title=f"{title}: {name}")
 
 
 def replaced(folder: Path, content: dict[str, Any]) -> str:
