@@ -167,6 +167,7 @@ def run_all(args: argparse.Namespace) -> None:
             names = {line["name"] for line in finished} | set(under_way)
             whole = plan(finished, args.tiers)
             todo = [run for run in whole if run.name not in names]
+            done = len(whole) - len(todo) - len(under_way)
             while todo and len(under_way) < args.jobs:
                 run = todo.pop(0)
                 process = context.Process(target=work, args=(run, args.source_path, runs))
@@ -185,7 +186,8 @@ def run_all(args: argparse.Namespace) -> None:
                 discard_weights(run, runs)
                 durations.setdefault(run.tier, []).append(time.monotonic() - since)
                 rest = left(todo, durations, args.jobs)
-                print(f"{len(finished) + 1}/{len(whole)}  {name}  {durations[run.tier][-1]:.0f} s  {rest}", flush=True)
+                done += 1
+                print(f"{done}/{len(whole)}  {name}  {durations[run.tier][-1]:.0f} s  {rest}", flush=True)
     finally:
         for _, process, _ in under_way.values():
             process.terminate()
