@@ -242,6 +242,8 @@ def test_a_gallery_without_labels_is_searched(demo_run: tuple[Path, Path], tmp_p
     assert "of Folder, the whole archive" in done.stdout
     name = f"2026_spring_{queried.stem}"
     rows = hits(saved, f"best_Folder_all/{name}")
+    kept = [path.parent.name for path in (saved / "search_results").glob("*/embeddings.npz")]
+    assert kept == ["best_Folder_all"]  # beside those of the run's own archive, not in their place
     assert len(rows) == 7
     assert all(row["image"].startswith("2026/spring/") and not row["labels"] for row in rows)
     page = (saved / "search_results" / "best_Folder_all" / name / "search.html").read_text()

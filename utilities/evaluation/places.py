@@ -39,9 +39,13 @@ def what_searches(args: Settings, coder: Coder | None) -> str:
 
 def results_name(args: Settings, split: str) -> str:
     """Of the folder of results: "best_test_in_train", "best_test_itq64" for those of codes."""
-    codes = f"_{args.codes}{args.code_bits or ''}" if args.codes else ""
+    return _embedded_name(args, split) + (f"_{args.codes}{args.code_bits or ''}" if args.codes else "")
+
+
+def _embedded_name(args: Settings, split: str) -> str:
+    """What was embedded by which network: "best_test", "best_Folder_all" of another archive than the run's."""
     archive = f"_{args.dataset}" if args.dataset else ""
-    return f"{network_name(args)}{archive}_{split.replace(' ', '_')}{codes}"
+    return f"{network_name(args)}{archive}_{split.replace(' ', '_')}"
 
 
 def results_folder(run: Path, args: Settings) -> Path:
@@ -54,7 +58,7 @@ def search_folder(run: Path, args: Settings) -> Path:
 
 def kept_embeddings(run: Path, args: Settings) -> Path:
     """Where a search leaves the embeddings of the split for the next one, whatever codes are made of them."""
-    return run / SEARCHES / f"{network_name(args)}_{searched_split(args)}" / "embeddings.npz"
+    return run / SEARCHES / _embedded_name(args, searched_split(args)) / "embeddings.npz"
 
 
 def comparison_folder(runs: Sequence[Path], args: Settings) -> Path:
