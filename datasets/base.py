@@ -90,7 +90,7 @@ class PixelFormat:
 
 
 class RetrievalDataset(PixelFormat, Dataset[Item]):
-    """One split. Subclasses fill the attributes in `__init__` and implement `read`.
+    """One split. Subclasses fill the attributes, those of pixels in the class, and implement `read`.
 
     names        (N,) numpy unicode array: stable, unique name of each image, as the archive spells it
     labels       (N, L) numpy bool

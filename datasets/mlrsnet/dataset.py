@@ -42,8 +42,8 @@ class MLRSNet(RetrievalDataset):
     """One split of MLRSNet, or of any data set in its layout.
 
     labels       "repair" undoes the corruption of the label files that are published since 2021 (see
-                 `mlrsnet_labels`), "as_is" takes them as they are; both say what they found
-    proportions  percentages of train/val/test; "40/10/50" is the paper's (`mlrsnet_splits`)
+                 `datasets.mlrsnet.labels`), "as_is" takes them as they are; both say what they found
+    proportions  percentages of train/val/test; "40/10/50" is the paper's (`datasets.mlrsnet.splits`)
     packed       images that lie in an archive; None: in `source_path`
 
     Splits are stored, or follow from the names alone: they are the same on every machine. Label files whose columns are

@@ -17,7 +17,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag. `default` AUTO: it follows from other flags (`parameters.derive`)."""
+    """One flag. `default` AUTO: it follows from other flags (`utilities.flags.derive`)."""
 
     name: str
     default: Any
