@@ -45,7 +45,7 @@ import parameters
 from architectures.embedding import EmbeddingNetwork
 from criteria import CRITERIA
 from criteria.binomial import group_sizes, learner_weights
-from criteria.decorrelation import decorrelated_start
+from criteria.decorrelation import BELOW_ZERO, decorrelated_start
 from datasets.base import RetrievalDataset
 from datasets.batches.samplers import ClassBalancedBatches
 from datasets.open import open_data
@@ -61,11 +61,7 @@ from utilities.training.method import Method, at_own_rate
 
 class BIER(Method):
     name = "bier"
-    below_zero = (
-        "adversarial: minus what regressors can tell of one group of the embedding from another, times lambda_div "
-        "(Eqs. 7-11). Regressors push it down and, through reversed gradients, the embedding up: near zero the groups "
-        "hold different things"
-    )
+    below_zero = BELOW_ZERO
     prefitted: Tensor  # () bool
 
     def __init__(self, args: Settings, train: RetrievalDataset) -> None:
@@ -91,12 +87,11 @@ class BIER(Method):
         features = self.network.features(batch.images)
         groups = [gather_rows(F.normalize(rows)) for rows in self.network.raw(features).values()]
         boosted = self.deviance(groups, gather_rows(batch.labels), gather_rows(batch.indices))
-        decorrelation = self.decorrelation(features, self.weights())
         for m in range(1, len(groups)):
             self.observed[f"boosting_of_positives{m + 1}"] = boosted.positive_weights[m]
             self.observed[f"boosting_of_negatives{m + 1}"] = boosted.negative_weights[m]
         learners = {f"learner{m}": loss for m, loss in enumerate(boosted.losses.unbind(), start=1)}
-        return learners | decorrelation._asdict()
+        return learners | self.decorrelation(features, self.weights())._asdict()
 
     def weights(self) -> list[Tensor]:
         """The embedding layer's weights, (d_m, features) of each group."""

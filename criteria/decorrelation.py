@@ -16,6 +16,12 @@ from utilities.tensors.float32 import at_least_float32
 
 NORM_AXES = ("output", "input")
 NORM_REDUCTIONS = ("sum", "mean")
+BELOW_ZERO = (
+    "adversarial: minus what regressors can tell of one group of the embedding from another, times lambda_div "
+    "(Eqs. 7-11). Regressors push it down and, through reversed gradients, the embedding up: near zero the groups hold "
+    "different things"
+)
+"""What BIER's figures say of that term."""
 
 
 class _Reverse(torch.autograd.Function):

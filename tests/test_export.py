@@ -21,7 +21,7 @@ from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.open import open_loader, open_split
 from tests.scripts import TINY, run_inside
 from utilities.evaluation.embedded import embed
-from utilities.export.run import GRAPHS
+from utilities.export.formats import GRAPHS
 from utilities.neighbours.search import search
 from utilities.runs import folder as run_folder
 

@@ -23,7 +23,10 @@ class Scale:
         self.inverse, self.discount = 1 / self.ranks, 1 / torch.log2(1 + self.ranks)
         self.gain = {kind: gains.repeat_interleave(2) for kind, gains in levels.gains.items()}
         # one by one: torch's exp2 of a vector depends, in its last bit, on the place of a number in it
-        self.worth = {kind: gain.new_tensor([2.0**g - 1 for g in gain.tolist()]) for kind, gain in self.gain.items()}
+        self.worth = {
+            kind: torch.tensor([2.0**g - 1 for g in gain.tolist()], dtype=torch.float64).to(device)
+            for kind, gain in self.gain.items()
+        }
         self.counted = levels.place is None  # a level is the number of shared labels
 
     def gains(self, codes: Tensor, kind: str) -> Tensor:
