@@ -61,7 +61,7 @@ from utilities.training.method import Method, at_own_rate
 
 class BIER(Method):
     name = "bier"
-    below_zero = BELOW_ZERO
+    below_zero = BELOW_ZERO["bier"]
     prefitted: Tensor  # () bool
 
     def __init__(self, args: Settings, train: RetrievalDataset) -> None:

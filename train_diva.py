@@ -49,7 +49,7 @@ import parameters
 from architectures.embedding import EmbeddingNetwork
 from batchminer import MINERS
 from criteria import CRITERIA
-from criteria.decorrelation import Direction
+from criteria.decorrelation import BELOW_ZERO, Direction
 from criteria.moco import MomentumEncoder, queue_batches
 from datasets.base import RetrievalDataset
 from datasets.batches.samplers import ClassBalancedBatches
@@ -68,11 +68,7 @@ HEADS = ("disc", "shared", "intra", "nce")
 class DiVA(Method):
     name = "diva"
     second_view = True
-    below_zero = (
-        "nce_to_disc, shared_to_disc, intra_to_disc: minus rho times what a regressor can tell of one embedding from "
-        "another (Eqs. 7-8). Regressors push it down and, through reversed gradients, the embeddings up: near zero "
-        "they hold different things"
-    )
+    below_zero = BELOW_ZERO["diva"]
 
     def __init__(self, args: Settings, train: RetrievalDataset) -> None:
         super().__init__(seed=args.random_seed)

@@ -16,12 +16,15 @@ from utilities.tensors.float32 import at_least_float32
 
 NORM_AXES = ("output", "input")
 NORM_REDUCTIONS = ("sum", "mean")
-BELOW_ZERO = (
-    "adversarial: minus what regressors can tell of one group of the embedding from another, times lambda_div "
+BELOW_ZERO = {
+    "bier": "adversarial: minus what regressors can tell of one group of the embedding from another, times lambda_div "
     "(Eqs. 7-11). Regressors push it down and, through reversed gradients, the embedding up: near zero the groups hold "
-    "different things"
-)
-"""What BIER's figures say of that term."""
+    "different things",
+    "diva": "nce_to_disc, shared_to_disc, intra_to_disc: minus rho times what a regressor can tell of one embedding "
+    "from another (Eqs. 7-8). Regressors push it down and, through reversed gradients, the embeddings up: near zero "
+    "they hold different things",
+}
+"""What figures say of the terms that are below zero."""
 
 
 class _Reverse(torch.autograd.Function):
