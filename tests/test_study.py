@@ -209,6 +209,18 @@ def test_what_was_found_is_pictured(tmp_path):
         assert area == pytest.approx(12 * side, rel=0.08)
 
 
+def test_nothing_is_concluded_from_a_part_of_the_fine_tuned_tier(results, tmp_path):
+    """README goes on showing what is whole; the page counts what is there."""
+    lines = table.read(results)
+    queries = table.read_queries(results)
+    whole = Study(lines, queries)
+    assert draw.BLOCKS["finetuned-words"](whole).startswith("By label_jaccard@8, SNDL is best")
+    assert "all weights trained" in draw.BLOCKS["summary"](whole)
+    part = Study([record for record in lines if record["name"] != "finetuned-bier-seed2"], queries)
+    assert "29 of the first 30 runs" in draw.BLOCKS["finetuned-words"](part)
+    assert "all weights trained" not in draw.BLOCKS["summary"](part)
+
+
 def test_ranks_of_orders():
     assert draw.rank_correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
     assert draw.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)

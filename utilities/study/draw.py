@@ -14,8 +14,8 @@ from datasets.ucmerced.dataset import UCMerced
 from utilities.errors import UserError
 from utilities.files import replacing
 from utilities.study import figures, pictures, table
-from utilities.study.analysis import ABLATED, LEVEL, Study, Summary, title, words
-from utilities.study.plan import METHODS, ROWS, SELECTED_BY, TRIALS, chosen
+from utilities.study.analysis import ABLATED, LEVEL, Study, Summary, listed, title, words
+from utilities.study.plan import METHODS, ROWS, SEEDS, SELECTED_BY, TRIALS, chosen
 
 PAIRED = ("label_jaccard@8", "recall@1")
 NOTHING = "*No run of this part yet.*"
@@ -188,6 +188,40 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     return float(1 - 6 * np.sum((ranks[0] - ranks[1]) ** 2) / (size * (size**2 - 1)))
 
 
+def ablation_words(study: Study) -> str:
+    """Which parts are worth something by the first measure, and which the method does better without."""
+    found = study.ablations("frozen", PAIRED[0])
+    if not found:
+        return ""
+    clear = {variant: d.difference for (variant, _), (d, p) in found.items() if p < LEVEL}
+    kinds = {
+        "worse": [variant for variant, difference in clear.items() if difference < 0],
+        "better": [variant for variant, difference in clear.items() if difference > 0],
+        "not told from the whole method": [variant for variant, _ in found if variant not in clear],
+    }
+    said = [f"{what}: {listed([f'`{name}`' for name in names])}" for what, names in kinds.items() if names]
+    return f"By {PAIRED[0]}, beyond chance (p < {LEVEL:g} after Holm over {len(found)} variants), {'; '.join(said)}."
+
+
+def is_whole(study: Study, tier: str) -> bool:
+    """Whether every row has the seeds that are planned for it."""
+    return all(len(study.of(tier, row.name)) >= SEEDS[tier] for row in ROWS[1:])
+
+
+def finetuned_words(study: Study) -> str:
+    """What can be concluded, once there are enough runs for it."""
+    if not study.rows("finetuned"):
+        return ""
+    if is_whole(study, "finetuned"):
+        return "\n\n".join(words(study, "finetuned", measure) for measure in PAIRED)
+    done = sum(line["tier"] == "finetuned" for line in study.lines)
+    planned = SEEDS["finetuned"] * (len(ROWS) - 1)
+    return (
+        f"*Under way: {done} of the first {planned} runs. Nothing is concluded before every row has "
+        f"{SEEDS['finetuned']} seeds; `bash SampleRun.sh study` goes on.*"
+    )
+
+
 def settings_table(study: Study) -> str:
     """What the trials chose, and how far the trials of a row lie apart."""
     settings = chosen(study.lines)
@@ -217,7 +251,9 @@ def cost_table(study: Study) -> str:
         for tier in ("frozen", "finetuned"):
             if study.of(tier, row.name):
                 summary = study.summary(tier, row.name)
-                cells += [f"{summary.images_per_second:,.0f}", f"{summary.minutes:.2f}", f"{summary.memory:.1f}"]
+                times = [f"{summary.images_per_second:,.0f}", f"{summary.minutes:.2f}"]
+                cells += ["–", "–"] if math.isnan(summary.minutes) else times
+                cells.append(f"{summary.memory:.1f}")
             else:
                 cells += ["", "", ""]
         lines.append(f"| {row.title} | " + " | ".join(cells) + " |")
@@ -239,7 +275,7 @@ def provenance(study: Study) -> str:
 
 def summary_table(study: Study) -> str:
     """For README: two measures of each tier, and seeds."""
-    tiers = [tier for tier in ("frozen", "finetuned") if study.rows(tier)]
+    tiers = ["frozen", "finetuned"] if is_whole(study, "finetuned") else ["frozen"]
     names = {"frozen": "heads on stored features", "finetuned": "all weights trained"}
     lines = ["| row | " + " | ".join(f"{names[t]}: {m}" for t in tiers for m in reversed(PAIRED)) + " | seeds |"]
     lines.append("| --- |" + " --- |" * (2 * len(tiers) + 1))
@@ -263,13 +299,14 @@ BLOCKS: dict[str, Callable[[Study], str]] = {
     "frozen-pairs": lambda study: pairs_table(study, "frozen"),
     "frozen-words": lambda study: "\n\n".join(words(study, "frozen", measure) for measure in PAIRED),
     "finetuned": lambda study: scores_table(study, "finetuned"),
-    "finetuned-words": lambda study: "\n\n".join(words(study, "finetuned", measure) for measure in PAIRED),
+    "finetuned-words": finetuned_words,
     "grn": lambda study: scores_table(study, "grn"),
     "ablations": ablations_table,
+    "ablation-words": ablation_words,
     "grounds": grounds_table,
     "settings": settings_table,
     "cost": cost_table,
     "provenance": provenance,
     "summary": summary_table,
-    "summary-words": lambda study: words(study, "finetuned" if study.rows("finetuned") else "frozen", PAIRED[0]),
+    "summary-words": lambda study: words(study, "finetuned" if is_whole(study, "finetuned") else "frozen", PAIRED[0]),
 }

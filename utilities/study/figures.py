@@ -107,6 +107,8 @@ def cost(path: Path, study: Study, measure: str) -> None:
                 if name == FEATURES:
                     axes.axhline(row.means[measure], color=OTHERS, linestyle=DASHES[1], label="features, no training")
                     continue
+                if math.isnan(row.minutes):  # not timed
+                    continue
                 axes.plot(row.minutes, row.means[measure], marker, color=colour, label=label)
                 points.append((row.minutes, row.means[measure], row.title))
                 label = None
