@@ -242,7 +242,13 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
     if args.use_npmem:  # hours and a lock, likewise
         attach_prepared(args, *opened)
     refuse_known_broken(*opened)
-    train, *scored = opened
+    refuse_unfit(args, *opened)
+    loaders = [open_loader(args, dataset, device) for dataset in opened]
+    return TrainingData(loaders[0], loaders[1], describe(args, *opened[:2]), *loaders[2:])
+
+
+def refuse_unfit(args: Settings, train: RetrievalDataset, *scored: RetrievalDataset) -> None:
+    """Raise UserError where a method cannot learn from the train split, or one of those scored has nothing to find."""
     if not train.label_names:
         raise UserError(
             f"the images of {train.source_path} carry no labels, from which every method learns: give their table with "
@@ -260,15 +266,18 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
             raise UserError(
                 f"the {split.split} split of {args.dataset} has {len(split)} images; retrieval needs at least two"
             )
-    val = scored[0]
     if args.color_jitter and not train.is_photograph and distributed.is_main():  # no error: presets set it
         warnings.warn(
             f"--color_jitter {args.color_jitter} is for 8-bit RGB images and does nothing on {args.dataset}, whose "
             f"pixels are {train.dtype.name} of the bands {' '.join(train.bands)}",
-            stacklevel=2,
+            stacklevel=3,
         )
+
+
+def describe(args: Settings, train: RetrievalDataset, val: RetrievalDataset) -> dict[str, Any]:
+    """The data of a run in plain values: what its checkpoints keep of them."""
     scaling = find_scaling(args, train)
-    description = {
+    return {
         "dataset": args.dataset,
         "label_names": list(train.label_names),
         "bands": list(train.bands),
@@ -289,5 +298,3 @@ def open_data(args: Settings, device: torch.device) -> TrainingData:
         "resize_to": args.resize_to,
         "per_image_normalisation": args.per_image_normalisation,
     }
-    loaders = [open_loader(args, dataset, device) for dataset in opened]
-    return TrainingData(loaders[0], loaders[1], description, *loaders[2:])

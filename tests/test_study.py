@@ -128,7 +128,8 @@ def test_names_are_unique_and_every_command_is_understood(tried):
         settings = parameters.parse(run.script, ["--source_path", "somewhere", *run.flags()])
         assert settings.random_seed == run.seed
         assert settings.dataset == run.dataset
-        assert settings.frozen == (run.tier in ("trials", "frozen", "ablation", "grn"))
+        if run.tier != "shared":  # which tries things for both tiers
+            assert settings.frozen == (run.tier in ("trials", "frozen", "ablation", "grn"))
     assert {row for tier, row in seen if tier == "ablation"} == set(ABLATIONS)
 
 
@@ -219,6 +220,35 @@ def test_nothing_is_concluded_from_a_part_of_the_fine_tuned_tier(results, tmp_pa
     part = Study([record for record in lines if record["name"] != "finetuned-bier-seed2"], queries)
     assert "29 of the first 30 runs" in draw.BLOCKS["finetuned-words"](part)
     assert "all weights trained" not in draw.BLOCKS["summary"](part)
+
+
+def test_what_all_rows_share_was_tried_on_val_alone():
+    """Each variant changes one thing of what all rows share, with seeds that nothing else has."""
+    runs = plan.shared()
+    first = {(run.row.partition(": ")[0], run.seed): run for run in runs if run.row.endswith(": as chosen")}
+    for run in runs:
+        name, _, what = run.row.partition(": ")
+        changed = plan.TRIED[what][1]
+        flags = run.flags()
+        if plan.TRIED[what][0] == "frozen":
+            assert [*merged([*first[name, run.seed].flags(), *changed])] == flags
+        else:
+            assert "--frozen" not in flags
+            assert merged([*flags, *changed]) == flags
+        assert run.seed not in range(20)
+        assert run.seed != plan.TRIAL_SEED
+    assert {run.tier for run in runs} <= set(plan.ON_VAL)
+
+
+def test_what_was_tried_is_a_table_of_means(tmp_path):
+    for run in plan.shared():
+        if run.row.startswith("batch_nca: ") and not run.row.endswith("60 epochs"):
+            table.add(tmp_path, line(run, val=0.5 + (run.seed - 2000) / 10))
+    text = draw.BLOCKS["shared"](Study(table.read(tmp_path), {}))
+    assert "| as chosen | 4 | .650 (.650) |  |  |" in text
+    assert "| all weights | 1 | .500 (.500) |  |  |" in text
+    assert "60 epochs" not in text
+    assert not (tmp_path / table.RUNS).exists()
 
 
 def test_ranks_of_orders():

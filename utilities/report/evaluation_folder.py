@@ -17,7 +17,7 @@ from utilities.measures import protocols
 from utilities.measures.search_and_measure import Evaluation
 from utilities.measures.summaries import Details, bootstrap_intervals, label_table
 from utilities.neighbours.density import Densities
-from utilities.neighbours.embedding_map import embedding_map
+from utilities.neighbours.embedding_map import EmbeddingMap, embedding_map
 from utilities.neighbours.statistics import neighbour_statistics, why_rising
 from utilities.neighbours.table import write_neighbours
 from utilities.report import figures
@@ -74,16 +74,7 @@ def write_results(
     figures.label_bars(folder / "label_scores.png", details.labels, label_names, title=f"{title}: labels found again")
     if densities is not None:
         distance_density(folder / "distance_density.png", densities, title=f"{title}: distances")
-    plane = embedding_map(embeddings, method=map_method, seed=SEED) if len(embeddings) > 2 else None
-    if plane is not None:
-        figures.embedding_map(
-            folder / "embedding_map.png",
-            plane.points.numpy(),
-            images.labels,
-            label_names,
-            title=f"{title}: {plane.name} of the embeddings",
-            about=plane.about,
-        )
+    plane = _draw_map(folder, embeddings, images, label_names, title, map_method)
     write_report(
         folder / "report.html",
         evaluation,
@@ -97,6 +88,24 @@ def write_results(
         plane=plane,
     )
     return text
+
+
+def _draw_map(
+    folder: Path, embeddings: Tensor, images: Collection, label_names: Sequence[str], title: str, method: str
+) -> EmbeddingMap | None:
+    """embedding_map.png, and what it shows; None where there are too few images for a map."""
+    if len(embeddings) <= 2:
+        return None
+    plane = embedding_map(embeddings, method=method, seed=SEED)
+    figures.embedding_map(
+        folder / "embedding_map.png",
+        plane.points.numpy(),
+        images.labels,
+        label_names,
+        title=f"{title}: {plane.name} of the embeddings",
+        about=plane.about,
+    )
+    return plane
 
 
 def _draw_retrievals(

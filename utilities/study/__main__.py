@@ -5,9 +5,9 @@
     python -m utilities.study print
 
 `run` trains what is missing, each run in a process of its own with one thread, by the training scripts; scores the
-network of its last epoch on the test split by evaluate_model.py (trials on val alone, by what training logged), and
-writes a line into the results. A kill costs the runs under way: fine-tuned ones resume from their checkpoints. Of
-runs that are done, the first seed of each row keeps its network.
+network of its last epoch on the test split by evaluate_model.py (what was tried for all rows, and trials, on val alone,
+by what training logged), and writes a line into the results. A kill costs the runs under way: fine-tuned ones resume
+from their checkpoints. Of runs that are done, the first seed of each row keeps its network.
 `print` shows the commands; those beyond the trials follow from the trials' results.
 """
 
@@ -36,9 +36,9 @@ import numpy as np
 from utilities.errors import RunFailure, UserError, main_guard
 from utilities.neighbours.table import read_neighbours
 from utilities.study import table
-from utilities.study.plan import GROUNDS, SELECTED_BY, TRIAL_SEED, Run, plan
+from utilities.study.plan import GROUNDS, ON_VAL, SELECTED_BY, TRIAL_SEED, Run, plan
 
-ALL_TIERS = ("trials", "frozen", "grn", "ablation", "finetuned", *GROUNDS)
+ALL_TIERS = ("shared", "trials", "frozen", "grn", "ablation", "finetuned", *GROUNDS)
 LOGGED = ("recall@1", "label_jaccard@8")
 PICTURED, NEAREST = 6, 5  # queries whose nearest images are kept for the picture
 
@@ -74,7 +74,7 @@ def work(run: Run, source: str, runs: Path) -> None:
     os.dup2(log.fileno(), 2)
     started = time.perf_counter()
     importlib.import_module(f"train_{run.script}").main(training(run, source, runs))
-    if run.tier != "trials":
+    if run.tier not in ON_VAL:
         for flags in evaluations(run, source, runs):
             importlib.import_module("evaluate_model").main(flags)
     folder = runs / run.dataset / run.name
@@ -112,7 +112,7 @@ def harvest(run: Run, runs: Path) -> Harvest:
     }  # fmt: skip
     line |= {f"val {measure}": f"{validations[-1]['scores'][measure]:.5f}" for measure in SELECTED_BY}
     curve = [{"epoch": v["epoch"], **{m: f"{v['scores'][m]:.4f}" for m in SELECTED_BY}} for v in validations]
-    if run.tier == "trials":
+    if run.tier in ON_VAL:
         return Harvest(line)
     results = folder / "evaluation_results" / "last_test"
     content = json.loads((results / "scores.json").read_text())
@@ -128,7 +128,7 @@ def harvest(run: Run, runs: Path) -> Harvest:
 
 def discard_weights(run: Run, runs: Path) -> None:
     """Checkpoints of hundreds of runs would fill a disk; those of the first seed stay, for searches and pages."""
-    kept = ("last.pt",) if run.trial is None and run.seed == 0 else ()
+    kept = ("last.pt",) if run.tier not in ON_VAL and run.seed == 0 else ()
     for path in (runs / run.dataset / run.name).glob("*.pt"):
         if path.name not in kept:
             path.unlink()
@@ -205,7 +205,7 @@ def left(todo: Sequence[Run], durations: dict[str, list[float]], jobs: int) -> s
 def show(args: argparse.Namespace) -> None:
     for run in plan(table.read(Path(args.results)), args.tiers):
         print(shlex.join(["python", f"train_{run.script}.py", *training(run, args.source_path, Path(args.runs))]))
-        if run.tier != "trials":
+        if run.tier not in ON_VAL:
             for flags in evaluations(run, args.source_path, Path(args.runs)):
                 print(shlex.join(["python", "evaluate_model.py", *flags]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from utilities.errors import UserError
 from utilities.files import replacing
 from utilities.study import figures, pictures, table
 from utilities.study.analysis import ABLATED, LEVEL, Study, Summary, listed, title, words
-from utilities.study.plan import METHODS, ROWS, SEEDS, SELECTED_BY, TRIALS, chosen
+from utilities.study.plan import METHODS, ROWS, SEEDS, SELECTED_BY, TRIALS, TRIED, TRIED_ROWS, chosen
 
 PAIRED = ("label_jaccard@8", "recall@1")
 NOTHING = "*No run of this part yet.*"
@@ -222,6 +223,22 @@ def finetuned_words(study: Study) -> str:
     )
 
 
+def shared_table(study: Study) -> str:
+    """What was tried of what all rows share: means over seeds on val."""
+    lines = ["| val recall@1 (label_jaccard@8) | seeds | " + " | ".join(map(title, TRIED_ROWS)) + " |"]
+    lines.append("| --- | --- |" + " --- |" * len(TRIED_ROWS))
+    for what in TRIED:
+        found = [study.of("shared", f"{name}: {what}") for name in TRIED_ROWS]
+        if not any(found):
+            continue
+        cells = []
+        for runs in found:
+            means = [statistics.mean([float(run[f"val {m}"]) for run in runs] or [math.nan]) for m in SELECTED_BY]
+            cells.append("{:.3f} ({:.3f})".format(*means).replace("0.", ".") if runs else "")
+        lines.append(f"| {what} | {len(found[0])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) if len(lines) > 2 else NOTHING
+
+
 def settings_table(study: Study) -> str:
     """What the trials chose, and how far the trials of a row lie apart."""
     settings = chosen(study.lines)
@@ -302,6 +319,7 @@ BLOCKS: dict[str, Callable[[Study], str]] = {
     "finetuned-words": finetuned_words,
     "grn": lambda study: scores_table(study, "grn"),
     "ablations": ablations_table,
+    "shared": shared_table,
     "ablation-words": ablation_words,
     "grounds": grounds_table,
     "settings": settings_table,

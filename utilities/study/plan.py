@@ -7,6 +7,7 @@ a stop anywhere leaves a smaller study that is complete: seeds come before rows,
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -35,6 +36,25 @@ TIERS = {
         "--image_size", "160", "--resize_to", "160", "--backbone_lr", "3e-4",
     ),
 }  # fmt: skip
+# What all rows share was chosen before their trials, on val alone: what was tried -> tier, flags.
+TRIED = {
+    "as chosen": ("frozen", ()),
+    "centre of the photograph": ("frozen", ("--resize_to", "256")),
+    "60 epochs": ("frozen", ("--nb_epochs", "60")),
+    "weight decay 4e-5": ("frozen", ("--weight_decay", "4e-5")),
+    "no weight decay": ("frozen", ("--weight_decay", "0")),
+    "crops from 30 % on": ("frozen", ("--crop_area", "0.3", "1")),
+    "all weights": ("finetuned", ()),
+    "all weights, backbone rate 1e-3": ("finetuned", ("--backbone_lr", "1e-3")),
+    "all weights, batches of 60": ("finetuned", ("--batch_size", "60")),
+}
+TRIED_ROWS = {
+    "batch_nca": ("--lr", "0.0011", "--batch_nca_temperature", "0.12"),
+    "sndl_alone": ("--lr", "0.0011", "--sndl_temperature", "0.12"),
+    "smoothap": ("--lr", "0.00114", "--smoothap_temperature", "0.00586"),
+}
+TRIED_SEEDS = {"frozen": range(2000, 2004), "finetuned": range(2000, 2001)}  # with all weights, the first row alone
+ON_VAL = ("shared", "trials")  # tiers that never see the test split
 # A second ground: ResNet50 from scratch, every method with its defaults, on photographs and on generated scenes.
 GROUNDS = {
     "scratch": (
@@ -137,7 +157,7 @@ class Run(NamedTuple):
     def name(self) -> str:
         """Unique; also the name of its folder."""
         number = f"seed{self.seed}" if self.trial is None else f"trial{self.trial}"
-        return f"{self.tier}-{self.row}-{number}"
+        return re.sub(r"[^\w-]+", "_", f"{self.tier}-{self.row}-{number}")
 
     @property
     def dataset(self) -> str:
@@ -145,7 +165,8 @@ class Run(NamedTuple):
 
     def flags(self) -> list[str]:
         """Of `train_<script>.py`, data and places aside; a later flag replaces an earlier one."""
-        tier = TIERS["finetuned" if self.tier.startswith("finetuned") else "frozen"]
+        named = TRIED[self.row.partition(": ")[2]][0] if self.tier == "shared" else self.tier
+        tier = TIERS["finetuned" if named.startswith("finetuned") else "frozen"]
         base = GROUNDS.get(self.tier, (*COMMON, *tier))
         return [*merged([*base, *self.own]), "--random_seed", str(self.seed)]
 
@@ -185,6 +206,16 @@ def trials() -> list[Run]:
     return found
 
 
+def shared() -> list[Run]:
+    """What was tried of what all rows share; a run's row is "row: what"."""
+    return [
+        Run("shared", f"{name}: {what}", seed, row_of(name).script, (*row_of(name).flags, *own, *flags))
+        for what, (tier, flags) in TRIED.items()
+        for name, own in list(TRIED_ROWS.items())[: None if tier == "frozen" else 1]
+        for seed in TRIED_SEEDS[tier]
+    ]
+
+
 def chosen(finished: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
     """Row -> flags of its best trial on the val split, for rows whose trials are all there; ties to the first."""
     scores: dict[str, dict[int, float]] = {}
@@ -201,7 +232,7 @@ def plan(finished: Sequence[Mapping[str, str]], tiers: Sequence[str]) -> list[Ru
 
     The runs of a tier beyond the trials begin when every row has its settings: the test split is read after that.
     """
-    runs = trials() if "trials" in tiers else []
+    runs = (shared() if "shared" in tiers else []) + (trials() if "trials" in tiers else [])
     settings = chosen(finished)
     if len(settings) < len(ROWS) - 1:
         return runs

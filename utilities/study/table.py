@@ -14,7 +14,7 @@ import numpy as np
 
 from utilities.errors import UserError
 from utilities.files import replacing
-from utilities.study.plan import SELECTED_BY
+from utilities.study.plan import ON_VAL, SELECTED_BY
 
 RANKED = (  # every query against all other images of the test split
     "recall@1", "recall@8", "r_precision@8", "map@8", "label_jaccard@8", "ap_found@20", "ndcg",
@@ -69,7 +69,7 @@ def add(
     for file, columns, lines in (
         (CURVES, ("name", "epoch", *SELECTED_BY), curve),
         (FOUND, FOUND_COLUMNS, found),
-        (TRIALS if record["tier"] == "trials" else RUNS, COLUMNS, [record]),  # last: the run is there now
+        (TRIALS if record["tier"] in ON_VAL else RUNS, COLUMNS, [record]),  # last: the run is there now
     ):
         if lines:
             kept = [line for line in read_csv(folder / file) if line["name"] != name]
