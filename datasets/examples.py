@@ -141,7 +141,7 @@ def about_shape(size: tuple[int, int] | None) -> list[str]:
 
 
 def about_values(pixels: np.ndarray) -> list[str]:
-    """A note on an image (C, S, S) with one value in all pixels of a band."""
+    """A note on an image (C, S, S) each of whose bands has one value in all pixels."""
     values = pixels.reshape(len(pixels), -1)
     if (values != values[:, :1]).any():
         return []
