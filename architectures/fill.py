@@ -73,7 +73,8 @@ def fill(
     if convert is not None:
         state = convert(state)
     heads = {*HEADS, *classifiers}
-    state = {k: v for k, v in state.items() if not any(k == h or k.startswith(f"{h}.") for h in heads)}
+    # some of timm's have a norm or a last layer in a "head" of theirs, which stays when the classifier goes
+    state = {k: v for k, v in state.items() if k in wanted or not any(k == h or k.startswith(f"{h}.") for h in heads)}
     state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     for stem in stems:
         weight = state.get(f"{stem}.weight")
