@@ -13,7 +13,7 @@ from utilities.flags.registry import Registry
 class Backbone(nn.Module):
     """(B, C, H, W) float -> (B, features) float, by `net`.
 
-    frozen             no gradient into any weight, batch-norm statistics fixed
+    frozen             no gradient into any weight, evaluation mode always: batch-norm statistics fixed, nothing dropped
     freeze_batch_norm  batch-norm statistics fixed while all weights train (Roth et al. 2020, Sanakoyeu et al. 2019)
     """
 
@@ -33,8 +33,10 @@ class Backbone(nn.Module):
         return self.net(images)
 
     def train(self, mode: bool = True) -> Self:
-        """As in any module, except that frozen batch norm stays in evaluation mode."""
+        """As in any module, except that frozen batch norm, and all of a frozen backbone, stays in evaluation mode."""
         super().train(mode)
+        if self.frozen:
+            self.net.eval()  # some of timm's drop blocks at random in training
         if self.freeze_batch_norm:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):  # also once it is torch's SyncBatchNorm

@@ -238,6 +238,35 @@ def test_a_run_goes_on_in_mid_epoch_with_another_number_of_processes(tmp_path, c
     assert resumed.step == 3 + 6 - goes_on_at
 
 
+def test_layers_that_draw_draw_the_same_after_a_resumption(tmp_path):
+    """Dropout draws from the global generators, which no checkpoint holds."""
+
+    def dropping(folder, **changed):
+        trainer = trainer_of(folder, "--save_every_steps", 2, **changed)
+        trainer.method.network.backbone.append(nn.Dropout(0.5))
+        return trainer
+
+    def stop(self):
+        if self.step == 4:  # the second of three of its epoch, as last.pt was written
+            raise KeyboardInterrupt
+
+    whole, stopped = dropping(tmp_path / "whole"), dropping(tmp_path)
+    whole.fit()
+    stopped.method.after_step = lambda: (Toy.after_step(stopped.method), stop(stopped))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit()
+    stopped.close()
+    torch.manual_seed(123)  # another process
+    resumed = dropping(tmp_path, load_from_checkpoint=str(stopped.folder))
+    assert resumed.step == 4
+    resumed.fit()
+    whole.close()
+    resumed.close()
+    for name, value in whole.method.state_dict().items():
+        assert torch.equal(resumed.method.state_dict()[name], value), name
+    assert not torch.equal(*(whole.method.train()(Feed().batch(range(6)))["sum"] for _ in range(2))), "it does draw"
+
+
 def test_best_is_the_network_of_the_best_validation_across_resumptions(tmp_path, saves, monkeypatch):
     scripted = iter([0.5, 0.9, 0.6, 0.9, 0.95])
     monkeypatch.setattr(Validation, "score", lambda *given: ({"recall@1": next(scripted)}, {}))

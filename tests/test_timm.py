@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import parameters
+from architectures.base import Backbone
 from architectures.choice import build_backbone
 from architectures.embedding import EmbeddingNetwork
 from architectures.fill import Origin
@@ -142,6 +143,16 @@ def test_batch_norm_that_is_frozen_keeps_its_statistics(options):
     net(torch.randn(4, 3, 32, 32) + 3)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert any(p.requires_grad for p in net.parameters()) is not options.get("frozen", False)
+
+
+def test_a_frozen_network_drops_nothing():
+    """timm's Swin transformers drop blocks at random in training unless told otherwise."""
+    random = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(4))
+    images = torch.ones(8, 4)
+    frozen = Backbone(random, 4, frozen=True, freeze_batch_norm=False).train()
+    assert torch.equal(frozen(images), frozen(images))
+    training = Backbone(random, 4, frozen=False, freeze_batch_norm=True).train()
+    assert not torch.equal(training(images), training(images))
 
 
 def test_norms_with_an_activation_keep_it_when_ranks_share_statistics(monkeypatch):

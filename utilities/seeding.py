@@ -33,6 +33,17 @@ def seed_everything(*parts: object) -> None:
     torch.manual_seed(seed)
 
 
+def seed_layers(device: torch.device, *parts: object) -> None:
+    """Before a step: what layers draw from torch's global generator of the device, as dropout does.
+
+    Microseconds; `torch.manual_seed` takes a third of a millisecond where CUDA has not begun.
+    """
+    seed = derive(*parts)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def seed_initialisation(seed: int) -> None:
     """Before the networks of a run are built: equal seeds give equal initial weights, whatever ran before."""
     seed_everything(seed, "initialisation")

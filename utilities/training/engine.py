@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from utilities import signals
+from utilities import seeding, signals
 from utilities.batch import Batch, Feed
 from utilities.errors import UserError
 from utilities.flags.settings import Settings
@@ -212,6 +212,7 @@ class Trainer:
         """Forward, backward, clip, step. Nothing here waits for the device."""
         rates = optim.set_rates(self.optimizer, self.base_rates, optim.factor(progress, self.args))
         self.method.step = self.step
+        seeding.seed_layers(self.device, self.args["random_seed"], "layers", self.step, distributed.rank())
         with precision.autocast(self.precision, self.device):
             terms = self.model(batch)
         total = torch.stack(list(terms.values())).sum()
