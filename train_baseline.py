@@ -68,8 +68,8 @@ class Baseline(Method):
         self.miner: Miner | None = None
         if args.baseline_loss not in of_batches():
             self.miner = MINERS.build(args.baseline_batch_miner, args, relation=relation)
-            self.relation = self.miner.relation
         self.criterion = CRITERIA.build(args.baseline_loss, args, relation=relation, num_classes=train.labels.shape[1])
+        self.relation = getattr(self.miner or self.criterion, "relation", None)
         self.sampler: ClassBalancedBatches | ShuffledBatches
         if args.baseline_batches == "balanced":
             self.sampler = ClassBalancedBatches.from_settings(args, train.labels)

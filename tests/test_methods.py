@@ -225,6 +225,11 @@ def test_batches_without_pairs_are_reported(split):
     with pytest.warns(UserWarning, match="1 of 2 batches hold no positive pair"):
         method.check_batches([np.arange(12), np.r_[0:6, 12:18]], mixed)
     build("sndl", split).check_batches([np.arange(12)], alone)  # needs no pairs within a batch
+    for loss, relation in (("multi_similarity", PairRule("jaccard", 0.75)), ("mulsupcon", None)):
+        unmined = build("baseline", split, "--baseline_loss", loss, "--positive_threshold", 0.75)
+        assert unmined.relation == relation
+    with pytest.raises(UserError, match="1 of 1 batches hold no positive pair"):
+        build("baseline", split, "--baseline_loss", "multi_similarity").check_batches([np.arange(12)], alone)
 
 
 @pytest.mark.parametrize("name", ["baseline", "dac", "diva"])
