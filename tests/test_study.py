@@ -169,6 +169,38 @@ def test_words_say_who_wins_and_what_is_noise(results):
     )
 
 
+def test_all_that_are_not_told_from_the_best_are_named_wherever_they_stand(tmp_path):
+    """The third row varies so much that nothing tells it from the first, though the second is told from it."""
+    draws = np.random.default_rng(0)
+    ease = draws.random(60) * 0.3 + 0.4
+    noise = draws.normal(0, 0.3, 60)
+    values = {"sndl": ease, "dac": ease - 0.03 + draws.normal(0, 0.01, 60), "bier": ease - 0.04 + noise - noise.mean()}
+    for row, scores in values.items():
+        run = Run("finetuned", row, 0, row, ())
+        table.add(tmp_path, line(run, test=float(scores.mean())), queries=dict.fromkeys(table.PER_QUERY, scores))
+    said = words(Study(table.read(tmp_path), table.read_queries(tmp_path)), "finetuned", "recall@1")
+    assert said.startswith("By recall@1, SNDL has the highest mean, and BIER is not told from it; 1 of the 3 pairs")
+
+
+def test_a_row_looks_alike_in_both_tiers(tmp_path, monkeypatch):
+    """Whatever came first into the table of curves."""
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    points = [
+        {"name": f"{tier}-{row}-seed0", "epoch": str(epoch), "recall@1": "0.5", "label_jaccard@8": "0.4"}
+        for tier, rows in (("finetuned", ["sndl", "dac"]), ("frozen", TRAINED))
+        for row in rows
+        for epoch in (4, 8)
+    ]
+    figures.curves(tmp_path / "curves.png", points)
+    (figure,) = drawn
+    looks = [{x.get_label(): (x.get_color(), x.get_linestyle()) for x in axes.lines} for axes in figure.axes]
+    first, second = looks
+    assert len(set(first.values())) == len(TRAINED)
+    assert second == {name: first[name] for name in ("SNDL", "D&C")}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [row.title for row in ROWS[1:]]
+
+
 def test_tables_and_figures_are_drawn(results, tmp_path):
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs" / "study.md"

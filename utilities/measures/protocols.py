@@ -15,7 +15,6 @@ from torch import Tensor
 
 from utilities.errors import UserError
 from utilities.measures.formulae import SHARE, average_precision_found
-from utilities.measures.paired import drawn_shares
 from utilities.neighbours.search import Neighbours
 from utilities.seeding import generator
 
@@ -172,6 +171,12 @@ def measured(name: str, found: Neighbours, asked: Tensor, carried: Tensor, *, se
         by_chance.append(protocol.score(_parts(protocol, drawn, torch.ones(images.shape), asked, carried).mean(0)))
     chance = {key: float(torch.stack([each[key] for each in by_chance]).mean()) for key in scores}
     return {"name": name, "about": protocol.about, "scores": scores, "interval": intervals, "chance": chance}
+
+
+def drawn_shares(draws: int, count: int, draw: torch.Generator) -> Tensor:
+    """How often each of `count` is drawn among as many, as shares: (draws, count) float64."""
+    places = torch.randint(count, (draws, count), generator=draw) + count * torch.arange(draws)[:, None]
+    return torch.bincount(places.flatten(), minlength=draws * count).view(draws, count).double() / count
 
 
 def _parts(protocol: Protocol, images: Tensor, distances: Tensor, asked: Tensor, carried: Tensor) -> Tensor:

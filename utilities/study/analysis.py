@@ -101,34 +101,26 @@ def title(row: str) -> str:
     return next((known.title for known in ROWS if known.name == row), row)
 
 
-def groups(rows: Sequence[str], differences: Mapping[tuple[str, str], tuple[Difference, float]]) -> list[list[str]]:
-    """Rows from best to worst, those together that nothing tells from the best of their group."""
-    found: list[list[str]] = []
-    for row in rows:
-        if found and not larger_than_chance(found[-1][0], row, differences):
-            found[-1].append(row)
-        else:
-            found.append([row])
-    return found
-
-
 def larger_than_chance(a: str, b: str, differences: Mapping[tuple[str, str], tuple[Difference, float]]) -> bool:
     return (differences[a, b] if (a, b) in differences else differences[b, a])[1] < LEVEL
 
 
 def words(study: Study, tier: str, measure: str) -> str:
-    """Who wins and what is larger than chance, in sentences."""
+    """Who wins, all that are not told from it wherever they stand, and what is larger than chance, in sentences."""
     rows = sorted(study.rows(tier), key=lambda row: -study.summary(tier, row).means[measure])
     if len(rows) < 2:
         return ""
     differences = study.differences(tier, rows, measure)
-    ranked = groups(rows, differences)
-    best = listed([title(row) for row in ranked[0]])
+    best, *others = rows
+    near = [title(row) for row in others if not larger_than_chance(best, row, differences)]
+    first = f"{title(best)} is best"
+    if near:
+        verb = "are" if len(near) > 1 else "is"
+        first = f"{title(best)} has the highest mean, and {listed(near)} {verb} not told from it"
     total = len(differences)
     clear = sum(p < LEVEL for _, p in differences.values())
-    verb = "is" if len(ranked[0]) == 1 else "are not told apart, and are"
     said = [
-        f"By {measure}, {best} {verb} best; {clear} of the {total} pairs of rows differ by more than chance "
+        f"By {measure}, {first}; {clear} of the {total} pairs of rows differ by more than chance "
         f"(p < {LEVEL:g} after Holm's correction)."
     ]
     if FEATURES in rows:

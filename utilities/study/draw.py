@@ -44,19 +44,16 @@ def draw(results: Path, docs: Path, source: Path | None = None) -> None:
 
 
 def _draw_found(path: Path, lines: Sequence[Mapping[str, str]], source: Path) -> None:
-    """By the fine-tuned networks where all rows have one, else by the heads on stored features."""
-    by_tier: dict[str, list[Mapping[str, str]]] = {}
-    for line in lines:
-        by_tier.setdefault(line["name"].split("-")[0], []).append(line)
-    if not by_tier:
+    """By the heads on stored features, of which every row has a first seed."""
+    shown = [line for line in lines if line["name"].startswith("frozen-")]
+    if not shown:
         return
-    whole = max(by_tier.values(), key=lambda of: len({line["name"] for line in of}))
     test = UCMerced(source_path=source, split="test")
     rows = {name: row for row, name in enumerate(map(str, test.names))}
-    wanted = {line[column] for line in whole for column in ("query", "image")}
+    wanted = {line[column] for line in shown for column in ("query", "image")}
     thumbnails = {name: test.thumbnail(rows[name], side=128) for name in sorted(wanted)}
     carried = {name: ", ".join(np.array(test.label_names)[test.labels[rows[name]] > 0]) for name in wanted}
-    pictures.found(path, whole, thumbnails, carried)
+    pictures.found(path, shown, thumbnails, carried)
 
 
 def filled(text: str, study: Study) -> str:

@@ -24,6 +24,7 @@ def scores(path: Path, study: Study) -> None:
         panels = figure.subplots(1, len(SELECTED_BY), sharey=True)
         for axes, measure in zip(panels, SELECTED_BY, strict=True):
             for tier, colour, marker, offset in zip(tiers, SERIES, "os", (0.0, 0.22), strict=False):
+                label: str | None = TIERS[tier]
                 for place, name in enumerate(names):
                     if not study.of(tier, name):
                         continue
@@ -32,22 +33,23 @@ def scores(path: Path, study: Study) -> None:
                     axes.plot([low, high], [place + offset] * 2, color=colour, linewidth=1.6)
                     seeds = [float(line[measure]) for line in study.of(tier, name)]
                     axes.plot(seeds, [place + offset] * len(seeds), "|", color=colour, alpha=0.35, markersize=5)
-                    label = TIERS[tier] if place == 1 else None
                     axes.plot(row.means[measure], place + offset, marker, color=colour, markersize=5.5, label=label)
+                    label = None
             axes.set(title=measure, yticks=range(len(names)), yticklabels=[title(name) for name in names])
             axes.tick_params(axis="y", labelcolor=INK, length=0)
             axes.set_ylim(len(names) - 0.4, -0.6)
             axes.grid(axis="y", visible=False)
         panels[-1].legend(loc="lower left", fontsize=8)
         figure.supxlabel(
-            "test split of UC Merced; mean over seeds, 95 % interval over queries and seeds, strokes: single runs",
+            "test split of UC Merced; mean over seeds (strokes: single runs), 95 % interval over queries and seeds, "
+            "over queries alone where there is one seed",
             fontsize=8, color=MUTED,
         )  # fmt: skip
         save(figure, path)
 
 
 def differences(path: Path, study: Study, measure: str, tier: str = "frozen") -> None:
-    """Row less column of every pair, framed where it is larger than chance."""
+    """Row less column of every pair, bold where it is larger than chance."""
     rows = sorted(study.rows(tier), key=lambda row: -study.summary(tier, row).means[measure])
     if len(rows) < 2:
         return
@@ -135,34 +137,35 @@ def _labelled(axes: object, points: Sequence[tuple[float, float, str]]) -> None:
             height = heights[-1] + 0.045 * span
         heights.append(height)
         axes.annotate(  # type: ignore[attr-defined]
-            name, (x, y), xytext=(x * 1.06, height), fontsize=7, color=INK, va="center",
+            name, (x, y), xytext=(x * 1.06, height), fontsize=7, color=INK, va="center", zorder=1.5,
             arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6},
         )  # fmt: skip
 
 
 def curves(path: Path, points: Sequence[Mapping[str, str]]) -> None:
-    """Val scores by epoch of the first seed of each row."""
-    named: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    """Val scores by epoch of the first seed of each row, which looks alike in both tiers."""
+    named: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for point in points:
         tier, _, rest = point["name"].partition("-")
-        row = rest.rpartition("-")[0]
-        if tier in TIERS and row != FEATURES:
-            line = named.setdefault(tier, {}).setdefault(row, [])
-            line.append((int(point["epoch"]), float(point[SELECTED_BY[1]])))
-    if not named:
+        line = named.setdefault((tier, rest.rpartition("-")[0]), [])
+        line.append((int(point["epoch"]), float(point[SELECTED_BY[1]])))
+    trained = [row.name for row in ROWS if row.name != FEATURES]
+    tiers = [tier for tier in TIERS if any((tier, row) in named for row in trained)]
+    if not tiers:
         return
     with styled():
-        figure = Figure((4.6 * len(named) + 1.8, 4.2), layout="constrained")
-        panels = np.atleast_1d(figure.subplots(1, len(named)))
-        for axes, (tier, rows) in zip(panels, named.items(), strict=True):
-            for number, (row, line) in enumerate(rows.items()):
-                epochs, values = zip(*sorted(line), strict=True)
-                style = DASHES[number // len(SERIES) % len(DASHES)]
-                axes.plot(
-                    epochs, values, color=SERIES[number % len(SERIES)], linestyle=style, marker=".", label=title(row)
-                )
+        figure = Figure((4.6 * len(tiers) + 1.8, 4.2), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(tiers)))
+        handles = {}
+        for axes, tier in zip(panels, tiers, strict=True):
+            for number, row in enumerate(trained):
+                if (tier, row) not in named:
+                    continue
+                epochs, values = zip(*sorted(named[tier, row]), strict=True)
+                colour, style = SERIES[number % len(SERIES)], DASHES[number // len(SERIES) % len(DASHES)]
+                (drawn,) = axes.plot(epochs, values, color=colour, linestyle=style, marker=".", label=title(row))
+                handles[number] = drawn
             axes.set(title=TIERS[tier], xlabel="epoch", ylabel=f"val {SELECTED_BY[1]}")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", fontsize=8)
+        figure.legend(handles=[handles[number] for number in sorted(handles)], loc="outside right center", fontsize=8)
         save(figure, path)
