@@ -200,6 +200,11 @@ def test_a_saved_run_is_scored_and_searched_by_codes(demo_run, tmp_path):
     test = Demo(source_path=source, split="test", images_per_category=8, side=48, seed=0)
     table = read_neighbours(results)
     assert set(table["distance"]) <= set(range(9)), "bits that differ"
+    shared, shares = table["shared_labels"] > 0, []
+    for kind in (shared, ~shared):
+        shares.append(np.bincount(table["distance"][kind].astype(int), minlength=9) / kind.sum())
+    overlap = np.minimum(*shares).sum()  # a bin a number of bits, and not all from 2 on in the last one
+    assert content["neighbours"]["intra_inter_overlap"] == pytest.approx(overlap, abs=1e-12)
     sets = {str(name): frozenset(row.nonzero()[0]) for name, row in zip(test.names, test.labels, strict=True)}
     found: dict[str, list[str]] = {}
     for query, image in zip(table["query"], table["image"], strict=True):

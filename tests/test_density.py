@@ -56,6 +56,11 @@ def test_without_both_kinds_of_pairs_there_is_no_overlap() -> None:
     rows, _ = data()
     assert math.isnan(distance_densities(rows, torch.ones(60, 2).bool()).overlap())
     assert math.isnan(distance_densities(rows, torch.zeros(60, 2).bool()).overlap())
+    ones = torch.ones(60, 2).bool()
+    for asked, carried in ((ones, ~ones), (~ones, ones)):  # labels on one side alone: no pairs at all
+        found = distance_densities(rows, asked, gallery=(rows, carried))
+        assert found.counts.sum() == 0
+        assert math.isnan(found.overlap())
 
 
 def test_pairs_with_another_gallery() -> None:

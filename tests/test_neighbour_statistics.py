@@ -65,6 +65,22 @@ def test_lines_of_the_report(tmp_path: Path) -> None:
     assert 0 < report["intra_inter_overlap"] < 1
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_distances_of_codes_are_told_apart_up_to_their_bits(tmp_path: Path, engine: str) -> None:
+    """Images that share a label differ in 3 bits of 64, the others in 40: no overlap, where 2 is not the farthest."""
+    pytest.importorskip("pyarrow")
+    carried = torch.tensor([[1, 0], [0, 1]]).bool().repeat(10, 1)
+    indices = torch.tensor([[0, 1]]).expand(10, 2)
+    found = Neighbours(indices, torch.tensor([[3.0, 40.0]]).expand(10, 2).double())
+    names = [f"g{i}" for i in range(20)]
+    labels = {"query_labels": carried[:1].expand(10, 2), "gallery_labels": carried}
+    write_neighbours(tmp_path, found, query_names=names[:10], gallery_names=names, **labels)
+    densities = neighbour_statistics(tmp_path, labels=2, farthest=64, engine=engine).densities
+    assert densities.overlap() == 0
+    assert densities.edges[-1] == 64
+    assert densities.counts[1].nonzero().tolist() == [[3 * 200 // 64]]
+
+
 def test_without_pyarrow_the_numbers_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     write(tmp_path / "parquet")
@@ -85,7 +101,9 @@ def test_vaex_is_asked_for_only_where_it_is_used(tmp_path: Path, monkeypatch: py
     pytest.importorskip("pyarrow")
     write(tmp_path)
     asked = []
-    monkeypatch.setattr(module, "_by_vaex", lambda *given: asked.append(given) or module._by_batches(iter(()), 7, 200))
+    monkeypatch.setattr(
+        module, "_by_vaex", lambda *given: asked.append(given) or module._by_batches(iter(()), *given[1:])
+    )
     neighbour_statistics(tmp_path, labels=6)
     assert not asked
     monkeypatch.setattr(module, "_VAEX_ROWS", 199)

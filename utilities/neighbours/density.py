@@ -122,6 +122,8 @@ def _pairs(count: int, others: int, among_themselves: bool) -> int:
 
 def _blocks(count: int, others: int, every: int, among_themselves: bool) -> list[tuple[int, int]]:
     """Pairs (i, j) of blocks, j at one of every so many distances from i on a circle; each pair once."""
+    if not others:
+        return []
     distances = range(every // 2, others // 2 + 1 if among_themselves else others, every) or [0]
     return [
         (i, (i + d) % others)

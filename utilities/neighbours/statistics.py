@@ -59,9 +59,12 @@ def why_rising(by_shared_labels: Sequence[Mapping[str, Any]], nearest: int) -> s
     )
 
 
-def neighbour_statistics(folder: Path, *, labels: int, engine: str = "auto", bins: int = BINS) -> NeighbourStatistics:
+def neighbour_statistics(
+    folder: Path, *, labels: int, farthest: float = 2.0, engine: str = "auto", bins: int = BINS
+) -> NeighbourStatistics:
     """Statistics of the table in `folder`, whose label sets are out of `labels` labels.
 
+    farthest: the largest distance that there can be, of codes their number of bits.
     engine: "batches" reads the table in pieces; "vaex" needs it as parquet and vaex installed, else it is a
     `UserError`; "auto" takes vaex for more than 10**8 rows where it can.
     """
@@ -72,23 +75,25 @@ def neighbour_statistics(folder: Path, *, labels: int, engine: str = "auto", bin
         large = path.exists() and count_rows(folder) > _VAEX_ROWS
         engine = "vaex" if large and importlib.util.find_spec("vaex") is not None else "batches"
     counts, distances, similarities = (
-        _by_vaex(path, labels + 1, bins) if engine == "vaex" else _by_batches(read_batches(folder), labels + 1, bins)
+        _by_vaex(path, labels + 1, bins, farthest)
+        if engine == "vaex"
+        else _by_batches(read_batches(folder), labels + 1, bins, farthest)
     )
     pairs = torch.from_numpy(counts).sum(1)
-    edges = torch.linspace(0, 2, bins + 1, dtype=torch.float64)
+    edges = torch.linspace(0, farthest, bins + 1, dtype=torch.float64)
     densities = Densities(edges, torch.from_numpy(counts), torch.from_numpy(distances) / pairs)
     return NeighbourStatistics(densities, torch.from_numpy(similarities) / pairs)
 
 
 def _by_batches(
-    batches: Iterator[dict[str, np.ndarray]], width: int, bins: int
+    batches: Iterator[dict[str, np.ndarray]], width: int, bins: int, farthest: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs by shared labels and distance (width, bins) int64; sums of distances and of similarities (width,)."""
     counts = np.zeros(width * bins, np.int64)
     distances, similarities = np.zeros(width), np.zeros(width)
     for batch in batches:
         shared, distance = batch["shared_labels"].astype(np.int64), batch["distance"].astype(np.float64)
-        place = np.minimum((distance * (bins / 2)).astype(np.int64), bins - 1)
+        place = np.minimum((distance * (bins / farthest)).astype(np.int64), bins - 1)
         counts += np.bincount(shared * bins + place, minlength=width * bins)
         distances += np.bincount(shared, distance, minlength=width)
         similarities += np.bincount(shared, batch["jaccard"].astype(np.float64), minlength=width)
@@ -105,7 +110,7 @@ def vaex_module() -> ModuleType:
         ) from None
 
 
-def _by_vaex(path: Path, width: int, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_vaex(path: Path, width: int, bins: int, farthest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `_by_batches`, in one pass of vaex."""
     if not path.exists():
         raise UserError(f"vaex reads {path}, which is not there; install pyarrow and evaluate again")
@@ -114,7 +119,7 @@ def _by_vaex(path: Path, width: int, bins: int) -> tuple[np.ndarray, np.ndarray,
     try:
         table["distance64"] = table["distance"].astype("float64")
         table["jaccard64"] = table["jaccard"].astype("float64")
-        table["place"] = (table["distance64"] * (bins / 2)).astype("int64").clip(0, bins - 1)
+        table["place"] = (table["distance64"] * (bins / farthest)).astype("int64").clip(0, bins - 1)
         by_shared = {"binby": "shared_labels", "limits": [-0.5, width - 0.5], "shape": width, "delay": True}
         limits = [[-0.5, width - 0.5], [-0.5, bins - 0.5]]
         counts = table.count(binby=["shared_labels", "place"], limits=limits, shape=(width, bins), delay=True)

@@ -60,7 +60,8 @@ def write_results(
     """
     searched = images if gallery is None else gallery
     started = time.perf_counter()
-    details = _details(folder, evaluation, images, searched)
+    codes = content["protocol"].get("codes")
+    details = _details(folder, evaluation, images, searched, farthest=codes["bits"] if codes else 2.0)
     content["interval"] = {name: list(bounds) for name, bounds in details.intervals.items()}
     content["labels"] = details.labels.report(label_names)
     content["neighbours"] = details.neighbours.report()
@@ -149,8 +150,13 @@ def replaced(folder: Path, content: dict[str, Any]) -> str:
     return f" (replaces an evaluation of {', '.join(was[1:])} under relevance {was[0]})"
 
 
-def _details(folder: Path, evaluation: Evaluation, images: Collection, searched: Collection) -> Details:
-    """What stands beside the scores; the table of neighbours is written for it, and the values of the queries."""
+def _details(
+    folder: Path, evaluation: Evaluation, images: Collection, searched: Collection, *, farthest: float
+) -> Details:
+    """What stands beside the scores; the table of neighbours is written for it, and the values of the queries.
+
+    farthest: the largest distance that there can be.
+    """
     labels, gallery_labels = torch.from_numpy(images.labels), torch.from_numpy(searched.labels)
     write_neighbours(
         folder,
@@ -167,7 +173,7 @@ def _details(folder: Path, evaluation: Evaluation, images: Collection, searched:
         labels=label_table(
             evaluation.neighbours.indices, labels, gallery_labels, per_query=per_query, inside=images is searched
         ),
-        neighbours=neighbour_statistics(folder, labels=labels.shape[1]),
+        neighbours=neighbour_statistics(folder, labels=labels.shape[1], farthest=farthest),
     )
 
 
