@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,6 +71,9 @@ class Whole(RetrievalDataset):
         found = [part.outlines([own]) for part, own in map(self.origin, rows)]
         return [outline for (outline,), _ in found], list(dict.fromkeys(note for _, notes in found for note in notes))
 
+    def dates(self, rows: Sequence[int]) -> list[datetime.date | None]:
+        return [date for part, own in map(self.origin, rows) for date in part.dates([own])]
+
 
 class JoinedPixels:
     """Prepared pixels of several splits, rows one behind the other."""
@@ -90,4 +94,4 @@ class JoinedPixels:
             own = self.parts[number].gather((wanted[places] - self.starts[number]).tolist())
             for place, image in zip(places, own, strict=True):
                 images[place] = image
-        return torch.stack(images)
+        return torch.stack(images) if images else self.parts[0].gather([])

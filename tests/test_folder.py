@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from datasets.folder.table import label_list, read_table
 from datasets.network_input import Prepare
 from datasets.open import open_split
 from datasets.whole import Whole
-from tests.miniatures import write_photograph
+from tests.miniatures import write_bigearthnet, write_photograph
 from tests.scripts import TINY, run_inside
 from tests.test_foreign_files import sentinel, write_raster
 from utilities.errors import DatasetError, UserError
@@ -199,6 +200,10 @@ def test_bands_by_name_or_number_and_scale(tmp_path: Path) -> None:
         photograph.read(0)
 
 
+def patches(root: Path) -> list[str]:
+    return ["--dataset", "BigEarthNet", "--source_path", str(root), "--ben_splits", "hashed"]
+
+
 def test_all_is_the_three_splits(demo_run: tuple[Path, Path]) -> None:
     parts = [Demo(source_path=demo_run[0], split=s, images_per_category=8, side=48, seed=0) for s in SPLITS]
     whole = Whole(parts)
@@ -207,6 +212,25 @@ def test_all_is_the_three_splits(demo_run: tuple[Path, Path]) -> None:
         assert np.array_equal(whole.read(row), parts[part].read(own))
         assert np.array_equal(whole.labels[row], parts[part].labels[own])
         assert whole.path(row) == parts[part].path(own)
+
+
+def test_all_has_the_days_of_the_splits(tmp_path: Path) -> None:
+    write_bigearthnet(tmp_path, 10, bands=False)
+    whole = open_split(parameters.parse("baseline", patches(tmp_path)), "all")
+    named = [datetime.datetime.strptime(name[11:19], "%Y%m%d").date() for name in whole.names.tolist()]
+    assert whole.dates(range(len(whole))) == named
+
+
+def test_a_batch_of_all_may_have_lost_every_image(tmp_path: Path) -> None:
+    """As the last one, which may hold a single image."""
+    band = next(write_bigearthnet(tmp_path, 10).glob("*/*_B02.tif"))
+    band.write_bytes(b"no band")
+    argv = [*patches(tmp_path), "--ben_bands", "rgb", "--use_npmem", "--skip_broken_images"]
+    whole = open_split(parameters.parse("baseline", argv), "all")
+    row = whole.names.tolist().index(band.parent.name)
+    with pytest.warns(UserWarning, match=f"skipped: {band.parent.name} could not be decoded"):
+        batch = whole.__getitems__([row])
+    assert (batch.images.shape, len(batch.labels), len(batch.indices)) == ((0, 3, 120, 120), 0, 0)
 
 
 # As a user runs it ------------------------------------------------------------------------------------------
