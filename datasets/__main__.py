@@ -59,10 +59,20 @@ def parse(argv: Sequence[str] | None) -> Settings:
 
 
 def draw(folder: Path, result: Inspection, name: str, images: int) -> None:
-    """The four pictures."""
+    """The four pictures; of images without labels the contact sheet alone."""
+    splits = result.splits
+    whole = ", ".join(split.split for split in splits)
+    if splits[0].label_names:
+        draw_labels(folder, result, name, whole)
+    pictures = [picture(split, row) for split, row in sample(splits, images)]
+    said = f"{name}, {whole}: {len(pictures)} of {sum(map(len, splits)):,} images"
+    check_figures.contact_sheet(folder / "contact_sheet.png", pictures, title=said)
+
+
+def draw_labels(folder: Path, result: Inspection, name: str, whole: str) -> None:
+    """The pictures of labels. whole: the splits in words."""
     splits, label_names = result.splits, result.splits[0].label_names
     content = summary(result, name)["splits"]
-    whole = ", ".join(split.split for split in splits)
     check_figures.labels_per_image(
         folder / "labels_per_image.png",
         {split: values["labels_per_image"] for split, values in content.items()},
@@ -80,9 +90,6 @@ def draw(folder: Path, result: Inspection, name: str, images: int) -> None:
         label_names,
         title=f"{name}, {whole}: labels that come together",
     )
-    pictures = [picture(split, row) for split, row in sample(splits, images)]
-    said = f"{name}, {whole}: {len(pictures)} of {sum(map(len, splits)):,} images"
-    check_figures.contact_sheet(folder / "contact_sheet.png", pictures, title=said)
 
 
 def picture(split: RetrievalDataset, row: int) -> check_figures.Picture:

@@ -10,7 +10,7 @@ import datasets.__main__ as program
 from datasets.base import RetrievalDataset
 from datasets.check import figures as check_figures
 from datasets.check import inspect as check
-from tests.miniatures import write_bigearthnet, write_mlrsnet
+from tests.miniatures import write_bigearthnet, write_mlrsnet, write_photograph
 from utilities.errors import DatasetError, UserError
 
 PICTURES = ("labels_per_image.png", "images_per_label.png", "co_occurrence.png", "contact_sheet.png")
@@ -88,6 +88,15 @@ def test_quick_does_not_decode(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "no file is missing (images were not decoded: --quick)" in said
     assert "nothing is broken" not in said
+
+
+def test_images_without_labels_are_checked_and_shown(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        write_photograph(tmp_path / "own" / f"{number}.png", rng)
+    run("Folder", "--source_path", tmp_path / "own", "--out", tmp_path / "out")
+    assert "12 images, 0 labels" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"check.json", "check.txt", "contact_sheet.png"}
 
 
 def test_sentinel_patches_are_checked_and_shown(tmp_path):
