@@ -439,6 +439,18 @@ def test_version_2_follows_its_table(tmp_path: Path) -> None:
         assert reben(tmp_path, splits=str(lists)).names.tolist() == train.names[:2].tolist()
 
 
+def test_a_hashed_split_of_version_2_leaves_out_what_its_table_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists or none: it needs none, and nothing is said of them."""
+    pytest.importorskip("pyarrow")
+    write_reben(tmp_path, 12)
+    monkeypatch.setattr(bigearthnet_splits, "SMALL", 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(reben(tmp_path, splits="hashed")) == 6
+
+
 def test_version_2_names_what_is_missing(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     write_reben(tmp_path, 12)

@@ -231,7 +231,7 @@ def rows_of_version_2(table: PatchTable, split: str, source: Path, splits: str) 
     assert table.splits is not None
     if splits != "auto":
         usable = np.flatnonzero(table.splits != "")
-        return usable[split_rows(table.names[usable], split, source, splits)]
+        return usable[split_rows(table.names[usable], split, source, splits, clean=True)]
     rows = np.flatnonzero(table.splits == split)
     if not len(rows):
         raise DatasetError(f"{source / 'metadata.parquet'} leaves no patch for the {split} split")

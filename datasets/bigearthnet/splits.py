@@ -51,7 +51,7 @@ def lists_folder(source: Path, choice: str) -> Path | None:
     return find_lists(source) if choice in ("auto", "hashed") else Path(choice)
 
 
-def split_rows(names: np.ndarray, split: str, source: Path, choice: str) -> np.ndarray:
+def split_rows(names: np.ndarray, split: str, source: Path, choice: str, *, clean: bool = False) -> np.ndarray:
     """Rows of the split in `names` (N,) bytes, sorted.
 
     choice  "auto"    the official lists. A small folder that does not hold all that they list (a sample, a
@@ -59,10 +59,11 @@ def split_rows(names: np.ndarray, split: str, source: Path, choice: str) -> np.n
             "hashed"  60/20/20, drawn by hashing names, without the patches that the official lists leave out, where
                       these are at hand
             else      a folder with lists of the same format
+    clean   whether what is to be left out is not among the names, as in version 2, whose table says it
     """
     folder = lists_folder(source, choice)
     if choice == "hashed":
-        if folder is None and len(names) >= SMALL:
+        if folder is None and len(names) >= SMALL and not clean:
             warnings.warn(
                 f"--ben_splits hashed without the official lists beside {source}: patches with snow, cloud or shadow "
                 "and those without a label of the 19 are not left out",
