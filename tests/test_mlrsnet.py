@@ -271,6 +271,15 @@ def test_the_lists_of_the_categories_repair_all_but_one_label(published: LabelTa
     assert by_lists.labels[rows, columns].all()
 
 
+def test_a_category_in_another_spelling_is_repaired_as_itself() -> None:
+    """Some write `harbor_port`, in folders and label files alike."""
+    labels = np.zeros((2, 60), bool)
+    labels[0, [LABELS.index("water"), LABELS.index("stadium")]] = True
+    spelled = ("harbor_port", "Storage-Tank")
+    table = LabelTable(np.asarray(["a", "b"]), labels, LABELS, np.arange(2), spelled)
+    assert [set(np.asarray(LABELS)[row]) for row in repair(table).labels] == [{"water"}, {"tanks"}]
+
+
 @needs_real
 def test_workbook_and_built_in_list_agree() -> None:
     pytest.importorskip("openpyxl")

@@ -29,7 +29,7 @@ from datasets.files.images import (
 )
 from datasets.files.label_csv import LabelTable, read_label_table
 from datasets.files.split_lists import rows_of_split
-from datasets.mlrsnet.labels import LABELS, corrupted_rows, listed_labels, repair
+from datasets.mlrsnet.labels import LABELS, corrupted_rows, letters, listed_labels, repair
 from datasets.mlrsnet.splits import split_of
 from utilities.errors import DatasetError, UserError, WrongFolderError
 
@@ -146,11 +146,7 @@ def category_folders(images: Path, categories: Sequence[str]) -> list[str]:
     present = {entry.name for entry in images.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     if not present and any(images.glob("*.rar")):
         raise DatasetError(f"{images} holds the .rar archives as published: unpack each of them there (unrar x)")
-    by_letters = {_letters(name): name for name in present}
-    folders = [name if name in present else by_letters.get(_letters(name), name) for name in categories]
+    by_letters = {letters(name): name for name in present}
+    folders = [name if name in present else by_letters.get(letters(name), name) for name in categories]
     refuse_difference(folders, present, "the label files, one folder a csv", images)
     return folders
-
-
-def _letters(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())

@@ -114,6 +114,14 @@ def _parse_listed(text: str) -> dict[str, frozenset[str]]:
 CATEGORY_LABELS: Mapping[str, frozenset[str]] = _parse_listed(_LISTED)
 
 
+def letters(name: str) -> str:
+    """What is left of a category when others write it with another separator (`harbor_port` for `harbor&port`)."""
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+_PUBLISHED = {letters(category): category for category in CATEGORY_LABELS}
+
+
 def listed_labels(folder: Path) -> Mapping[str, frozenset[str]]:
     """Category -> labels from the workbook in `folder`; the built-in list, which equals the published workbook, where
     there is none or nothing that reads it: a note says so then.
@@ -188,7 +196,8 @@ def repair_categories(table: LabelTable, listed: Mapping[str, frozenset[str]] = 
     column = {label: i for i, label in enumerate(table.label_names)}
     allowed = np.ones((len(table.category_names), len(table.label_names)), bool)
     certain = np.zeros_like(allowed)
-    for row, category in enumerate(table.category_names):
+    for row, written in enumerate(table.category_names):
+        category = _PUBLISHED.get(letters(written), written)
         if category in listed:
             labels = listed[category] | FORGOTTEN.get(category, frozenset())
             allowed[row] = [label in labels for label in table.label_names]
