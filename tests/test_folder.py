@@ -165,6 +165,15 @@ def test_lists_of_ones_own(images: Path) -> None:
         folder(images)
 
 
+def test_a_list_may_hold_a_file_and_its_quicklook(tmp_path: Path) -> None:
+    """`x.png` is `x.png.jpg` without its suffix, and still itself."""
+    (tmp_path / "splits").mkdir()
+    for split, name in zip(SPLITS, ("x.png", "x.png.jpg", "y.png"), strict=True):
+        write_photograph(tmp_path / name, np.random.default_rng(0))
+        (tmp_path / "splits" / f"{split}.txt").write_text(f"{name}\n")
+    assert [folder(tmp_path, split).names.tolist() for split in SPLITS] == [["x.png"], ["x.png.jpg"], ["y.png"]]
+
+
 # Pixels -----------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +198,9 @@ def test_bands_by_name_or_number_and_scale(tmp_path: Path) -> None:
     assert named.mean == pytest.approx(np.stack(train).mean((0, 2, 3)), rel=0.02)
     assert named.std == pytest.approx(whole.std((0, 2, 3)), rel=0.05)
     assert folder(tmp_path / "numbers", "all", bands="B08,B04", side=32, boa_offset=1000).read(3).max() <= 9000
+    write_raster(tmp_path / "bytes" / "0.tif", np.ones((4, 32, 32), np.uint8), ("B02", "B03", "B04", "B08"))
+    with pytest.raises(DatasetError, match=r"0.tif holds 32 x 32 pixels, 4 bands of uint8 .*--boa_offset 1000 is for"):
+        folder(tmp_path / "bytes", "all", bands="B08,B04", side=32, boa_offset=1000)
     with pytest.raises(DatasetError, match=r"4 bands of float32 .*values .* to .*: give --band_scale LOW HIGH"):
         folder(tmp_path / "float", "all", bands="B08,B04")
     with pytest.raises(DatasetError, match="and no band B11; --bands takes names or numbers"):

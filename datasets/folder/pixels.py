@@ -55,6 +55,10 @@ class FileReader(NamedTuple):
                 f"{path} holds {found}, values {np.nanmin(pixels):g} to {np.nanmax(pixels):g}: give --band_scale LOW "
                 f"HIGH, the values that are to become 0 and {WHOLE:,} (reflectance: 0 1)"
             )
+        if self.boa_offset > np.iinfo(pixels.dtype).max:
+            raise DatasetError(
+                f"{path} holds {found}: --boa_offset {self.boa_offset} is for digital numbers of 16 bits; leave it out"
+            )
         return without_offset(pixels, self.boa_offset).astype(np.float32)
 
     def _numbers(self, raster: rasters.Raster) -> list[int]:

@@ -67,8 +67,8 @@ def _check_draw(place: Path, proportions: str, seed: int) -> None:
 
 
 def _listed(files: list[Path], names: np.ndarray) -> np.ndarray:
-    row_of = {name: row for row, name in enumerate(names.tolist())}
-    row_of |= {name.rpartition(".")[0]: row for name, row in row_of.items()}
+    whole = {name: row for row, name in enumerate(names.tolist())}
+    row_of = {name.rpartition(".")[0]: row for name, row in whole.items()} | whole  # x.tif lies beside x.tif.png
     found = np.full(len(names), "", "<U5")
     for split, file in zip(SPLITS, files, strict=True):
         plain = file.suffix == ".txt"
