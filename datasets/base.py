@@ -155,7 +155,7 @@ class RetrievalDataset(PixelFormat, Dataset[Item]):
 
     def file_facts(self) -> np.ndarray:
         """(N, 2) int64: sizes and times of the images' files as they are now."""
-        return sizes_and_times([self.files(row) for row in range(len(self))])
+        return sizes_and_times(self.files, len(self))
 
     def state(self, *, placed: bool = False) -> str:
         """sha256 of all that tells, without reading them, whether pixels are the same as before: names, sizes and times
@@ -167,7 +167,8 @@ class RetrievalDataset(PixelFormat, Dataset[Item]):
         if placed:
             about.append(str(self.source_path.resolve()))
         if placed and self.pixels is not None:
-            about += [str(self.pixels.array.resolve()), sizes_and_times([[self.pixels.array]]).tolist()]
+            array = self.pixels.array
+            about += [str(array.resolve()), sizes_and_times(lambda _: [array], 1).tolist()]
         hashed = hashlib.sha256(json.dumps(about).encode())
         hashed.update("\n".join(self.names.tolist()).encode())
         decoded = None if self.pixels is None else self.pixels.facts

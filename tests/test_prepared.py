@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from datasets.prepared import array, stage
 from datasets.prepared import from_files as from_files
 from tests.miniatures import write_bigearthnet, write_mlrsnet
 from utilities.errors import DatasetError, RunFailure, UserError
+from utilities.files import ABSENT
 
 FORK = multiprocessing.get_context("fork")
 
@@ -458,6 +460,23 @@ def test_memory_does_not_grow_with_what_was_read(tmp_path):
     for row in range(14):
         dataset.__getitems__([row])
     assert resident() - before < 14 * 3 * 256 * 256 / 2, "less than half of what was read"
+
+
+def test_names_of_files_are_made_as_they_are_looked_up(tmp_path):
+    """All of BigEarthNet's at once would be a gigabyte, in every process of a training."""
+
+    class Bands(Noise):
+        def files(self, row):
+            return [f"{tmp_path}/{row}/{'patch' * 20}_{band}.tif" for band in range(12)]
+
+    dataset = Bands(tmp_path)
+    dataset.names = np.arange(10_000)
+    tracemalloc.start()
+    facts = dataset.file_facts()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert facts.tolist() == [[ABSENT, ABSENT]] * 10_000
+    assert peak < 10_000 * 12 * 20, "a tenth of their names"
 
 
 def resident():

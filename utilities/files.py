@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -141,25 +142,26 @@ def sample_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sizes_and_times(groups: Sequence[Iterable[str | Path]]) -> np.ndarray:
+def sizes_and_times(files: Callable[[int], Iterable[str | Path]], count: int) -> np.ndarray:
     """(N, 2) int64: of each group of files their bytes in all, and one number made of their times of change.
 
+    files(i) names group i of `count`, when it is its turn: the 6 million files of BigEarthNet are a gigabyte of names.
     ABSENT twice where one of the files is not there. What is written anew has another time; who sets a file's time
     back (`touch -r`, `rsync --times --size-only`) goes unnoticed, since contents are not read.
     """
-    parts = [groups[start : start + _AT_ONCE] for start in range(0, len(groups), _AT_ONCE)]
+    parts = [range(count)[start : start + _AT_ONCE] for start in range(0, count, _AT_ONCE)]
     if len(parts) < 2:
-        return _looked_up(groups)
+        return _looked_up(files, range(count))
     with ThreadPoolExecutor(_LOOKERS) as pool:
-        return np.concatenate(list(pool.map(_looked_up, parts)))
+        return np.concatenate(list(pool.map(functools.partial(_looked_up, files), parts)))
 
 
-def _looked_up(groups: Sequence[Iterable[str | Path]]) -> np.ndarray:
+def _looked_up(files: Callable[[int], Iterable[str | Path]], groups: range) -> np.ndarray:
     found = np.zeros((len(groups), 2), np.int64)
     for row, group in enumerate(groups):
         size = time = 0
         try:
-            for place, path in enumerate(group, start=1):
+            for place, path in enumerate(files(group), start=1):
                 status = os.stat(path)
                 size += status.st_size
                 time += place * status.st_mtime_ns  # files that have changed places make another number

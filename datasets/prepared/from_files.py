@@ -132,7 +132,12 @@ def _fill(splits: Sequence[RetrievalDataset], folder: Path, partial: Path, proce
 
 def _forget_changed(writer: BlockWriter, done: np.ndarray, path: Path) -> None:
     """Keep sizes and times of all files, and read those blocks again whose files changed since an earlier start."""
-    facts = sizes_and_times([writer.splits[split].files(row) for split, row in writer.origins.tolist()])
+
+    def files(image: int) -> Sequence[str | Path]:
+        split, row = writer.origins[image].tolist()
+        return writer.splits[split].files(row)
+
+    facts = sizes_and_times(files, len(writer.origins))
     if path.exists():
         changed = np.flatnonzero((np.load(path) != facts).any(1))
         done[np.unique(changed // writer.size)] = 0
