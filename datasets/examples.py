@@ -70,7 +70,7 @@ def find_example(given: str, searched: RetrievalDataset, others: Callable[[], It
     _check_name(path)
     if os.path.exists(given):  # unlike Path.exists, False also for what can be no path
         _check_kind(path, searched)
-        inside = path.resolve().is_relative_to(searched.source_path.resolve())
+        inside = _below(path, searched.source_path)
         for split in (searched, *(others() if inside and _row_of_path(path, searched) is None else ())):
             if (row := _row_of_path(path, split)) is not None:
                 return Example(str(split.names[row]), None, split, row)
@@ -199,10 +199,17 @@ def _wanted(searched: RetrievalDataset) -> str:
 
 def _row_of_path(path: Path, split: RetrievalDataset) -> int | None:
     """Row of the image that lies there: by name first, then by being the same file."""
-    whole = path.resolve()
-    below = os.path.relpath(whole, split.source_path.resolve())  # what `Folder` calls an image
-    named = np.flatnonzero(np.isin(split.names, [whole.name, whole.stem, below]))
+    spelled = _below(path, split.source_path)  # what `Folder` calls an image
+    for place in (Path(os.path.abspath(path)), path.resolve()):  # a link, and what it leads to
+        spelled += [place.name, place.stem]
+    named = np.flatnonzero(np.isin(split.names, spelled))
     return next((row for row in named.tolist() if _same_file(path, split.path(row))), None)
+
+
+def _below(path: Path, root: Path) -> list[str]:
+    """The path below `root`, as it is called and where links lead to; nothing where it lies elsewhere."""
+    ways = ((Path(os.path.abspath(path)), Path(os.path.abspath(root))), (path.resolve(), root.resolve()))
+    return [str(place.relative_to(top)) for place, top in ways if place.is_relative_to(top)]
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -19,6 +19,7 @@ from datasets.files.reflectance import VISIBLE, without_offset
 from datasets.folder.dataset import table_of
 from datasets.query_files import PatchFolder, Reading, band_of
 from utilities.errors import UserError
+from utilities.files import walk
 
 
 class PatchArchive(BigEarthNet):
@@ -67,8 +68,7 @@ class PatchArchive(BigEarthNet):
 
 def patch_folders(root: Path) -> Iterator[Path]:
     """Folders, `root` included, that hold a file of a band; hidden ones are passed over."""
-    for folder, below, files in os.walk(root):
-        below[:] = [name for name in below if not name.startswith(".")]
+    for folder, files in walk(root):
         if any(band_of(Path(name)) for name in files):
             yield Path(folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 import parameters
 from datasets.base import SPLITS
 from datasets.demo.dataset import Demo
-from datasets.folder.dataset import Folder
+from datasets.examples import find_example
+from datasets.folder.dataset import Folder, image_paths
 from datasets.folder.table import label_list, read_table
 from datasets.network_input import Prepare
 from datasets.open import open_split
@@ -172,6 +174,38 @@ def test_a_list_may_hold_a_file_and_its_quicklook(tmp_path: Path) -> None:
         write_photograph(tmp_path / name, np.random.default_rng(0))
         (tmp_path / "splits" / f"{split}.txt").write_text(f"{name}\n")
     assert [folder(tmp_path, split).names.tolist() for split in SPLITS] == [["x.png"], ["x.png.jpg"], ["y.png"]]
+
+
+def test_links_to_folders_elsewhere_are_followed(images: Path, tmp_path: Path) -> None:
+    """Once, and not those that lead round: an archive on another disk is linked as well as copied."""
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "Images").symlink_to(images)
+    (tmp_path / "linked" / "again").symlink_to(images / "part 1")
+    (tmp_path / "linked" / ".hidden").symlink_to(images)
+    (images / "part 0" / "round").symlink_to(images)
+    (images / "part 0" / "up").symlink_to(tmp_path)
+    (images / "part 0" / "gone").symlink_to(tmp_path / "nowhere")
+    below = sorted(os.path.relpath(path, images) for path in images.glob("part */x/*.png"))
+    assert image_paths(images) == below
+    assert image_paths(tmp_path / "linked") == [f"Images/{path}" for path in below]
+
+
+@pytest.mark.parametrize("named_by_content", [False, True])
+def test_an_image_that_is_a_link_is_known_as_a_query(images: Path, tmp_path: Path, named_by_content: bool) -> None:
+    """As git-annex and DVC keep images; it would be its own nearest image otherwise."""
+    own = images / "part 0" / "x" / "a.png"
+    if named_by_content:
+        stored = own.rename(tmp_path / "5d41402abc4b2a76b9719d911017c592")
+        own.symlink_to(stored)
+    else:
+        images = Path(shutil.move(images, tmp_path / "elsewhere"))
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own" / "Images").symlink_to(images)
+        images, own = tmp_path / "own", tmp_path / "own" / "Images" / "part 0" / "x" / "a.png"
+    searched = folder(images, "all")
+    found = find_example(str(own), searched, list)
+    assert (found.path, found.name) == (None, os.path.relpath(own, images))
+    assert searched.names[found.row] == found.name
 
 
 # Pixels -----------------------------------------------------------------------------------------------------

@@ -124,6 +124,25 @@ def write_json(path: Path, content: Mapping[str, Any], *, durable: bool = False)
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders below `root`, itself included, each with the names of its files; hidden folders are passed over.
+
+    Links to folders elsewhere are followed, as archives on other disks are linked; not those that lead round, or to
+    what is walked anyway.
+    """
+    own = Path(os.path.realpath(root))
+    waiting, walked = [str(root)], [own]
+    while waiting:
+        for folder, below, files in os.walk(waiting.pop()):
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            yield folder, files
+            for path in filter(os.path.islink, (os.path.join(folder, name) for name in below)):
+                target = Path(os.path.realpath(path))
+                if not own.is_relative_to(target) and not any(map(target.is_relative_to, walked)):
+                    waiting.append(path)
+                    walked.append(target)
+
+
 def fingerprint(content: str | bytes) -> str:
     """SHA-256 in hexadecimal digits: by this, data, lists and settings are told apart everywhere."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()

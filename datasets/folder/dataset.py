@@ -26,6 +26,7 @@ from datasets.folder.splits import split_of
 from datasets.folder.table import Table, read_table
 from utilities import rasters
 from utilities.errors import DatasetError, UserError, WrongFolderError
+from utilities.files import walk
 from utilities.geojson import Ring, ring
 
 TABLES = ("labels.csv", "labels.parquet")
@@ -149,12 +150,13 @@ def outlines_of(paths: Sequence[Path]) -> list[Ring | None]:
 
 
 def image_paths(root: Path) -> list[str]:
-    """Paths of all images below a folder, sorted, relative to it; hidden folders and files are passed over."""
-    found = []
-    for folder, below, files in os.walk(root):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        found += [os.path.relpath(os.path.join(folder, name), root) for name in files if is_image(name)]
-    return sorted(found)
+    """Paths of all images below a folder (`walk`), sorted, relative to it; hidden files are passed over."""
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, files in walk(root)
+        for name in files
+        if is_image(name)
+    )
 
 
 def table_of(root: Path, given: Path | None, files: Sequence[str]) -> Table:
