@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import json
 import os
 import warnings
@@ -193,6 +194,30 @@ def test_a_table_that_cannot_be_kept_is_said_and_not_fatal(kept: Path, tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="not kept"):
         assert len(read_version_1(kept, tmp_path / "file" / "index").names) == 9
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EEXIST])
+def test_a_full_disk_and_a_second_process_do_not_cost_the_labels_that_were_read(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The folder of the table cannot be made, or was made since it was looked for."""
+    make = Path.mkdir
+
+    def late(path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        if number == errno.ENOSPC:
+            raise OSError(number, os.strerror(number), str(path))
+        make(path, mode, parents, exist_ok=True)
+        if not exist_ok:
+            raise FileExistsError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(read_version_1(kept, None).names) == 9
+    assert [str(warning.message).partition(",")[0] for warning in caught] == (
+        ["the label table is not kept"] if number == errno.ENOSPC else []
+    )
+    assert len(list(kept.glob(".index/*.npz"))) == (number == errno.EEXIST)
 
 
 def test_a_read_only_archive_keeps_its_table_in_the_users_cache(

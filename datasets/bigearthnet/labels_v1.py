@@ -8,6 +8,7 @@ the folder only when its modification time changed. Version 2 brings one parquet
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -151,8 +152,9 @@ def read_version_1(root: Path, index_folder: Path | None) -> PatchTable:
     table = PatchTable(names, labels, LABELS_43)
     if len(names) >= SMALL:
         if folder.parent == root and not folder.exists() and root.stat().st_mtime_ns == changed:
-            folder.mkdir()  # which changes the time of root, and nothing that was listed
-            changed = root.stat().st_mtime_ns
+            with contextlib.suppress(OSError):  # said below; or another process was faster
+                folder.mkdir()  # which changes the time of root, and nothing that was listed
+                changed = root.stat().st_mtime_ns
         keep_table(path, table, changed)
     return table
 
