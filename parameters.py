@@ -100,7 +100,7 @@ TRAINING = [
     Flag("momentum", 0.9, "momentum of sgd", float, low=0, high=1),
     Flag("scheduler", AUTO, "learning-rate schedule; step with pretrained weights, onecycle from scratch", choices=(*optim.SCHEDULES, AUTO)),
     Flag("tau", [55], "step: epochs at which the rate is multiplied by --gamma", int, nargs="+", low=0),
-    Flag("gamma", 0.3, "step: factor of the rate at each --tau", float, low=0),
+    Flag("gamma", 0.3, "factor of the rate; step: at each --tau, exp: after every epoch", float, low=0),
     Flag("clip_gradient", 0.0, "largest norm of the gradient; 0: no clipping", float, low=0),
     Flag("random_seed", 0, "seed of everything random", int, low=0),
 ]  # fmt: skip

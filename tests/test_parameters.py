@@ -122,6 +122,15 @@ def test_numbers_of_a_method_have_bounds(method, flag, value):
         ("bier", "--bier_prefit_lr 0.1", "--bier_prefit_lr without effect with --bier_prefit_steps 0"),
         ("sndl", "--num_samples_per_class 4", "--num_samples_per_class without effect in SNDL"),
         ("baseline", "--tau 3 --gamma 0.5", "--tau, --gamma without effect with --scheduler onecycle"),
+        ("baseline", "--scheduler exp --tau 3 --gamma 0.9", "--tau without effect with --scheduler exp"),
+        ("baseline", "--frozen --freeze_batch_norm no", "--freeze_batch_norm without effect with --frozen"),
+        ("dac", "--frozen --backbone_lr 1e-4", "--backbone_lr without effect with --frozen"),
+        ("diva", "--criterion_lr 1e-3", "--criterion_lr without effect with --margin_learn_beta no"),
+        (
+            "baseline",
+            "--baseline_batch_miner multilabel_semihard --positive_threshold 0.3 --negative_threshold 0.1",
+            "--positive_threshold, --negative_threshold without effect with --baseline_batch_miner multilabel_semihard",
+        ),
         ("baseline", "--momentum 0.5", "--momentum without effect with --optim adamw"),
         ("baseline", "--small_image_size 32", "--small_image_size without effect with --small_epochs 0"),
         ("baseline", "--ben_labels 43", "--ben_labels without effect with --dataset Demo"),
@@ -165,6 +174,11 @@ def test_training_flags_without_effect_are_noted(method, argv, said, capsys):
 @pytest.mark.parametrize(
     ("method", "argv"),
     [
+        ("baseline", "--scheduler exp --gamma 0.9"),
+        ("bier", "--frozen --backbone_lr 1e-4"),
+        ("diva", "--criterion_lr 1e-3 --margin_learn_beta yes"),
+        ("diva", "--diva_batch_miner multilabel_semihard --diva_shared_miner random_distance --positive_threshold 0.3"),
+        ("baseline", "--baseline_loss multi_similarity --label_relation identical"),
         ("bier", "--bier_shrinkage 0.1 --bier_boosting additive --bier_groups 2 --positive_threshold 0.3"),
         ("baseline", "--tau 3 --scheduler step --num_samples_per_class 3 --margin_beta 1 --criterion_lr 0.1"),
         ("baseline", "--semihard_margin 0.1 --baseline_batch_miner semihard --demo_side 64 --color_jitter 0.2"),

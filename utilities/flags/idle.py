@@ -15,6 +15,7 @@ OF_DATASET = {
     "ucmerced_": "UCMerced",
     "folder_": "Folder",
 }
+_PAIRS = ("label_relation", "positive_threshold", "negative_threshold")
 _SCORING = ("is_plot_dist", "map_method", "eval_metric", "protocol")
 
 
@@ -39,7 +40,13 @@ def in_training(
     if settings["optim"] != "sgd":
         yield from _each(["momentum"], settings, "optim")
     if settings["scheduler"] != "step":
-        yield from _each(["tau", "gamma"], settings, "scheduler")
+        yield from _each(["tau"] if settings["scheduler"] == "exp" else ["tau", "gamma"], settings, "scheduler")
+    if settings["frozen"]:
+        yield from _each(["freeze_batch_norm"], settings, "frozen")
+        if settings["method"] not in ("diva", "bier"):  # whose regressors follow it
+            yield from _each(["backbone_lr"], settings, "frozen")
+    if not settings.get("margin_learn_beta", True):
+        yield from _each(["criterion_lr"], settings, "margin_learn_beta")
     if settings["relevance"] != "jaccard":
         yield from _each(["relevance_threshold"], settings, "relevance")
     if settings.get("label_relation", "jaccard") != "jaccard":
@@ -54,6 +61,9 @@ def in_training(
     used = [settings[name] for name in choosers] + ["intra_random"] * (settings["method"] == "diva")
     for flag in _of_others(miners, used):
         yield from _each([flag], settings, *choosers)
+    mined = choosers and settings.get("baseline_loss") not in unmined
+    if mined and not any("relation" in miners.parameters(name) for name in used):
+        yield from _each(_PAIRS, settings, *choosers)
 
 
 def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -100,7 +110,7 @@ def _of_baseline(
     if settings["baseline_loss"] in unmined:
         yield from _each(["baseline_batch_miner"], settings, "baseline_loss")
         if "relation" not in criteria.parameters(settings["baseline_loss"]):
-            yield from _each(["label_relation", "positive_threshold", "negative_threshold"], settings, "baseline_loss")
+            yield from _each(_PAIRS, settings, "baseline_loss")
 
 
 def _of_bier(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
