@@ -376,6 +376,7 @@ def test_the_list_of_flags_says_who_reads_them():
     assert read_by["dac_cluster_on"] == "`train_dac.py`"
     assert "`utilities/training/engine.py`" in read_by["clip_gradient"]
     assert all(readers and readers != "`...`" for readers in read_by.values())
+    assert "utilities/study" not in parameters.page()  # it has a --source_path of its own
 
 
 def test_resume_reads_every_flag_from_the_run_folder(tmp_path):

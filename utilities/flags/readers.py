@@ -12,13 +12,14 @@ from utilities.flags.registry import Registry
 
 BAGS = ("args", "run", "settings", "recorded")  # names under which settings travel
 MOST = 4  # modules named of a flag that many read
+ELSEWHERE = ("utilities/flags/", "utilities/study/")
 
 
 def readers(flags: Iterable[str], registries: Iterable[Registry[Any]], root: Path, script: str) -> dict[str, list[str]]:
     """Flag -> who reads it: registered classes that it feeds, as `file (name)`, then scripts and modules.
 
     script: the scripts whose flags they are, as a pattern of names. What only checks or derives flags
-    (`utilities/flags/`, `parameters.py`) is named where nobody else reads one.
+    (`utilities/flags/`, `parameters.py`) is named where nobody else reads one; the study has flags of its own.
     """
     known = set(flags)
     feeding: dict[str, list[str]] = {flag: [] for flag in known}
@@ -32,7 +33,7 @@ def readers(flags: Iterable[str], registries: Iterable[Registry[Any]], root: Pat
     for flag in known:
         reading = [path for path, names in modules.items() if flag in names and path not in str(feeding[flag])]
         scripts = [path for path in reading if "/" not in path]
-        at_work = [path for path in reading if "/" in path and not path.startswith("utilities/flags/")]
+        at_work = [path for path in reading if "/" in path and not path.startswith(ELSEWHERE)]
         listed = [script] if len(scripts) > 2 else scripts
         listed += at_work[:MOST] + ["..."] * (len(at_work) > MOST)
         found[flag] = [*feeding[flag], *listed] or [path for path in reading if "/" in path] or ["parameters.py"]

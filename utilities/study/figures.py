@@ -101,9 +101,9 @@ def cost(path: Path, study: Study, measure: str) -> None:
     with styled():
         figure = Figure((7.4, 4.4), layout="constrained")
         axes = figure.subplots()
+        points = []
         for tier, colour, marker in zip(tiers, SERIES, "os", strict=False):
             label: str | None = TIERS[tier]
-            points = []
             for name in study.rows(tier):
                 row = study.summary(tier, name)
                 if name == FEATURES:
@@ -114,7 +114,7 @@ def cost(path: Path, study: Study, measure: str) -> None:
                 axes.plot(row.minutes, row.means[measure], marker, color=colour, label=label)
                 points.append((row.minutes, row.means[measure], row.title))
                 label = None
-            _labelled(axes, points)
+        _labelled(axes, points)
         axes.set(xscale="log", xlabel="minutes of training on one thread", ylabel=measure, title="What a score costs")
         low, high = axes.get_xlim()
         high *= (high / low) ** 0.12  # room for the last name
@@ -129,13 +129,18 @@ def cost(path: Path, study: Study, measure: str) -> None:
 
 def _labelled(axes: object, points: Sequence[tuple[float, float, str]]) -> None:
     """Names beside their points, moved apart where they would cover each other."""
-    heights: list[float] = []
-    span = max((p[1] for p in points), default=1) - min((p[1] for p in points), default=0) or 1
+    if not points:
+        return
+    places: list[tuple[float, float]] = []
+    across, along = [math.log(point[0]) for point in points], [point[1] for point in points]
+    line = 0.045 * ((max(along) - min(along)) or 1)
+    longest = 0.25 * (max(across) - min(across))
     for x, y, name in sorted(points, key=lambda point: point[1]):
         height = y
-        if heights and height - heights[-1] < 0.045 * span:
-            height = heights[-1] + 0.045 * span
-        heights.append(height)
+        for other in sorted(h for place, h in places if abs(place - math.log(x)) <= longest):
+            if abs(height - other) < line:
+                height = other + line
+        places.append((math.log(x), height))
         axes.annotate(  # type: ignore[attr-defined]
             name, (x, y), xytext=(x * 1.06, height), fontsize=7, color=INK, va="center", zorder=1.5,
             arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6},
