@@ -116,7 +116,7 @@ def open_feeds(
         return list(loaders)
     layout = torch.channels_last if run.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=layout).eval()
-    return [stored_feed(loader, network, run, folder.parent.parent, views=0) for loader in loaders]
+    return [stored_feed(loader, network, run, run_folder.placed(folder).parents[1], views=0) for loader in loaders]
 
 
 def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
@@ -160,7 +160,8 @@ def search_run(folder: Path, args: Settings, device: torch.device) -> None:
     coder = fit_coder(args, gallery)
     asked, gallery = asked.coded(coder), gallery.coded(coder)
     if distributed.is_main():
-        target, by = places.search_folder(folder, args), f"{folder.name}, {places.what_searches(args, coder)}"
+        target, name = places.search_folder(folder, args), run_folder.placed(folder).name
+        by = f"{name}, {places.what_searches(args, coder)}"
         notes = coders.notes(coder, gallery.codes) if coder and gallery.codes else []
         options = {"top": args.top, "network": by, "backend": args.backend, "device": device}
         seen = run.image_size / run.resize_to

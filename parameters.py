@@ -348,7 +348,7 @@ EVALUATION = [
     Flag("map_method", "pca", "layout of the map of embeddings; tsne takes minutes beyond some thousand images", choices=embedding_map.METHODS),
     Flag("comparison_path", None, "folder of the comparison of several runs; default: comparison_<network>_<split> beside them, in the current folder where they lie in several"),
     Flag("query", None, "search by example instead of scoring: images, BigEarthNet patch folders, or names of images", nargs="+"),
-    Flag("boa_offset", None, "Sentinel-2: taken off every digital number but 0, of the files that --query names, else of the data set; default: as the run recorded", int, low=0, high=10_000),
+    Flag("boa_offset", None, "Sentinel-2: taken off every digital number but 0, of the files that --query names and of the archive that --dataset names, without both of the data set; default: as the run recorded", int, low=0, high=10_000),
     Flag("query_bands", None, "with --query: names of the bands of GeoTIFFs that do not name them, in their order, such as B02,B03,B04,B08"),
     switch("refresh", "with --query: embed the images of the split anew, whatever an earlier search has kept"),
     Flag("top", 20, "with --query: nearest images shown for each example", int, low=1),
@@ -495,7 +495,8 @@ def parse_evaluation(argv: Sequence[str]) -> Settings:
             raise UserError(
                 "--protocol is of the run's own data set, and --dataset names another; leave one of them out"
             )
-        values |= protocols.apply(values["protocol"], given)
+        if not (values["query"] or values["export"]):  # which measure nothing
+            values |= protocols.apply(values["protocol"], given)
     if not values["load_from_checkpoint"]:
         raise UserError("--load_from_checkpoint RUN_FOLDER [RUN_FOLDER ...] is needed: what to evaluate")
     values["eval_metric"] = measures(values["eval_metric"])
@@ -520,7 +521,8 @@ def start_evaluation(argv: Sequence[str] | None = None) -> Settings:
 
 def of_run(folder: Path, evaluation: Settings) -> Settings:
     """Settings of a saved run with what an evaluation says differently."""
-    changeable = CHANGEABLE if evaluation["query"] else (*CHANGEABLE, "boa_offset")
+    own_queries = evaluation["query"] and not evaluation["dataset"]  # of other products than the run's own images
+    changeable = CHANGEABLE if own_queries else (*CHANGEABLE, "boa_offset")
     flags = itertools.chain.from_iterable(GROUPS[title] for title in SHARED)
     run = resume.evaluated(folder, evaluation, changeable, flags, RESUMABLE)
     return other_archive(run, evaluation) if evaluation["dataset"] else run

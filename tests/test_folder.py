@@ -352,6 +352,10 @@ def test_patches_without_labels_are_searched(sentinel_run: tuple[Path, Path], tm
     for row, name in enumerate(gallery.names.tolist()):
         theirs.names = np.asarray([Path(name).name])
         assert np.array_equal(gallery.read(row), theirs.read(0))
+    whole = ["--query", patches[0], "--boa_offset", 300]
+    asked = open_split(parameters.of_run(saved, parameters.parse_evaluation(list(map(str, [*argv, *whole])))), "all")
+    stored = gallery.read(0)
+    assert np.array_equal(asked.read(0), np.where(stored > 300, stored - 300, 0)), "of queries and archive alike"
     assert "carry no labels" in run_inside("evaluate_model", *argv, code=2).stderr
     table = tmp_path / "table.csv"
     table.write_text("patch,labels\n" + "".join(f"{patch.name},{'ab'[n % 2]}\n" for n, patch in enumerate(patches)))

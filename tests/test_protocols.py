@@ -132,6 +132,9 @@ def test_the_flag_sets_splits_relevance_and_measures() -> None:
     assert parameters.parse_evaluation(["--load_from_checkpoint", "run", *same]).gallery_split == "train"
     with pytest.raises(UserError, match="--protocol grn means --gallery_split train, and --gallery_split val was"):
         parameters.parse_evaluation(["--load_from_checkpoint", "r", "--protocol", "grn", "--gallery_split", "val"])
+    for elsewhere in (["--query", "x"], ["--export", "geoparquet", "x"]):  # which it leaves as they are without it
+        args = parameters.parse_evaluation(["--load_from_checkpoint", "r", "--protocol", "prithvi", *elsewhere])
+        assert (args.dataset_type, args.gallery_split) == ("test", None)
     other = ["--protocol", "grn", "--dataset", "Folder", "--source_path", "x"]
     with pytest.raises(UserError, match="--protocol is of the run's own data set"):
         parameters.parse_evaluation(["--load_from_checkpoint", "r", *other])

@@ -137,7 +137,7 @@ def test_the_test_split_is_scored_from_features_too(demo, tmp_path):
     assert [name for name in arrays(tmp_path) if name.startswith("test")] == ["test centre"]
 
 
-def test_evaluation_takes_features_that_are_there_and_scores_as_from_images(runs, tmp_path):
+def test_evaluation_takes_features_that_are_there_and_scores_as_from_images(runs, monkeypatch):
     folder = runs / "baseline"
     say = ("--dataset_type", "val", "--backend", "torch", "--num_workers", 0, "--scores_only")
     run_inside("evaluate_model", "--load_from_checkpoint", folder, *say)
@@ -146,7 +146,11 @@ def test_evaluation_takes_features_that_are_there_and_scores_as_from_images(runs
     assert not list(results.glob("*.png"))
     assert not (results / "report.html").exists()
     with mock.patch.object(ResNet, "forward", side_effect=AssertionError("the backbone ran again")):
-        run_inside("evaluate_model", "--load_from_checkpoint", folder, *say)
+        with mock.patch("utilities.neighbours.density.distance_densities", side_effect=AssertionError("for no picture")):
+            run_inside("evaluate_model", "--load_from_checkpoint", folder, *say)
+        monkeypatch.chdir(folder / "figures")  # they lie two folders above that of the run, however that is named
+        run_inside("evaluate_model", "--load_from_checkpoint", "..", *say)
+        assert (results / "evaluate_model.txt").read_text().startswith("baseline on Demo, val, best network")
     with mock.patch("evaluate_model.stored_feed", lambda loader, *rest, **more: loader):  # from images
         run_inside("evaluate_model", "--load_from_checkpoint", folder, *say)
     assert json.loads((results / "scores.json").read_text())["scores"] == kept

@@ -24,6 +24,7 @@ from utilities.neighbours import coders, density
 from utilities.neighbours.coders import Coder
 from utilities.parallel import distributed
 from utilities.report import evaluation_folder
+from utilities.runs import folder as run_folder
 from utilities.training import precision
 
 
@@ -72,7 +73,7 @@ def score(
             progress=bar.update,
         )
     densities = None
-    if coder is None and (args.dataset_type == "val" or args.is_plot_dist):
+    if coder is None and not args.scores_only and (args.dataset_type == "val" or args.is_plot_dist):
         searched = None if gallery is None else (gallery.embeddings, gallery.labels)
         densities = density.distance_densities(queries.embeddings, queries.labels, gallery=searched, device=device)
     number_format = precision.resolve(run.precision, device, network)
@@ -102,7 +103,8 @@ def write(folder: Path, scored: Scored, data: Mapping[str, Any], run: Settings, 
         return content
     target = places.results_folder(folder, args)
     replaced = evaluation_folder.replaced(target, content)
-    title = f"{folder.name} on {run.dataset}, {places.split_name(args)}, {places.what_searches(args, coder)}"
+    name = run_folder.placed(folder).name
+    title = f"{name} on {run.dataset}, {places.split_name(args)}, {places.what_searches(args, coder)}"
     with filling(target, evaluation_folder.LEFTOVERS) as fresh:
         text = evaluation_folder.write_results(
             fresh,

@@ -16,7 +16,8 @@ OF_DATASET = {
     "folder_": "Folder",
 }
 _PAIRS = ("label_relation", "positive_threshold", "negative_threshold")
-_SCORING = ("is_plot_dist", "map_method", "eval_metric", "protocol")
+_PICTURES = ("retrieval_queries", "retrieval_files", "is_plot_dist", "map_method")
+_SCORING = ("eval_metric", "protocol", "relevance", "scores_only", *_PICTURES)
 
 
 def in_training(
@@ -75,8 +76,12 @@ def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if len(values["load_from_checkpoint"]) == 1:
             yield "comparison_path", "with one run"
     if values["export"]:
-        scoring = ("codes", "gallery_split", "eval_metric", "relevance", "retrieval_queries", "map_method", "backend")
-        yield from ((name, "with --export") for name in (*scoring, "is_plot_dist"))
+        yield from ((name, "with --export") for name in ("codes", "gallery_split", "backend", *_SCORING))
+    if values["scores_only"]:
+        yield from ((name, "with --scores_only") for name in _PICTURES)
+    if not values["dataset"]:
+        drawn = ("folder_bands", "folder_band_scale", "folder_proportions", "folder_seed")
+        yield from ((name, "without --dataset") for name in drawn)
     if values["codes"]:
         yield from ((name, "with --codes") for name in ("backend", "is_plot_dist"))
     else:

@@ -71,6 +71,11 @@ def read_args(folder: Path) -> dict[str, Any]:
     return args
 
 
+def placed(folder: Path) -> Path:
+    """The folder with its name and all above it, also of `.` and `../run`; links stay what they are."""
+    return Path(os.path.abspath(folder))
+
+
 def wandb_run_id(folder: Path) -> str:
     """Under which W&B knows the run. Raises UserError where environment.json does not say it."""
     environment = read_json(folder / ENVIRONMENT)

@@ -19,6 +19,7 @@ from utilities.neighbours import search as neighbours
 from utilities.parallel import distributed
 from utilities.parallel.batch_norm import synchronise
 from utilities.runs import checkpoint
+from utilities.runs import folder as run_folder
 from utilities.training import optim, payload, precision
 from utilities.training.allocator import keep_freed_memory
 from utilities.training.loss_window import GRADIENT_NORM, LossWindow
@@ -126,7 +127,7 @@ class Trainer:
                 payload.restore(self, kept)
             if args["stored_views"]:
                 method.eval()
-                self.data = data.of_features(method.network, args, self.folder.absolute().parents[1])
+                self.data = data.of_features(method.network, args, run_folder.placed(self.folder).parents[1])
                 say(f"heads train from stored features: {args['stored_views']} views of each image, computed once")
             self.run.open_log(step=self.step, validated=not self.unvalidated)
         except BaseException:

@@ -112,7 +112,7 @@ class Run:
         if distributed.is_main() and (last or time.perf_counter() - self.drawn > PAUSE):
             from utilities.report import curves  # matplotlib, which the first step need not wait for
 
-            run = curves.Curved(f"{self.folder.name} on {self.args['dataset']}", **about)
+            run = curves.Curved(f"{run_folder.placed(self.folder).name} on {self.args['dataset']}", **about)
             try:
                 curves.curves(self.folder / "figures", read_metrics(self.folder), run)
             except OSError as error:  # they can be drawn again, the epoch cannot
