@@ -185,7 +185,7 @@ def export_run(folder: Path, args: Settings, device: torch.device) -> None:
     if form in formats.TABLES:
         embedded = embed(network, open_loader(run, dataset, device), run, device)
         if distributed.is_main():
-            formats.export_rows(form, target, subject, embedded)
+            formats.export_rows(form, target, subject, embedded, archive=args.dataset)
     elif distributed.is_main():
         feed = open_loader(Settings({**run, "num_workers": 0}), dataset, torch.device("cpu"))
         formats.export_graph(form, target, subject, *raw_input(feed, formats.CHECKED))

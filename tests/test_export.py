@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -253,6 +254,39 @@ def test_scores_from_before_the_network_was_saved_are_another_networks(demo, tmp
         f"On the validation split, by which this network was chosen: recall@1 {payload['scores']['recall@1']:.4f}"
         in card
     )
+
+
+def test_another_archive_is_not_taken_for_the_runs_own(demo, tmp_path):
+    """Its scores stand in the card under a name of their own, and its embeddings in files of theirs."""
+    run, folder, own = tmp_path / "baseline", tmp_path / "out", tmp_path / "own"
+    shutil.copytree(demo.run, run)
+    for path in run.glob("*.pt"):
+        os.utime(path, (0, 0))  # copies of files are newer, and scores of before the network was saved another's
+    own.mkdir()
+    for row in range(8):
+        shutil.copy(demo.dataset.path(row), own / f"{row}.jpg")
+    (own / "labels.csv").write_text("image,a,b\n" + "".join(f"{row}.jpg,{row % 2},1\n" for row in range(8)))
+    elsewhere = ["--dataset", "Folder", "--source_path", own]
+    given = [*elsewhere, "--scores_only", "--codes", "lsh", "--code_seed", 3]
+    run_inside("evaluate_model", "--load_from_checkpoint", run, "--num_workers", 0, *given)
+    export(run, "geoparquet", folder, "--dataset_type", "all")
+    export(run, "geoparquet", folder, *elsewhere)
+    card = (folder / "README.md").read_text()
+    assert "\nDemo, test split: 44 queries, each against the 43 other images;" in card
+    assert "\nAnother archive than that of training (Folder), all split: 8 queries, each against the 7 other" in card
+    words = "--dataset Folder --source_path DIR --dataset_type all --codes lsh --code_bits 16 --code_seed 3\n"
+    assert f"    python evaluate_model.py --load_from_checkpoint RUN {words}" in card
+    head = card.split("---\n")[1]
+    assert '"split": "test"' in head
+    assert '"split": "all"' not in head
+    arrow = pytest.importorskip("pyarrow.parquet")
+    tables = {name: arrow.read_table(folder / f"{name}.parquet") for name in ("all", "Folder_all")}
+    assert {name: table.schema.metadata[b"dataset"] for name, table in tables.items()} == {
+        "all": b"Demo",
+        "Folder_all": b"Folder",
+    }
+    assert len(tables["all"]) == 176
+    assert len(tables["Folder_all"]) == 8
 
 
 @pytest.mark.parametrize(

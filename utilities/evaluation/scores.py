@@ -135,6 +135,7 @@ def _content(folder: Path, scored: Scored, data: Mapping[str, Any], run: Setting
         "split": args.dataset_type,
         "gallery_split": args.gallery_split or args.dataset_type,
         "dataset": run.dataset,
+        "other_archive": bool(args.dataset),
         "image_size": run.image_size,
         "precision": scored.number_format,
         "codes": coder and {"kind": coder.kind, "bits": coder.bits, "seed": args.code_seed},

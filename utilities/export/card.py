@@ -36,7 +36,8 @@ def card(folder: Path, config: Mapping[str, Any], subject: Subject) -> str:
 
 def _front_matter(config: Mapping[str, Any], subject: Subject) -> str:
     """YAML, whose values are JSON: it reads that as it is."""
-    results = [_hub_result(evaluation, subject) for evaluation in subject.evaluations]
+    own = [evaluation for evaluation in subject.evaluations if not _elsewhere(evaluation["protocol"], subject)]
+    results = [_hub_result(evaluation, subject) for evaluation in own]
     lines = [
         "---",
         f"library_name: {config['library_name']}",
@@ -47,6 +48,12 @@ def _front_matter(config: Mapping[str, Any], subject: Subject) -> str:
         lines += ["model-index:", f"- name: {json.dumps(subject.name)}", "  results:"]
         lines += [f"  - {json.dumps(result)}" for result in results]
     return "\n".join([*lines, "---", ""])
+
+
+def _elsewhere(protocol: Mapping[str, Any], subject: Subject) -> bool:
+    """Whether images of another archive than the run's were compared; scores of before tell it by its name alone."""
+    trained = subject.data["dataset"]
+    return bool(protocol.get("other_archive", protocol.get("dataset", trained) != trained))
 
 
 def _hub_result(evaluation: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
@@ -150,12 +157,14 @@ def _score_table(evaluation: Mapping[str, Any], subject: Subject) -> Iterator[st
     against = f"the {protocol['gallery']:,} images of {protocol['gallery_split']}"
     if protocol["query_in_gallery"]:
         against = f"the {protocol['gallery'] - 1:,} other images"
-    queries = f"{subject.data['dataset']}, {protocol['split']} split: {protocol['queries']:,} queries"
+    elsewhere = _elsewhere(protocol, subject)
+    name = f"Another archive than that of training ({protocol['dataset']})" if elsewhere else subject.data["dataset"]
+    queries = f"{name}, {protocol['split']} split: {protocol['queries']:,} queries"
     yield f"{queries}, each against {against};"
     codes = protocol.get("codes")
     how = f"{codes['kind']} codes of {codes['bits']} bits, " if codes else ""
     yield f"{how}embedded in {protocol['precision']}; relevance {protocol['relevance']}."
-    yield from ("", f"    {_evaluation_command(protocol, subject.which)}", "")
+    yield from ("", f"    {_evaluation_command(protocol, subject.which, elsewhere)}", "")
     yield from ("| measure | score | 95 % interval | chance |", "| --- | --- | --- | --- |")
     for name, score in evaluation["scores"].items():
         if score is None:
@@ -164,8 +173,10 @@ def _score_table(evaluation: Mapping[str, Any], subject: Subject) -> Iterator[st
         yield f"| {name} | {score:.4f} | {low:.4f} - {high:.4f} | {evaluation['chance'][name]:.4f} |"
 
 
-def _evaluation_command(protocol: Mapping[str, Any], which: str) -> str:
-    words = ["python evaluate_model.py --load_from_checkpoint RUN", f"--dataset_type {protocol['split']}"]
+def _evaluation_command(protocol: Mapping[str, Any], which: str, elsewhere: bool) -> str:
+    words = ["python evaluate_model.py --load_from_checkpoint RUN"]
+    words += ["--dataset Folder --source_path DIR"] if elsewhere else []
+    words.append(f"--dataset_type {protocol['split']}")
     if protocol["gallery_split"] != protocol["split"]:
         words.append(f"--gallery_split {protocol['gallery_split']}")
     rule, _, threshold = protocol["relevance"].partition(">=")
@@ -173,6 +184,7 @@ def _evaluation_command(protocol: Mapping[str, Any], which: str) -> str:
         words.append(f"--relevance {rule}" + (f" --relevance_threshold {threshold}" if threshold else ""))
     if codes := protocol.get("codes"):
         words.append(f"--codes {codes['kind']} --code_bits {codes['bits']}")
+        words += [f"--code_seed {codes['seed']}"] if codes.get("seed") else []
     words += {"best": [], "last": ["--checkpoint last"], "initial": ["--is_evaluate_initial"]}[which]
     return " ".join(words)
 

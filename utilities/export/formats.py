@@ -81,16 +81,20 @@ def export_graph(form: str, folder: Path, subject: Subject, preprocessing: nn.Mo
     _finish(folder, config, subject, {name: facts})
 
 
-def export_rows(form: str, folder: Path, subject: Subject, embedded: Any) -> None:
-    """<split>.parquet, and for "faiss" <split>.faiss. embedded: `utilities.evaluation.embedded.Embedded`."""
+def export_rows(form: str, folder: Path, subject: Subject, embedded: Any, *, archive: str | None) -> None:
+    """<split>.parquet, and for "faiss" <split>.faiss; <archive>_<split> of another archive than the run's.
+
+    embedded: `utilities.evaluation.embedded.Embedded`
+    """
     config = open_folder(folder, subject)
     dataset, rows = embedded.dataset, embedded.rows.tolist()
     places, notes = dataset.outlines(rows)
     for note in notes:
         print(f"note: {note}")
     embeddings = embedded.embeddings.numpy()
-    table = f"{dataset.split}.parquet"
-    facts = {"network_sha256": config["network_sha256"], "dataset": str(config["dataset"])}
+    name = f"{archive}_{dataset.split}" if archive else dataset.split
+    table = f"{name}.parquet"
+    facts = {"network_sha256": config["network_sha256"], "dataset": archive or str(config["dataset"])}
     write_table(
         folder / table,
         names=dataset.names[rows],
@@ -105,7 +109,7 @@ def export_rows(form: str, folder: Path, subject: Subject, embedded: Any) -> Non
     kind = "GeoParquet 1.1" if any(place is not None for place in places) else "Parquet"
     files = {table: {"what": f"{kind}: names, labels and embeddings of {len(rows):,} images"}}
     if form == "faiss":
-        index = f"{dataset.split}.faiss"
+        index = f"{name}.faiss"
         write_index(folder / index, embeddings)
         files[index] = {"what": f"flat faiss index of inner products; ids are rows of `{table}`"}
     _finish(folder, config, subject, files)
