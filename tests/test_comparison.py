@@ -183,6 +183,12 @@ def test_runs_of_one_recipe_are_one_group_and_named_by_what_sets_them_apart() ->
     assert [(g.name, len(g.runs)) for g in differences.groups(runs)] == [("bier", 3), ("diva", 3), ("alone", 1)]
     other = [run._replace(name=f"x{run.seed}", recipe=run.recipe.replace("2}", "4}")) for run in runs[3:6]]
     assert [g.name for g in differences.groups([*runs[3:6], *other])] == ["diva (nb_epochs 2)", "diva (nb_epochs 4)"]
+    older = [run._replace(name=f"o{run.seed}", recipe=json.dumps({"method": "diva", "lr": 0.1})) for run in runs[3:6]]
+    parts = differences.groups([*runs[3:6], *older])  # before there was --nb_epochs
+    assert [g.name for g in parts] == ["diva (nb_epochs 2)", "diva (nb_epochs not recorded)"]
+    assert differences.differing_flags([*runs[:6], *older]) == {
+        "nb_epochs": {"2": [f"poor-{s}" for s in range(3)], "not recorded": [f"o{s}" for s in range(3)]}
+    }, "of the method that has it"
     twice = [runs[0], runs[1]._replace(seed=0)]
     assert [g.name for g in differences.groups(twice)] == ["good-0", "good-1"], "one seed twice is no repetition"
 
@@ -279,6 +285,17 @@ def test_the_page_holds_what_each_run_finds_for_the_same_queries(written: Path) 
         for shift, answer in zip((0, 3, 6), query["found"], strict=True):  # of good-0, poor-0 and alone
             names = [data["images"][number]["name"] for number, _ in answer]
             assert names == [f"image {(row + step + shift) % 60}" for step in range(1, 9)]
+
+
+def test_the_page_of_other_data_has_no_level_of_chance(tmp_path: Path) -> None:
+    runs = [run("a"), run("b", fingerprint="other")]
+    images = Collection([], np.zeros((0, 3), bool), lambda row: np.zeros((2, 2, 3), np.uint8))
+    for some, chance in ((runs[:1], 0.25), (runs, None)):
+        write_comparison(tmp_path, some, title="t", pictured=Pictured(images, images, [], {}))
+        page = (tmp_path / "comparison.html").read_text()
+        found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+        assert found is not None
+        assert json.loads(found.group(1))["measures"][0] == {"name": "recall@1", "chance": chance}
 
 
 def test_queries_on_which_runs_differ_most_are_shown_and_others_at_even_steps() -> None:

@@ -229,7 +229,10 @@ def test_a_batch_of_broken_classes_names_the_preset_and_the_nearest_sizes():
         (["--top", "3"], "--top without effect without --query"),
         (["--comparison_path", "x"], "--comparison_path without effect with one run"),
         (["--checkpoint", "last", "--is_evaluate_initial"], "--checkpoint without effect"),
-        (["--query", "x", "--relevance", "share", "--scores_only"], "--relevance, --scores_only without effect with --q"),
+        (
+            ["--query", "x", "--relevance", "share", "--scores_only"],
+            "--relevance, --scores_only without effect with --q",
+        ),
         (["--export", "onnx", "x", "--retrieval_files", "2"], "--retrieval_files without effect with --export"),
         (["--export", "onnx", "x", "--protocol", "grn"], "--protocol without effect with --export"),
         (["--scores_only", "--retrieval_queries", "3"], "--retrieval_queries without effect with --scores_only"),

@@ -146,7 +146,9 @@ def test_evaluation_takes_features_that_are_there_and_scores_as_from_images(runs
     assert not list(results.glob("*.png"))
     assert not (results / "report.html").exists()
     with mock.patch.object(ResNet, "forward", side_effect=AssertionError("the backbone ran again")):
-        with mock.patch("utilities.neighbours.density.distance_densities", side_effect=AssertionError("for no picture")):
+        with mock.patch(
+            "utilities.neighbours.density.distance_densities", side_effect=AssertionError("for no picture")
+        ):
             run_inside("evaluate_model", "--load_from_checkpoint", folder, *say)
         monkeypatch.chdir(folder / "figures")  # they lie two folders above that of the run, however that is named
         run_inside("evaluate_model", "--load_from_checkpoint", "..", *say)

@@ -46,14 +46,17 @@ def write_comparison_page(
 ) -> None:
     """Write the page. A group is shown by what its first run finds; queries are those on which these runs differ most,
     and others at even steps from the hardest to the easiest."""
-    measures = shown(runs)
+    measures, apart = shown(runs), notes(runs)
     first = [group.runs[0] for group in groups]
     by = _shown_by(first)
-    together = bool(by) and not notes(runs) and len({tuple(run.query_names) for run in runs}) == 1
+    together = bool(by) and not apart and len({tuple(run.query_names) for run in runs}) == 1
     data: dict[str, Any] = {
         "title": title,
-        "notes": notes(runs),
-        "measures": [{"name": name, "chance": _plain(runs[0].number("chance", name))} for name in measures],
+        "notes": apart,
+        # of other images there is another level of chance
+        "measures": [
+            {"name": name, "chance": None if apart else _plain(runs[0].number("chance", name))} for name in measures
+        ],
         "runs": [_run(run, measures) for run in runs],
         "flags": [[f"--{flag}", list(values.items())] for flag, values in differences.differing_flags(runs).items()],
         "how": differences.HOW,

@@ -21,6 +21,7 @@ HOW = (
     "Paired differences of means with 95 % intervals, queries and seeds drawn anew together (hierarchical bootstrap, "
     "Student's t); * larger than chance: p < 0.05 after Holm's correction over the pairs of a measure."
 )
+UNRECORDED = "not recorded"  # by a version that had no such flag
 ONE_SEED = (
     "one run each: what another seed would give is not in their intervals. Train with several --random_seed to compare "
     "methods rather than runs"
@@ -76,7 +77,7 @@ def groups(runs: Sequence[Run]) -> list[Group]:
         rivals = [other[0] for other in parts if len(other) > 1 and other[0].method == part[0].method]
         differing = differing_flags(rivals)
         prefix = f"{part[0].method}_"  # of the method's own flags, and said already
-        own = ", ".join(f"{f.removeprefix(prefix)} {spelled(_flags(part[0]).get(f))}" for f in differing)
+        own = ", ".join(f"{f.removeprefix(prefix)} {_said(_flags(part[0]), f)}" for f in differing)
         named.append(part[0].name if len(part) == 1 else part[0].method + (f" ({own})" if own else ""))
     return [Group(name, part) for name, part in zip(named, parts, strict=True)]
 
@@ -84,18 +85,23 @@ def groups(runs: Sequence[Run]) -> list[Group]:
 def differing_flags(runs: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
     """flag -> value -> names of the runs that have it, for flags of which runs have different values.
 
-    A flag that only some runs have, as those of a method, is compared among these.
+    A flag that only some methods have is compared among their runs.
     """
     recipes = [_flags(run) for run in runs]
     found = {}
     for flag in sorted({flag for recipe in recipes for flag in recipe} - {"method"}):
         values: dict[str, list[str]] = {}
+        methods = {run.method for run, recipe in zip(runs, recipes, strict=True) if flag in recipe}
         for run, recipe in zip(runs, recipes, strict=True):
-            if flag in recipe:
-                values.setdefault(spelled(recipe[flag]), []).append(run.name)
+            if recipe and run.method in methods:
+                values.setdefault(_said(recipe, flag), []).append(run.name)
         if len(values) > 1:
             found[flag] = values
     return found
+
+
+def _said(recipe: Mapping[str, Any], flag: str) -> str:
+    return spelled(recipe[flag]) if flag in recipe else UNRECORDED
 
 
 def _flags(run: Run) -> dict[str, Any]:
