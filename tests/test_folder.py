@@ -121,8 +121,25 @@ def test_a_name_of_two_files_is_refused(images: Path) -> None:
 
 def test_lists_as_text() -> None:
     given = {"sea; ship": ["sea", "ship"], "bare soil": ["bare soil"], "": [], "['a, b', \"c\"]": ["a, b", "c"]}
-    assert {text: label_list(text) for text in given} == given
-    assert label_list(None) == label_list(float("nan")) == []
+    assert {text: label_list(text, ";") for text in given} == given
+    assert label_list(None, ";") == label_list(float("nan"), ";") == []
+
+
+def test_lists_as_numpy_prints_them(tmp_path: Path) -> None:
+    """So pandas writes the lists of a parquet table, BigEarthNet's for one: without commas, long ones in lines."""
+    rows = ["'Arable land' 'Beaches, dunes, sands'", "'Pastures'", "'Arable land' \"a farmer's\"\n 'Pastures'"]
+    cells = (f"[{row}]".replace('"', '""') for row in rows)
+    (tmp_path / "t.csv").write_text("image,labels\n" + "".join(f'{i},"{cell}"\n' for i, cell in enumerate(cells)))
+    table = read_table(tmp_path / "t.csv")
+    assert table.label_names == ("Arable land", "Beaches, dunes, sands", "Pastures", "a farmer's")
+    assert table.labels.astype(int).tolist() == [[1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1, 1]]
+
+
+def test_a_comma_is_part_of_a_label_where_the_column_has_semicolons(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('image,labels\na,"Pastures; Marine waters"\nb,"Beaches, dunes, sands"\nc,\n')
+    table = read_table(tmp_path / "t.csv")
+    assert table.label_names == ("Beaches, dunes, sands", "Marine waters", "Pastures")
+    assert table.labels.astype(int).tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
 
 
 # Splits -----------------------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import STRING, generate_tokens
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ SPLIT = "split"
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 DELIMITERS = (";", "\t", "|", ",")
+BRACKETS = ("[", "(", "{")
 
 
 class Table(NamedTuple):
@@ -129,10 +132,10 @@ def _of_flags(
 
 
 def _of_lists(values: Sequence[Any], names: Sequence[str], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    lists = []
+    lists, delimiter = [], delimiter_of(values)
     for name, value in zip(names, values, strict=True):
         try:
-            lists.append(label_list(value))
+            lists.append(label_list(value, delimiter))
         except ValueError as error:
             raise DatasetError(f"the table {path}, {name}: {error}") from error
     label_names = tuple(sorted({label for labels in lists for label in labels}))
@@ -145,17 +148,37 @@ def _of_lists(values: Sequence[Any], names: Sequence[str], path: Path) -> tuple[
     return labels, label_names
 
 
-def label_list(value: Any) -> list[str]:
-    """The labels of a list, of text like "a; b", "a|b", "a, b", or of a list as Python and JSON write it."""
+def delimiter_of(values: Sequence[Any]) -> str:
+    """The first of DELIMITERS that any text of the column holds.
+
+    Where labels stand with semicolons between, `Transitional woodland, shrub` is one, alone in its row too.
+    """
+    texts = [value.strip() for value in values if isinstance(value, str)]
+    plain = [text for text in texts if text[:1] not in BRACKETS]
+    return next((mark for mark in DELIMITERS if any(mark in text for text in plain)), DELIMITERS[0])
+
+
+def label_list(value: Any, delimiter: str) -> list[str]:
+    """The labels of a list, of text with delimiters between, or of a list as Python, JSON and numpy write it."""
     if value is None or value != value:
         return []
     if not isinstance(value, str):
         return [str(label).strip() for label in value]
     text = value.strip()
-    if text[:1] in ("[", "(", "{"):
+    if text[:1] in BRACKETS:
         try:
-            return [str(label).strip() for label in ast.literal_eval(text)]
+            found = [*ast.literal_eval(text)]
+            quotes = text.count("'") + text.count(
+                '"'
+            )  # more than two a label: numpy's ['sea' 'ship'], or an apostrophe
+            if quotes > 2 * len(found) and len(words := _quoted(text)) > len(found):
+                found = [*map(ast.literal_eval, words)]
+            return [str(label).strip() for label in found]
         except (ValueError, SyntaxError, TypeError) as error:
             raise ValueError(f"{text[:60]!r} is no list of labels: write them with semicolons between") from error
-    delimiter = next((mark for mark in DELIMITERS if mark in text), ";")
     return [label for part in text.split(delimiter) if (label := part.strip())]
+
+
+def _quoted(text: str) -> list[str]:
+    """The strings of a list as it is written, with their quotes."""
+    return [token.string for token in generate_tokens(io.StringIO(text).readline) if token.type == STRING]
