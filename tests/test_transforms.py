@@ -9,7 +9,7 @@ from PIL import Image
 
 import parameters
 from datasets.batches.scaling import Scaling
-from datasets.batches.transforms import DRAWS, Augmentation, DeviceTransform, assemble, draw, jittered, mirrored
+from datasets.batches.transforms import Augmentation, DeviceTransform, assemble, draw, jittered
 from datasets.open import open_data
 from tests.miniatures import write_bigearthnet, write_mlrsnet
 
@@ -121,21 +121,30 @@ def test_resampled_crops_lie_inside_the_image():
     assert out[:, 0, 0, -1].max() > 0.9
 
 
-def test_resampled_symmetries_are_those_of_plain_crops():
-    images = torch.rand(8, 3, 8, 8)
-    draws = torch.full((8, DRAWS), 0.5)
-    draws[:, 2:5] = torch.cartesian_prod(*[torch.tensor([0.2, 0.8])] * 3)
-    scaled = transform(side=8).training(images, draws, Augmentation((1.0, 1.0)))
-    plain = mirrored(images, draws[:, 2:5])
-    ours = {row.numpy().round(4).tobytes() for row in scaled[:, 0]}
-    assert len(ours) == 8
-    for one, other in zip(scaled, plain, strict=True):
-        candidates = [np.stack([s(c) for c in other.numpy()]) for s in _eight()]
-        assert any(np.allclose(one, c, atol=1e-4) for c in candidates)
-
-
-def _eight():
-    return [lambda w, k=k, f=f: np.rot90(np.fliplr(w) if f else w, k) for k in range(4) for f in (0, 1)]
+def test_resampled_crops_are_squares_of_any_area_place_and_symmetry_alike():
+    """Of an image whose pixels say where they lie: each number is uniform (Kolmogorov-Smirnov, p = 0.001), or one of
+    two equally likely, and tells nothing of another."""
+    count, side, low, high = 2000, 64, 0.25, 0.81
+    x = torch.arange(side).float()
+    placed = torch.stack([x.expand(side, side), x[:, None].expand(side, side), torch.zeros(side, side)])
+    draws = draw(count, torch.Generator().manual_seed(0))
+    out = transform(side=side).training(placed.expand(count, -1, -1, -1), draws, Augmentation((low, high)))[:, :2]
+    along, down = ((out[:, :, i, j] - out[:, :, 0, 0]) * 8 / 7 for i, j in ((0, 7), (7, 0)))  # (x, y) of a whole side
+    turned = along[:, 0].abs() < along[:, 1].abs()
+    to_x, to_y = torch.where(turned, down[:, 0], along[:, 0]), torch.where(turned, along[:, 1], down[:, 1])
+    torch.testing.assert_close(to_x.abs(), to_y.abs(), atol=1e-3, rtol=0)
+    torch.testing.assert_close((along**2 + down**2).sum(1), 2 * to_x**2, atol=1e-2, rtol=1e-4)
+    area = ((to_x / side) ** 2 - low) / (high - low)
+    centre = (out.mean((2, 3)) + 0.5) / side - 0.5
+    room = (1 - to_x.abs() / side)[:, None]
+    uniform = torch.cat([area[:, None], centre / room + 0.5], 1)  # (count, 3)
+    steps = torch.arange(count) / count
+    for numbers in uniform.T:
+        assert (numbers.sort().values - steps).abs().max() < 1.95 / count**0.5
+    coins = torch.stack([turned, to_x < 0, to_y < 0], 1).float()
+    assert (coins.mean(0) - 0.5).abs().max() < 0.05
+    related = torch.corrcoef(torch.cat([uniform, coins], 1).T)
+    assert (related - torch.eye(6)).abs().max() < 0.1
 
 
 def test_bands_of_unequal_sides_are_repeated_to_the_largest():

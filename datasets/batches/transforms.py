@@ -20,8 +20,8 @@ from datasets.batches.scaling import Scaling
 class Augmentation(NamedTuple):
     """What varies between two looks at one image.
 
-    crop_scale  range of the crop's area as a share of the stored image; (s, s) with s = image_size^2 / stored^2
-                is the plain random crop, which moves whole pixels and resamples nothing
+    crop_scale  range of the crop's area as a share of the stored image, every area in it equally likely; None: the
+                plain random crop of image_size, which moves whole pixels and resamples nothing
     flips       mirror and right-angle rotations, all eight equally likely (there is no up in an aerial image)
     jitter      brightness, contrast and saturation are multiplied by 1 + U(-jitter, jitter); 0 unless the stored
                 images are 8-bit RGB (`RetrievalDataset.is_photograph`)
