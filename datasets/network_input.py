@@ -16,6 +16,7 @@ from datasets.batches.transforms import DeviceTransform
 from datasets.bigearthnet.nomenclature import BAND_SIDES
 from datasets.examples import open_file
 from datasets.files.images import resized
+from datasets.files.reflectance import without_offset
 from datasets.folder.pixels import reader_of
 from datasets.query_files import Reading
 from utilities.errors import UserError
@@ -40,7 +41,8 @@ class RecordedFormat(RetrievalDataset):
             self.band_sides = (side,) * len(self.bands)
         self.dtype = self.reader.dtype if run["dataset"] == "Folder" else DATASETS[run["dataset"]].dtype
         self.mean, self.std = tuple(data["mean"]), tuple(data["std"])
-        self.boa_offset = run.get("boa_offset") or 0
+        scaled = run["dataset"] == "Folder" and self.reader.band_scale is not None  # such values carry no offset
+        self.boa_offset = 0 if scaled else run.get("boa_offset") or 0
 
 
 class Prepare:
@@ -48,7 +50,8 @@ class Prepare:
 
     A path     a photograph of any size and mode, or a Sentinel-2 patch: a folder of bands, or one GeoTIFF
     an array   or a tensor, in stored units: uint8 photographs (H, W, 3) or (3, H, W), as Pillow and torchvision give
-               them; digital numbers (C, S, S) of the run's bands in their order, coarser ones repeated
+               them; digital numbers (C, S, S) of the run's bands in their order, coarser ones repeated, with the
+               --boa_offset that the run's own images carry
     """
 
     def __init__(self, run: Mapping[str, Any], data: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
@@ -90,4 +93,4 @@ class Prepare:
                 f"an image of {pixels.dtype.name} {pixels.shape} is no patch of this run; give digital numbers "
                 f"({bands}, {side}, {side}) of the bands {' '.join(self.like.bands)}"
             )
-        return pixels.astype(np.float32)
+        return without_offset(pixels.astype(np.float32), self.like.boa_offset)

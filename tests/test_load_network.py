@@ -12,6 +12,8 @@ from PIL import Image
 
 import evaluate_model
 from architectures import load_network
+from datasets.network_input import Prepare
+from tests.miniatures import write_patch
 from tests.scripts import ROOT, run_inside
 from utilities.errors import UserError
 from utilities.runs import checkpoint
@@ -92,6 +94,25 @@ def test_the_python_of_the_readme_embeds(demo_run, tmp_path):
     exec(code.replace("RUN", str(demo_run[1])).replace("image.jpg", str(tmp_path / "image.jpg")), names)
     assert names["embeddings"].shape == (1, 16)
     torch.testing.assert_close(names["embeddings"].norm(dim=1), torch.ones(1))
+
+
+def test_the_offset_is_taken_off_arrays_as_off_files(tmp_path):
+    """A run with --boa_offset knows digital numbers without it, whichever way they are given."""
+    patch = tmp_path / "patch"
+    stored = write_patch(patch, np.random.default_rng(0))
+    bands = ["B02", "B05"]
+    data = {"bands": bands, "label_names": ["a"], "mean": [0, 0], "std": [1, 1], "image_size": 100, "resize_to": 120}
+    run = {"dataset": "BigEarthNet", "channels_last": False, "boa_offset": 1000}
+    prepare = Prepare(run, {**data, "per_image_normalisation": False})
+    pixels = np.stack([stored["B02"], stored["B05"].repeat(2, 0).repeat(2, 1)])
+    wanted = prepare(patch)
+    assert torch.equal(prepare(pixels), wanted)
+    assert torch.equal(prepare(torch.from_numpy(pixels.astype(np.float32))), wanted)
+    middle = np.where(pixels > 1000, pixels - 1000.0, 0)[:, 10:110, 10:110]
+    assert torch.equal(wanted[0], torch.from_numpy(middle).float())
+    own = {"dataset": "Folder", "folder_side": 120, "folder_band_scale": [0.0, 1.0], "channels_last": False}
+    scaled = Prepare({**own, "boa_offset": 1000}, {**data, "per_image_normalisation": False})(pixels)
+    assert torch.equal(scaled[0], torch.from_numpy(pixels[:, 10:110, 10:110]).float()), "no offset of scaled values"
 
 
 def test_what_is_no_run_is_refused(tmp_path):
