@@ -17,7 +17,7 @@ import argparse
 import contextlib
 import importlib
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import platform
 import resource
@@ -175,7 +175,7 @@ def run_all(args: argparse.Namespace) -> None:
                 under_way[run.name] = (run, process, time.monotonic())
             if not under_way:
                 break
-            time.sleep(0.2)
+            multiprocessing.connection.wait([process.sentinel for _, process, _ in under_way.values()])
             for name, (run, process, since) in list(under_way.items()):
                 if process.is_alive():
                     continue
