@@ -131,7 +131,7 @@ demo() {
   evaluate --load_from_checkpoint "${RUNS[@]}" --dataset_type test
 }
 
-# Real images from scratch at 128 pixels, method by method: 10 to 26 minutes each with one thread of a CPU with bf16.
+# Real images from scratch at 128 pixels, method by method: 10 to 26 minutes each, by processor, with one thread and bf16.
 ucmerced() {
   local method
   for method in "${METHODS[@]}"; do
@@ -143,7 +143,7 @@ ucmerced() {
 }
 UCMERCED_FLAGS=(--weights none --image_size 128 --batch_size 60 --nb_epochs 30 --small_epochs 24 --color_jitter 0.2 --eval_epoch 6 --num_workers 1 --is_log_intra_inter_overlap)
 
-# What the baseline can do there in 8 to 18 minutes on two cores: every pair of large shuffled batches, stronger crops.
+# What the baseline can do there in 8 to 18 minutes, by processor, on two cores: every pair of large shuffled batches, stronger crops.
 ucmerced_baseline() {
   train_once UCMerced baseline baseline-best --source_path "$DATA/UCMerced" --weights none --image_size 128 --baseline_loss batch_nca --baseline_batches shuffled --batch_size 240 --lr 1.5e-3 --nb_epochs 60 --small_epochs 53 --crop_area 0.25 1 --color_jitter 0.2 --eval_epoch 20 --num_workers 1 --use_npmem --cache_path "$RESULTS/prepared"
   find_runs UCMerced baseline-best

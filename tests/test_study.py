@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -318,6 +319,14 @@ def test_pages_hold_what_the_results_say(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- study " in text
     assert draw.filled(text, Study(table.read(folder), table.read_queries(folder))) == text
+
+
+def test_the_results_are_those_of_the_plan():
+    """A range, a row or a flag that was changed after its runs would leave results of something else under its name."""
+    finished = table.read(ROOT / "docs" / "results")
+    planned = {run.name: shlex.join(run.own) for run in plan.plan(finished, ALL_TIERS)}
+    assert [line["name"] for line in finished if planned.get(line["name"]) != line["flags"]] == []
+    assert len({line["name"] for line in finished}) == len(finished)
 
 
 def test_every_table_has_a_place():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that is to be seen on a GPU, in about eight minutes of an H100, from the checkout's root:
+# All that is to be seen on a GPU, meant to take eight minutes of an H100, from the checkout's root:
 #
 #     bash tests/benchmarks/gpu.sh [OUT]           # gpu_results unless given
 #

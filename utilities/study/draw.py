@@ -240,7 +240,7 @@ def settings_table(study: Study) -> str:
     """What the trials chose, and how far the trials of a row lie apart."""
     settings = chosen(study.lines)
     lines = [
-        "| row | trials | chosen | val recall@1 | val label_jaccard@8 | worst trial's sum below |",
+        "| row | trials | chosen | val recall@1 | val label_jaccard@8 | sum, best less worst trial |",
         "| --- |" + " --- |" * 5,
     ]
     for row in ROWS[1:]:
