@@ -55,6 +55,20 @@ def evaluate(folder, *argv, **options):
     )
 
 
+def test_queries_do_not_find_themselves_in_the_whole_archive(source, saved):
+    quick = ("--scores_only", "--eval_metric", "hit@1", "map")
+    done = evaluate(saved, "--dataset_type", "test", "--gallery_split", "all", *quick)
+    assert "44 queries, each against the 175 other images of all; relevance" in done.stdout
+    assert "the query's own row is left out by index" in done.stdout
+    table = read_neighbours(saved / "evaluation_results" / "best_test_in_all")
+    assert not (table["query"] == table["image"]).any()
+    done = evaluate(saved, "--dataset_type", "all", "--gallery_split", "test", *quick)
+    assert "176 queries, each against the 44 images of test without itself (44 queries are among them)" in done.stdout
+    table = read_neighbours(saved / "evaluation_results" / "best_all_in_test")
+    assert not (table["query"] == table["image"]).any()
+    assert len(set(table["query"])) == 176
+
+
 def split_of(source, split):
     return Demo(source_path=source, split=split, images_per_category=8, side=48, seed=0)
 

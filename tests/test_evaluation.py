@@ -41,13 +41,14 @@ def batches(rows: list[int], size: int = 4, count: int = 30) -> Iterator[Batch]:
 
 def run(embeddings: Tensor, count: int = 30, **options: object) -> Evaluation:
     arguments = {
+        "labels": labels(count),
         "metrics": METRICS,
         "ks": (1, 4),
         "relevance": Relevance("share"),
         "backend": "torch",
         **options,
     }
-    return evaluate(embeddings, labels(count), **arguments)  # type: ignore[arg-type]
+    return evaluate(embeddings, **arguments)  # type: ignore[arg-type]
 
 
 def test_rows_come_back_in_order_whatever_the_batches() -> None:
@@ -111,6 +112,28 @@ def test_gallery_order_does_not_matter() -> None:
     assert one.scores.scores == pytest.approx(other.scores.scores, abs=1e-12)
     finds_itself = carried[:9].any(1).double().mean().item()
     assert one.scores.scores["hit@1"] == pytest.approx(finds_itself)
+
+
+def test_queries_that_a_larger_gallery_holds_do_not_find_themselves() -> None:
+    """They score as among all images, of which they are some."""
+    rows, carried = embed(images(30)), labels(30)
+    whole = run(rows)
+    own = torch.tensor([29, 3, 4, 11])
+    found = run(rows[own], labels=carried[own], gallery=(rows, carried), query_rows=own)
+    assert not (found.neighbours.indices == own[:, None]).any()
+    assert torch.equal(found.neighbours.indices, whole.neighbours.indices[own])
+    for name, values in found.scores.per_query.items():
+        torch.testing.assert_close(values, whole.scores.per_query[name][own], rtol=0, atol=1e-12, equal_nan=True)
+    assert found.scores.protocol["query_in_gallery"] == 4
+    few = {"labels": carried[own], "gallery": (rows[:20], carried[:20])}
+    some = run(rows[own], **few, query_rows=own.where(own < 20, -1))
+    assert torch.equal(some.neighbours.indices[0], run(rows[own], **few).neighbours.indices[0]), "is not among these"
+    assert not (some.neighbours.indices[1:] == own[1:, None]).any()
+    assert some.scores.protocol["query_in_gallery"] == 3
+    others = {"labels": carried[:9], "gallery": (rows[9:], carried[9:])}
+    apart = run(rows[:9], **others, query_rows=torch.full((9,), -1))
+    assert apart.neighbours.indices.shape == (9, 4)
+    assert "nothing is left out" in apart.scores.protocol["self_match"]
 
 
 def test_queries_and_gallery_with_different_labels() -> None:

@@ -76,6 +76,15 @@ def test_table_of_labels_equals_loops() -> None:
     own = label_table(torch.zeros(4, 2).long(), carried, carried, per_query={}, inside=True)
     assert own.chance.tolist() == pytest.approx([0, 1])  # the query itself is no image that could be found
     assert own.recall_chance.tolist() == pytest.approx([0, 1])
+    some = label_table(
+        torch.zeros(4, 2).long(), carried, carried, per_query={}, inside=torch.tensor([0, 1, 1, 0]).bool()
+    )
+    assert some.chance.tolist() == pytest.approx([1 / 4, 1])  # of the first label, whose query is from elsewhere
+    assert some.recall_chance.tolist() == pytest.approx([1 / 2, 1])
+    half = label_table(
+        torch.zeros(4, 1).long(), ~carried, carried, per_query={}, inside=torch.tensor([0, 1, 1, 1]).bool()
+    )
+    assert half.chance.tolist() == pytest.approx([0, 1])  # three queries of the first label: (1 - 1) / 3 each
     lines = table.report([f"label {number}" for number in range(6)])["table"]
     assert [line["support"] for line in lines] == table.support.tolist()
     assert lines[2]["map"] == table.means["map"][2]

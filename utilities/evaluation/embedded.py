@@ -100,6 +100,13 @@ def embed_once(path: Path, network: Any, feed: Feed, run: Settings, device: torc
     return embedded
 
 
+def rows_in(gallery: Embedded, queries: Embedded) -> Tensor:
+    """(Q,) int64: which image of the gallery each query is, by its name; -1 where the gallery, another split, or `all`,
+    does not hold it."""
+    place = {name: row for row, name in enumerate(gallery.dataset.names[gallery.rows].tolist())}
+    return torch.tensor([place.get(name, -1) for name in queries.dataset.names[queries.rows].tolist()])
+
+
 def sides(queries: Embedded, gallery: Embedded | None) -> dict[str, Any]:
     """Which images were compared, for the protocol."""
     found: dict[str, Any] = {

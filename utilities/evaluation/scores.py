@@ -13,7 +13,7 @@ from tqdm import tqdm
 from utilities.batch import Feed
 from utilities.evaluation import places
 from utilities.evaluation.checks import other_data
-from utilities.evaluation.embedded import Embedded, embed, sides
+from utilities.evaluation.embedded import Embedded, embed, rows_in, sides
 from utilities.files import filling
 from utilities.flags.settings import Settings
 from utilities.inference.way import describe
@@ -69,6 +69,7 @@ def score(
             relevance=Relevance(args.relevance, args.relevance_threshold),
             backend=args.backend,
             gallery=None if gallery is None else (gallery.searched, gallery.labels),
+            query_rows=None if gallery is None else rows_in(gallery, queries),
             device=device,
             progress=bar.update,
         )

@@ -154,9 +154,14 @@ def _scores(subject: Subject) -> str:
 
 def _score_table(evaluation: Mapping[str, Any], subject: Subject) -> Iterator[str]:
     protocol = evaluation["protocol"]
-    against = f"the {protocol['gallery']:,} images of {protocol['gallery_split']}"
-    if protocol["query_in_gallery"]:
-        against = f"the {protocol['gallery'] - 1:,} other images"
+    inside, searched = protocol["query_in_gallery"], protocol["gallery_split"]
+    against = f"the {protocol['gallery']:,} images of {searched}"
+    if inside == protocol["queries"]:
+        against = f"the {protocol['gallery'] - 1:,} other images" + (
+            f" of {searched}" if searched != protocol["split"] else ""
+        )
+    elif inside:
+        against += f" without itself ({inside:,} queries are among them)"
     elsewhere = _elsewhere(protocol, subject)
     name = f"Another archive than that of training ({protocol['dataset']})" if elsewhere else subject.data["dataset"]
     queries = f"{name}, {protocol['split']} split: {protocol['queries']:,} queries"

@@ -41,6 +41,7 @@ def evaluate(
     relevance: Relevance,
     backend: str = "auto",
     gallery: tuple[Tensor | Codes, Tensor] | None = None,
+    query_rows: Tensor | None = None,
     device: torch.device | str = "cpu",
     block_bytes: int | None = None,
     progress: Callable[[int], object] | None = None,
@@ -48,15 +49,18 @@ def evaluate(
     """Search every query and score what was found.
 
     embeddings (Q, D) unit rows and labels (Q, L) of the queries, which are also the gallery unless another
-    one is given as (embeddings, labels); then nothing is left out. Binary codes on both sides in place of embeddings
-    are searched by their Hamming distance. metrics are names as
+    one is given as (embeddings, labels); then query_rows (Q,) are the rows in which it holds the queries themselves, to
+    be left out, -1 for those that it does not hold. Binary codes on both sides in place of embeddings are searched by
+    their Hamming distance. metrics are names as
     `metrics.expand_metrics` takes them, with ks the cut-offs of names without one. The search runs on
     `device`; with a process group, each rank searches its share of the queries and every rank returns the
     whole.
     """
     wanted = expand_metrics(list(metrics), list(ks))
     others, other_labels = (embeddings, labels) if gallery is None else gallery
-    rows = torch.arange(len(embeddings)) if gallery is None else None
+    rows = torch.arange(len(embeddings)) if gallery is None else query_rows
+    if rows is not None and (rows < 0).all():
+        rows = None
     if labels.shape[1] != other_labels.shape[1]:
         raise UserError(f"queries carry {labels.shape[1]} labels and the gallery {other_labels.shape[1]}")
     deepest = max((k for _, k in wanted if k is not None), default=1)

@@ -100,11 +100,12 @@ def label_table(
     gallery_labels: Tensor,
     *,
     per_query: Mapping[str, Tensor],
-    inside: bool = False,
+    inside: bool | Tensor = False,
 ) -> LabelTable:
     """indices (Q, K) of the neighbours, labels (Q, L) and (N, L) multi-hot, per_query (Q,) a metric.
 
-    inside  the queries are images of the gallery: a query that carries a label is not among those that it may find
+    inside  the queries, or those where (Q,) is true, are images of the gallery: a query that carries a label is not
+            among those that it may find
     """
     asked, gallery = query_labels.double(), gallery_labels.float()
     found = torch.zeros(asked.shape[1], dtype=torch.float64)
@@ -120,10 +121,11 @@ def label_table(
     present = support.masked_fill(support == 0, torch.nan)
     means = {name: _mean_by_label(values, asked) for name, values in per_query.items()}
     carriers, images = gallery_labels.double().sum(0), len(gallery_labels)
-    if inside:
-        carriers, images = (carriers - 1).clamp(min=0), images - 1
-    chance = carriers / max(1, images)
-    recall_chance = 1 - _none_of(k, carriers, images)
+    others = (carriers - 1).clamp(min=0)
+    within = torch.as_tensor(inside).double().expand(len(asked)) @ asked / support.clamp(min=1)  # share of those asked
+    within = torch.where(support == 0, float(torch.as_tensor(inside).all()), within)
+    chance = torch.lerp(carriers / max(1, images), others / max(1, images - 1), within)
+    recall_chance = 1 - torch.lerp(_none_of(k, carriers, images), _none_of(k, others, images - 1), within)
     return LabelTable(k, support, found / present, carried / present / k, chance, recall_chance, means)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,7 +172,11 @@ def _details(
     return Details(
         intervals=bootstrap_intervals(per_query, seed=SEED),
         labels=label_table(
-            evaluation.neighbours.indices, labels, gallery_labels, per_query=per_query, inside=images is searched
+            evaluation.neighbours.indices,
+            labels,
+            gallery_labels,
+            per_query=per_query,
+            inside=torch.from_numpy(np.isin(images.names, searched.names)),
         ),
         neighbours=neighbour_statistics(folder, labels=labels.shape[1], farthest=farthest),
     )
@@ -208,9 +213,12 @@ def _neighbour_lines(content: dict[str, Any]) -> list[str]:
 
 
 def _about(protocol: dict[str, Any]) -> str:
-    against = f"the {protocol['gallery']} images of {protocol['gallery_split']}"
-    if protocol["query_in_gallery"]:
-        against = f"the {protocol['gallery'] - 1} other images"
+    inside, split = protocol["query_in_gallery"], protocol["gallery_split"]
+    against = f"the {protocol['gallery']} images of {split}"
+    if inside == protocol["queries"]:
+        against = f"the {protocol['gallery'] - 1} other images" + (f" of {split}" if split != protocol["split"] else "")
+    elif inside:
+        against += f" without itself ({inside} queries are among them)"
     return f"{protocol['queries']} queries, each against {against}; relevance {protocol['relevance']}"
 
 
