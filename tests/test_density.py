@@ -77,6 +77,13 @@ def test_pairs_with_another_gallery() -> None:
     assert torch.equal(small.counts, counts)
 
 
+def test_no_pair_of_an_image_with_itself() -> None:
+    """Among all in a gallery of all, every pair is counted twice and none of an image with itself."""
+    rows, labels = data()
+    twice = distance_densities(rows, labels, gallery=(rows, labels), query_rows=torch.arange(60), block=7)
+    assert torch.equal(twice.counts, 2 * distance_densities(rows, labels).counts)
+
+
 @pytest.mark.parametrize("gallery", [False, True])
 def test_of_many_pairs_a_share_is_counted_with_its_error(gallery: bool) -> None:
     draw = torch.Generator().manual_seed(2)

@@ -60,6 +60,7 @@ def score(
     seconds = {"embed": time.perf_counter() - start}
     coder = fit_coder(args, others[0] if others else queries)
     queries, gallery = queries.coded(coder), others[0].coded(coder) if others else None
+    own = None if gallery is None else rows_in(gallery, queries)
     with _progress_bar(len(queries.rows), args.eval_metric) as bar:
         result = evaluate(
             queries.searched,
@@ -69,14 +70,16 @@ def score(
             relevance=Relevance(args.relevance, args.relevance_threshold),
             backend=args.backend,
             gallery=None if gallery is None else (gallery.searched, gallery.labels),
-            query_rows=None if gallery is None else rows_in(gallery, queries),
+            query_rows=own,
             device=device,
             progress=bar.update,
         )
     densities = None
     if coder is None and not args.scores_only and (args.dataset_type == "val" or args.is_plot_dist):
         searched = None if gallery is None else (gallery.embeddings, gallery.labels)
-        densities = density.distance_densities(queries.embeddings, queries.labels, gallery=searched, device=device)
+        densities = density.distance_densities(
+            queries.embeddings, queries.labels, gallery=searched, query_rows=own, device=device
+        )
     number_format = precision.resolve(run.precision, device, network)
     return Scored(result, queries, gallery, coder, densities, number_format, seconds | result.seconds)
 

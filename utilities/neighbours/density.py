@@ -70,6 +70,7 @@ def distance_densities(
     labels: Tensor,
     *,
     gallery: tuple[Tensor, Tensor] | None = None,
+    query_rows: Tensor | None = None,
     device: torch.device | str = "cpu",
     bins: int = BINS,
     most_pairs: int = MOST_PAIRS,
@@ -77,12 +78,15 @@ def distance_densities(
 ) -> Densities:
     """Count pairs of images, embeddings (N, D) unit rows and labels (N, L) multi-hot; result on the CPU.
 
-    With a gallery, as (embeddings, labels), the pairs are each image with each of the gallery. Images without
-    labels are left out: they can be neither alike nor different. With a process group every rank counts its
-    share of the blocks and gets the whole. All pairs are counted up to about `most_pairs`, and then a share of them.
+    With a gallery, as (embeddings, labels), the pairs are each image with each of the gallery but itself, which lies in
+    the row of query_rows (N,) there, -1 where it is not in it. Images without labels are left out: they can be neither
+    alike nor different. With a process group every rank counts its share of the blocks and gets the whole. All pairs
+    are counted up to about `most_pairs`, and then a share of them.
     """
-    sides = [_labelled(embeddings, labels, device)]
-    sides.append(sides[0] if gallery is None else _labelled(*gallery, device))
+    own = torch.full((len(labels),), -1) if query_rows is None else query_rows
+    held = bool((own >= 0).any())
+    sides = [_labelled(embeddings, labels, own, device)]
+    sides.append(sides[0] if gallery is None else _labelled(*gallery, torch.arange(len(gallery[1])), device))
     count, others = (len(side.rows) for side in sides)
     every = max(1, -(-_pairs(count, others, gallery is None) // most_pairs))
     if every > 1:
@@ -101,6 +105,9 @@ def distance_densities(
         if gallery is None and i == j:  # each pair once
             once = torch.ones_like(place, dtype=torch.bool).tril_(-1)
             distances, place = distances[once], place[once]
+        if held:
+            apart = left.numbers[:, None] != right.numbers
+            distances, place = distances[apart], place[apart]
         counts[i % _PARTS] += torch.bincount(place.flatten(), minlength=width * bins)
         sums += torch.bincount(place.flatten(), distances.flatten(), minlength=width * bins)
     sums = sums.view(width, bins).sum(1)
@@ -134,11 +141,12 @@ def _blocks(count: int, others: int, every: int, among_themselves: bool) -> list
 
 
 class _Side(NamedTuple):
-    """Images with labels: embeddings on the grid, labels as float32, squared lengths."""
+    """Images with labels: embeddings on the grid, labels as float32, squared lengths, and rows in the gallery."""
 
     rows: Tensor
     labels: Tensor
     lengths: Tensor
+    numbers: Tensor
 
     def shuffled(self) -> _Side:
         order = torch.randperm(len(self.rows), generator=generator("cpu", 0, "densities")).to(self.rows.device)
@@ -148,8 +156,8 @@ class _Side(NamedTuple):
         return _Side(*(column[number * block : (number + 1) * block] for column in self))
 
 
-def _labelled(embeddings: Tensor, labels: Tensor, device: torch.device | str) -> _Side:
+def _labelled(embeddings: Tensor, labels: Tensor, numbers: Tensor, device: torch.device | str) -> _Side:
     carried = labels.to(device)
     labelled = carried.bool().any(1)
     rows = on_grid(embeddings.to(device)[labelled])
-    return _Side(rows, carried[labelled].float(), squared_lengths(rows))
+    return _Side(rows, carried[labelled].float(), squared_lengths(rows), numbers.to(device)[labelled])
