@@ -539,11 +539,14 @@ def test_a_pass_that_goes_on_reads_again_what_changed(tmp_path, monkeypatch):
     opened[1].path(0).write_bytes(b"no image")
     with pytest.raises(DatasetError, match="cannot be decoded"):
         from_files.prepare(opened, None, processes=0, skip_broken=False)
-    for dataset in opened:
-        exchange(dataset.path(0), opened[0].path(1))
+    exchange(opened[1].path(0), opened[0].path(1))
+    for dataset in opened:  # in blocks that were done
+        exchange(dataset.path(len(dataset) - 1), opened[0].path(1))
     folder = from_files.prepare(opened, None, processes=0, skip_broken=False)
     for dataset in opened:
-        assert np.array_equal(array.open_prepared(dataset, folder).gather([0])[0].numpy(), dataset.read(0))
+        prepared = array.open_prepared(dataset, folder)
+        for row in (0, len(dataset) - 1):
+            assert np.array_equal(prepared.gather([row])[0].numpy(), dataset.read(row))
 
 
 # --- flags ----------------------------------------------------------------------------------------------------
