@@ -293,8 +293,11 @@ def test_listed_patches_that_are_absent_are_counted_and_named(tmp_path: Path, mo
     root, names = write_bigearthnet(tmp_path / "data", 10, bands=False), patch_names(10)
     absent = [f"S2A_MSIL2A_20990101T000000_{i}_{i}" for i in range(7)]
     lists = write_lists(tmp_path / "lists", train=names[:4] + absent, val=names[4:6], test=names[6:])
-    with pytest.raises(DatasetError, match=r"7 patches of .*train\.csv are absent \(S2A_.*_0_0, .*_4_4, \.\.\.\)"):
+    with pytest.raises(
+        DatasetError, match=r"7 patches of .*train\.csv are absent \(S2A_.*_0_0, .*_4_4, \.\.\.\)"
+    ) as error:
         dataset(root, splits=str(lists))
+    assert error.value.names == tuple(f"absent: {name}" for name in absent), "what the check program writes down"
     assert dataset(root, "val", splits=str(lists)).names.tolist() == names[4:6]
     lists.rename(root / "splits")
     with pytest.warns(UserWarning, match="7 of the 11 patches listed"):
@@ -481,8 +484,9 @@ def test_version_2_names_what_is_missing(tmp_path: Path) -> None:
     write_reben(tmp_path, 12)
     patch = next(iter(sorted((tmp_path / "BigEarthNet-S2").glob("*/*_0_40"))))
     patch.rename(patch.with_name("moved"))
-    with pytest.raises(DatasetError, match=rf"1 patches of metadata\.parquet are absent .*{patch.name}"):
+    with pytest.raises(DatasetError, match=rf"1 patches of metadata\.parquet are absent .*{patch.name}") as error:
         reben(tmp_path)
+    assert error.value.names == (f"absent: {patch.name}",)
     (tmp_path / "metadata.parquet").write_bytes(b"PAR1 cut off")
     with pytest.raises(DatasetError, match=r"cannot read the table of patches .*metadata\.parquet"):
         reben(tmp_path)

@@ -251,8 +251,11 @@ def refuse_absent(names: np.ndarray, place: Path | Packed | LmdbPatches) -> None
         root = place
         absent.difference_update(_patches_by_tile(root))
     if absent:
-        named = ", ".join(os.fsdecode(name) for name in sorted(absent)[:5])
-        raise DatasetError(f"{len(absent):,} patches of metadata.parquet are absent under {root} ({named})")
+        named = [os.fsdecode(name) for name in sorted(absent)]
+        raise DatasetError(
+            f"{len(absent):,} patches of metadata.parquet are absent under {root} ({', '.join(named[:5])})",
+            names=[f"absent: {name}" for name in named],
+        )
 
 
 def _patches_by_tile(root: Path) -> Iterator[bytes]:

@@ -95,7 +95,8 @@ def _listed_rows(names: np.ndarray, split: str, folder: Path) -> np.ndarray:
         raise DatasetError(
             f"{len(absent):,} patches of {file} are absent ({', '.join(absent[:5].tolist())}"
             f"{', ...' if len(absent) > 5 else ''}); unpack the archive again, or give lists of your own "
-            "with --ben_splits, or --ben_splits hashed"
+            "with --ben_splits, or --ben_splits hashed",
+            names=[f"absent: {name}" for name in absent.tolist()],
         )
     if len(names) < SMALL and len(left := unlisted(names, folder)):  # for whole archives: the check program
         named = ", ".join(os.fsdecode(name) for name in left[:5])
