@@ -295,15 +295,17 @@ def test_diva_keys_start_as_a_copy_and_follow_by_momentum(split):
         torch.testing.assert_close(dict(method.key_network.network.named_parameters())[key], expected)
 
 
-def test_diva_queue_takes_keys_in_after_the_step_and_carries_no_gradient(split):
-    method = build("diva", split)
+def test_diva_queue_takes_keys_of_second_views_in_after_the_step_and_carries_no_gradient(split):
+    method = build("diva", split, "--freeze_batch_norm", "yes")
     batch = batch_of(method, split)
+    keys = method.network(batch.second_view)["nce"].detach()  # of which the key network is a copy yet
     terms = method(batch)
     assert (method.contrast.queue_images == -1).all(), "nothing is written in forward"
     assert terms["nce"] == 0, "nothing to compare with yet"
     method.after_step()
     assert torch.equal(method.contrast.queue_images[:12], batch.indices)
-    torch.testing.assert_close(method.contrast.queue[:12].norm(dim=1), torch.ones(12))
+    torch.testing.assert_close(method.contrast.queue[:12], keys)
+    torch.testing.assert_close(keys.norm(dim=1), torch.ones(12))
     terms = method(batch_of(method, split, 1))
     assert terms["nce"] > 0
     torch.stack(list(terms.values())).sum().backward()
@@ -399,7 +401,7 @@ def test_baseline_takes_broken_classes_only_of_shuffled_batches(split):
 
 
 def test_dac_gradients_are_exactly_zero_outside_the_active_slice(split):
-    method = build("dac", split, "--dac_nb_clusters", 4, "--weight_decay", 0)
+    method = build("dac", split, "--dac_nb_clusters", 4, "--weight_decay", 0, "--margin_learn_beta", "yes")
     slices = set()
     for number in range(len(method.epoch_batches(0))):
         batch = batch_of(method, split, number)
@@ -410,6 +412,8 @@ def test_dac_gradients_are_exactly_zero_outside_the_active_slice(split):
                 assert head.weight.grad.any()
             else:
                 assert head.weight.grad is None
+        learned = {f"slice{k}" for k, criterion in enumerate(method.of_slice) if criterion.beta.grad is not None}
+        assert learned == {name}, "each slice has boundaries of its own"
         slices.add(name)
     assert len(slices) > 1
 
@@ -624,13 +628,11 @@ def test_bier_shows_its_boosting_weights(split):
 
 
 def test_sndl_memory_is_written_after_the_step_and_only_where_images_were_seen(split):
-    method = build("sndl", split)
+    method = build("sndl", split, "--freeze_batch_norm", "yes")  # an image then embeds alike, alone or in a batch
     batch = batch_of(method, split)
     before = method.memory.rows.clone()
     method(batch)
     assert torch.equal(before, method.memory.rows)
-    method.eval()
-    method.memory.stage(method.embed(batch.images), batch.indices)
     expected = F.normalize(0.5 * before[batch.indices] + 0.5 * method.embed(batch.images).detach())
     method.after_step()
     torch.testing.assert_close(method.memory.rows[batch.indices], expected)
