@@ -119,6 +119,17 @@ def test_a_name_of_two_files_is_refused(images: Path) -> None:
         folder(images)
 
 
+def test_names_that_are_no_text_are_named(images: Path) -> None:
+    """Before splits are drawn by them, and pages written hours later; those that a table leaves out do no harm."""
+    listed = sorted(path.relative_to(images).as_posix() for path in images.glob("part*/x/*.png"))
+    shutil.copy(images / listed[0], images / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(DatasetError, match=r"1 images below .* are not UTF-8 \(caf\\xe9\.png\); rename them"):
+        folder(images, "all")
+    (images / "labels.csv").write_text("image,a\n" + "".join(f"{name},1\n" for name in listed))
+    with pytest.warns(UserWarning, match="1 images of .* left out"):
+        assert len(folder(images, "all")) == len(listed)
+
+
 def test_lists_as_text() -> None:
     given = {"sea; ship": ["sea", "ship"], "bare soil": ["bare soil"], "": [], "['a, b', \"c\"]": ["a, b", "c"]}
     assert {text: label_list(text, ";") for text in given} == given

@@ -164,13 +164,27 @@ def table_of(root: Path, given: Path | None, files: Sequence[str]) -> Table:
     there is none."""
     path = given or next((root / name for name in TABLES if (root / name).is_file()), None)
     if path is None:
+        _check_names(files, root)
         return Table(np.asarray(files), np.zeros((len(files), 0), bool), (), None)
     table = read_table(path)
     names = _resolved(table.names, files, path, root)
+    _check_names(names, root)
     if len(files) > len(names):
         left = sorted(set(files) - set(names))
         warnings.warn(f"{len(left):,} images of {root} are not in {path} and left out ({left[0]})", stacklevel=4)
     return table._replace(names=np.asarray(names))
+
+
+def _check_names(names: Sequence[str], root: Path) -> None:
+    """Splits are drawn by names, and tables and pages hold them: a name that is no text is a DatasetError."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        odd = [os.fsencode(name) for name in names if os.fsencode(name).decode(errors="replace") != name]
+        shown = odd[0].decode("utf-8", "backslashreplace")
+        raise DatasetError(
+            f"{len(odd)} images below {root} have names that are not UTF-8 ({shown}); rename them"
+        ) from None
 
 
 def _resolved(names: np.ndarray, files: Sequence[str], path: Path, root: Path) -> list[str]:
