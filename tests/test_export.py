@@ -218,6 +218,7 @@ def test_a_graph_that_embeds_otherwise_is_not_left_behind(demo, tmp_path, monkey
 
 def test_the_card_holds_the_scores_with_intervals_and_a_command_that_leads_to_the_run(demo):
     card = (demo.folder / "README.md").read_text()
+    assert "trained on Demo with the loss `margin`." in " ".join(card.split())
     scores = json.loads((demo.run / "evaluation_results" / "best_test" / "scores.json").read_text())
     for name in ("recall@1", "map@8"):
         low, high = scores["interval"][name]

@@ -12,7 +12,6 @@ from utilities.export.subject import Subject
 from utilities.export.usage import snippet
 
 METHODS = {
-    "baseline": "a loss over mined triplets or pairs of a batch (by default the margin loss of Wu et al., ICCV 2017)",
     "diva": "DiVA (Milbich et al., ECCV 2020)",
     "dac": "Divide and Conquer (Sanakoyeu et al., CVPR 2019)",
     "bier": "BIER / A-BIER (Opitz et al., TPAMI 2018)",
@@ -67,12 +66,13 @@ def _hub_result(evaluation: Mapping[str, Any], subject: Subject) -> dict[str, An
 
 
 def _about(config: Mapping[str, Any], subject: Subject) -> str:
-    bands, data, method = config["bands"], subject.data["dataset"], subject.args["method"]
+    bands, data, args = config["bands"], subject.data["dataset"], subject.args
+    method = METHODS.get(args["method"]) or f"the loss `{args['baseline_loss']}`"
     what = "RGB images" if bands == ["R", "G", "B"] else f"Sentinel-2 patches of the bands {', '.join(bands)}"
     sentences = (
         f"Turns {what} into {config['dimensions']} numbers, a vector of unit length: images whose vectors have a large "
         f"inner product are likely to share labels. The backbone is `{config['arch']}` of {config['library_name']}, "
-        f"trained on {data} with {METHODS.get(method, method)}. It gives no labels itself: those of the nearest images "
+        f"trained on {data} with {method}. It gives no labels itself: those of the nearest images "
         "of a labelled archive are its guess."
     )
     return f"# {subject.name}\n\n{textwrap.fill(sentences, 110)}\n"
