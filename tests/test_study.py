@@ -286,6 +286,13 @@ def test_what_was_tried_is_a_table_of_means(tmp_path):
     assert not (tmp_path / table.RUNS).exists()
 
 
+def test_a_slow_machine_does_not_make_a_method_dear():
+    """One of three runs took ten times as long, since others worked beside it."""
+    runs = [Run("frozen", "sndl", seed, "sndl", ()) for seed in range(3)]
+    lines = [line(run) | {"minutes": m, "images_per_second": i} for run, m, i in zip(runs, "215", "351", strict=True)]
+    assert "| SNDL | 3 | 2.00 | 1.2 |" in draw.BLOCKS["cost"](Study(lines, {}))
+
+
 def test_ranks_of_orders():
     assert draw.rank_correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
     assert draw.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)

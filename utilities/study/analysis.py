@@ -21,7 +21,8 @@ Lines = Sequence[Mapping[str, str]]
 
 
 class Summary(NamedTuple):
-    """A row of a tier: mean and standard deviation over seeds of every measure, intervals of the paired ones."""
+    """A row of a tier: mean and standard deviation over seeds of every measure, intervals of the paired ones, and what
+    its runs cost, medians."""
 
     row: str
     title: str
@@ -68,8 +69,8 @@ class Study:
             if len(values):
                 whole = compare(values, torch.zeros(1, values.shape[1], dtype=torch.float64))
                 intervals[measure] = (whole.low, whole.high)
-        cost = {
-            name: statistics.mean([float(line[name]) for line in lines if line[name]] or [math.nan])
+        cost = {  # medians: a run beside which others worked took longer, by what is none of the method's
+            name: statistics.median([float(line[name]) for line in lines if line[name]] or [math.nan])
             for name in ("minutes", "images_per_second", "memory_gb")
         }
         return Summary(row, title(row), len(lines), means, deviations, intervals, *cost.values())
