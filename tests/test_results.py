@@ -45,7 +45,7 @@ def write(
 ) -> dict[str, Any]:
     result = evaluate(rows, labels, metrics=METRICS, ks=(), relevance=Relevance(), backend="torch", gallery=gallery)
     content = result.report()
-    content["protocol"] |= {"skipped_images": 0, "gallery_split": "train"}
+    content["protocol"] |= {"skipped_images": 0, "split": "train", "gallery_split": "train"}
     with filling(folder, LEFTOVERS) as fresh:
         text = write_results(
             fresh, result, content, images(labels), rows,

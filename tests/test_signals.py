@@ -123,6 +123,7 @@ def in_step(monkeypatch, step: int, what) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_at_the_end_of_the_step_and_says_how_to_go_on(tmp_path, monkeypatch, capsys, number, code):
+    signal.signal(number, signal.SIG_DFL)  # under nohup, SIGHUP is ignored, by a run as well
     in_step(monkeypatch, 5, lambda: here(number))
     with pytest.raises(SystemExit) as stop:
         main_guard(engine.train)(Toy(), toy_data(), trainer_settings(tmp_path), CPU)
