@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import parameters
 from utilities.errors import UserError
 from utilities.study import draw, figures, pictures, plan, table
 from utilities.study.__main__ import ALL_TIERS, discard_weights
-from utilities.study.analysis import Study, words
+from utilities.study.analysis import Study, words, words_of_fine_tuning
 from utilities.study.plan import ABLATIONS, FEATURES, ROWS, TRIALS, Run, chosen, merged, trials
 
 ROOT = Path(__file__).parent.parent
@@ -252,9 +253,26 @@ def test_nothing_is_concluded_from_a_part_of_the_fine_tuned_tier(results, tmp_pa
     whole = Study(lines, queries)
     assert draw.BLOCKS["finetuned-words"](whole).startswith("By label_jaccard@8, SNDL is best")
     assert "all weights trained" in draw.BLOCKS["summary"](whole)
+    assert "**All weights trained**, 30 to 30 seconds of training" in draw.BLOCKS["summary-words"](whole)
     part = Study([record for record in lines if record["name"] != "finetuned-bier-seed2"], queries)
     assert "29 of the first 30 runs" in draw.BLOCKS["finetuned-words"](part)
     assert "all weights trained" not in draw.BLOCKS["summary"](part)
+    assert "All weights trained" not in draw.BLOCKS["summary-words"](part)
+
+
+def test_what_training_all_weights_adds_is_said(tmp_path):
+    """Of two rows one gains .1 on each query, by noise more or less; the other nothing beyond noise."""
+    draws = np.random.default_rng(0)
+    for tier, gain in (("frozen", 0.0), ("finetuned", 0.1)):
+        for row, own in (("sndl", gain), ("diva", 0.0)):
+            for seed in range(3):
+                values = 0.5 + own + draws.normal(0, 0.02, 60)
+                run = Run(tier, row, seed, row, ())
+                table.add(tmp_path, line(run), queries=dict.fromkeys(table.PER_QUERY, values))
+    said = words_of_fine_tuning(Study(table.read(tmp_path), table.read_queries(tmp_path)), "label_jaccard@8")
+    assert re.search(
+        r"changes by [+-]0\.00\d \(DiVA\) to \+0\.(09|10)\d \(SNDL\); beyond chance .* 2 rows\) for SNDL\.", said
+    )
 
 
 def test_what_all_rows_share_was_tried_on_val_alone():

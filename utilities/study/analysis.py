@@ -89,6 +89,11 @@ class Study:
         wanted = [(ablated, v, tier, row) for v, (row, _) in ABLATIONS.items() if self.of(ablated, v)]
         return self._compared([w for w in wanted if self.of(tier, w[3])], measure)
 
+    def fine_tuning(self, measure: str) -> dict[tuple[str, str], tuple[Difference, float]]:
+        """(row, row) -> its fine-tuned networks less its heads on stored features, with p after Holm over all rows."""
+        rows = [row for row in self.rows("finetuned") if self.of("frozen", row)]
+        return self._compared([("finetuned", row, "frozen", row) for row in rows], measure)
+
     def _compared(
         self, wanted: Sequence[tuple[str, str, str, str]], measure: str
     ) -> dict[tuple[str, str], tuple[Difference, float]]:
@@ -133,6 +138,20 @@ def words(study: Study, tier: str, measure: str) -> str:
             if names:
                 said.append(f"{what.capitalize()} the untrained features: {listed(names)}.")
     return " ".join(said)
+
+
+def words_of_fine_tuning(study: Study, measure: str) -> str:
+    """What training all weights adds to training heads, in a sentence."""
+    gains = study.fine_tuning(measure)
+    ranked = sorted(gains, key=lambda pair: gains[pair][0].difference)
+    if not ranked:
+        return ""
+    ends = [f"{gains[pair][0].difference:+.3f} ({title(pair[0])})" for pair in (ranked[0], ranked[-1])]
+    clear = [title(row) for row, _ in ranked if gains[row, row][1] < LEVEL]
+    return (
+        f"Beside heads on stored features of the same row, {measure} changes by {ends[0]} to {ends[1]}; beyond chance "
+        f"(p < {LEVEL:g} after Holm over {len(ranked)} rows) for {listed(clear) if clear else 'none'}."
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from datasets.ucmerced.dataset import UCMerced
 from utilities.errors import UserError
 from utilities.files import replacing
 from utilities.study import figures, pictures, table
-from utilities.study.analysis import ABLATED, LEVEL, Study, Summary, listed, title, words
+from utilities.study.analysis import ABLATED, LEVEL, Study, Summary, listed, title, words, words_of_fine_tuning
 from utilities.study.plan import METHODS, ROWS, SEEDS, SELECTED_BY, TRIALS, TRIED, TRIED_ROWS, chosen
 
 PAIRED = ("label_jaccard@8", "recall@1")
@@ -211,7 +211,8 @@ def finetuned_words(study: Study) -> str:
     if not study.rows("finetuned"):
         return ""
     if is_whole(study, "finetuned"):
-        return "\n\n".join(words(study, "finetuned", measure) for measure in PAIRED)
+        said = [f"{words(study, 'finetuned', m)} {words_of_fine_tuning(study, m)}" for m in PAIRED]
+        return "\n\n".join(said)
     done = sum(line["tier"] == "finetuned" for line in study.lines)
     planned = SEEDS["finetuned"] * (len(ROWS) - 1)
     return (
@@ -290,8 +291,9 @@ def provenance(study: Study) -> str:
 def summary_table(study: Study) -> str:
     """For README: two measures of each tier, and seeds."""
     tiers = ["frozen", "finetuned"] if is_whole(study, "finetuned") else ["frozen"]
-    names = {"frozen": "heads on stored features", "finetuned": "all weights trained"}
-    lines = ["| row | " + " | ".join(f"{names[t]}: {m}" for t in tiers for m in reversed(PAIRED)) + " | seeds |"]
+    lines = [
+        "| row | " + " | ".join(f"{figures.TIERS[t]}: {m}" for t in tiers for m in reversed(PAIRED)) + " | seeds |"
+    ]
     lines.append("| --- |" + " --- |" * (2 * len(tiers) + 1))
     for row in ROWS:
         summaries = {tier: study.summary(tier, row.name) for tier in tiers if study.of(tier, row.name)}
@@ -306,6 +308,21 @@ def summary_table(study: Study) -> str:
         seeds = " / ".join(str(summary.seeds) for summary in summaries.values())
         lines.append(f"| {row.title} | " + " | ".join(cells) + f" | {seeds} |")
     return "\n".join(lines)
+
+
+def summary_words(study: Study) -> str:
+    """For README: who wins in each tier, and at what cost."""
+    said = []
+    for tier, name in figures.TIERS.items():
+        if not study.rows(tier) or (tier == "finetuned" and not is_whole(study, tier)):
+            continue
+        minutes = [study.summary(tier, row.name).minutes for row in ROWS[1:] if study.of(tier, row.name)]
+        low, high = min(minutes), max(minutes)
+        cost = f"{low:.0f} to {high:.0f} minutes" if high >= 2 else f"{60 * low:.0f} to {60 * high:.0f} seconds"
+        said.append(f"**{name.capitalize()}**, {cost} of training on one thread. {words(study, tier, PAIRED[0])}")
+        if tier == "finetuned":
+            said[-1] += " " + words_of_fine_tuning(study, PAIRED[0])
+    return "\n\n".join(said)
 
 
 BLOCKS: dict[str, Callable[[Study], str]] = {
@@ -323,5 +340,5 @@ BLOCKS: dict[str, Callable[[Study], str]] = {
     "cost": cost_table,
     "provenance": provenance,
     "summary": summary_table,
-    "summary-words": lambda study: words(study, "finetuned" if is_whole(study, "finetuned") else "frozen", PAIRED[0]),
+    "summary-words": summary_words,
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utilities.report.figures import DASHES, FAINT, INK, MUTED, OTHERS, SERIES, Figure, MaxNLocator, save, styled
+from utilities.report.figures import DASHES, FAINT, INK, MUTED, OTHERS, SERIES, Figure, save, styled
 from utilities.study.analysis import LEVEL, Study, signed, title
 from utilities.study.plan import FEATURES, ROWS, SELECTED_BY
 
@@ -171,6 +171,8 @@ def curves(path: Path, points: Sequence[Mapping[str, str]]) -> None:
                 (drawn,) = axes.plot(epochs, values, color=colour, linestyle=style, marker=".", label=title(row))
                 handles[number] = drawn
             axes.set(title=TIERS[tier], xlabel="epoch", ylabel=f"val {SELECTED_BY[1]}")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(handles=[handles[number] for number in sorted(handles)], loc="outside right center", fontsize=8)
+            shown = sorted({epoch for row in trained for epoch, _ in named.get((tier, row), [])})
+            axes.set_xticks(shown)
+        ordered = [handles[number] for number in sorted(handles)]
+        figure.legend(handles=ordered, loc="outside right center", fontsize=8, handlelength=3.6)  # of a dash and a half
         save(figure, path)
