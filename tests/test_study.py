@@ -215,7 +215,7 @@ def test_tables_and_figures_are_drawn(results, tmp_path):
     assert "| diva-no-shared | 3 |" in text
     assert "| *rank correlation with heads on stored features* | | " in text
     assert draw.filled(text, Study(table.read(results), table.read_queries(results))) == text
-    for name in ("scores", "differences", "cost", "curves"):
+    for name in ("scores", "differences", "differences_finetuned", "cost", "curves"):
         with Image.open(tmp_path / "docs" / f"study_{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 5
 

@@ -36,7 +36,9 @@ def draw(results: Path, docs: Path, source: Path | None = None) -> None:
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     figures.scores(docs / "study_scores.png", study)
-    figures.differences(docs / "study_differences.png", study, PAIRED[0])
+    figures.differences(docs / "study_differences.png", study, PAIRED[0], "frozen")
+    if is_whole(study, "finetuned"):
+        figures.differences(docs / "study_differences_finetuned.png", study, PAIRED[0], "finetuned")
     figures.cost(docs / "study_cost.png", study, PAIRED[0])
     figures.curves(docs / "study_curves.png", table.read_csv(results / table.CURVES))
     if source and source.is_dir():

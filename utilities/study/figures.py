@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from utilities.report.figures import DASHES, FAINT, INK, MUTED, OTHERS, SERIES, 
 from utilities.study.analysis import LEVEL, Study, signed, title
 from utilities.study.plan import FEATURES, ROWS, SELECTED_BY
 
+LUMA = (0.299, 0.587, 0.114)  # how light red, green and blue look (ITU-R BT.601)
 TIERS = {"frozen": "heads on stored features", "finetuned": "all weights trained"}
 
 
@@ -48,7 +50,7 @@ def scores(path: Path, study: Study) -> None:
         save(figure, path)
 
 
-def differences(path: Path, study: Study, measure: str, tier: str = "frozen") -> None:
+def differences(path: Path, study: Study, measure: str, tier: str) -> None:
     """Row less column of every pair, bold where it is larger than chance."""
     rows = sorted(study.rows(tier), key=lambda row: -study.summary(tier, row).means[measure])
     if len(rows) < 2:
@@ -64,25 +66,14 @@ def differences(path: Path, study: Study, measure: str, tier: str = "frozen") ->
     with styled():
         figure = Figure((2.6 + 0.62 * size, 1.9 + 0.46 * size), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
-        for i, a in enumerate(rows):
-            for j, b in enumerate(rows):
-                if i == j:
-                    continue
-                clear = (found[a, b] if (a, b) in found else found[b, a])[1] < LEVEL
-                text = f"{values[i, j]:+.3f}".replace("0.", ".")
-                dark = abs(values[i, j]) > 0.6 * limit
-                colour = "white" if dark else INK if clear else MUTED
-                axes.text(
-                    j,
-                    i,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=7.5,
-                    color=colour,
-                    weight="bold" if clear else "normal",
-                )
+        picture = axes.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+        light = picture.to_rgba(values)[..., :3] @ LUMA
+        for (i, a), (j, b) in itertools.permutations(enumerate(rows), 2):
+            clear = (found[a, b] if (a, b) in found else found[b, a])[1] < LEVEL
+            colour = "white" if light[i, j] < 0.5 else MUTED if light[i, j] > 0.85 and not clear else INK
+            text = f"{values[i, j]:+.3f}".replace("0.", ".")
+            weight = "bold" if clear else "normal"
+            axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour, weight=weight)
         names = [title(row) for row in rows]
         axes.set(xticks=range(size), yticks=range(size), yticklabels=names)
         axes.set_xticklabels(names, rotation=38, ha="right")
