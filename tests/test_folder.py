@@ -332,7 +332,7 @@ def test_the_whole_archive_is_searched_in_one_go(demo_run: tuple[Path, Path], tm
 def test_a_gallery_without_labels_is_searched(demo_run: tuple[Path, Path], tmp_path: Path) -> None:
     """An own folder of images, by the network of another data set; measures say that there are no labels."""
     saved, own = tmp_path / "run", tmp_path / "own"
-    shutil.copytree(demo_run[1], saved)
+    shutil.copytree(demo_run[1], saved, ignore=shutil.ignore_patterns("*_results"))  # of other tests
     shutil.copytree(demo_run[0] / "Images" / "airport", own / "2026" / "spring")
     queried = sorted(own.rglob("*.jpg"))[0]
     argv = ["--load_from_checkpoint", saved, "--num_workers", 0, "--dataset", "Folder", "--source_path", own]

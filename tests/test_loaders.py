@@ -55,7 +55,10 @@ def batches(size=40, batch=8):
 
 def run(feed, start=0, epoch=0, **options):
     options = {"seed": 1, "second_view": False} | options
-    return [batch for _, batch in feed.training(batches(), epoch=epoch, start=start, **options)]
+    try:
+        return [batch for _, batch in feed.training(batches(), epoch=epoch, start=start, **options)]
+    finally:
+        feed.close()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
