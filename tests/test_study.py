@@ -309,6 +309,8 @@ def test_a_slow_machine_does_not_make_a_method_dear():
     runs = [Run("frozen", "sndl", seed, "sndl", ()) for seed in range(3)]
     lines = [line(run) | {"minutes": m, "images_per_second": i} for run, m, i in zip(runs, "215", "351", strict=True)]
     assert "| SNDL | 3 | 2.00 | 1.2 |" in draw.BLOCKS["cost"](Study(lines, {}))
+    untimed = line(Run("frozen", "bier", 0, "bier", ())) | {"minutes": "", "images_per_second": ""}
+    assert "2 to 2 minutes of training" in draw.BLOCKS["summary-words"](Study([untimed, *lines], {}))
 
 
 def test_ranks_of_orders():

@@ -48,6 +48,16 @@ def test_stored_split_is_seeded_and_holds_70_10_20_of_every_scene() -> None:
         assert np.bincount(part[scenes == scene]).tolist() == [70, 10, 20]
 
 
+def test_how_much_of_grns_test_split_chose_the_settings_of_the_study() -> None:
+    """What docs/study.md says of it: those settings were chosen on val of the stored split."""
+    parts = {split: read_stored_split(STORED_SPLITS, split).tolist() for split in ("train", "val", "test")}
+    files = {name: f"{name[:-2]}/{name}.tif" for part in parts.values() for name in part}
+    tested = set(ucmerced.grn_split(files)["test"])
+    shared = len(tested & set(parts["val"]))
+    text = " ".join((Path(__file__).parent.parent / "docs" / "study.md").read_text().split())
+    assert f"{shared} of its {len(tested)} test images are among the {len(parts['val'])} of val" in text
+
+
 def test_a_changed_split_file_is_refused(tmp_path: Path) -> None:
     names = np.asarray([f"beach{i:02d}" for i in range(10)])
     write_stored_split(tmp_path, names, hashed_split(names, np.zeros(10, int), (70, 10, 20), seed=0))

@@ -168,9 +168,8 @@ def label_list(value: Any, delimiter: str) -> list[str]:
     if text[:1] in BRACKETS:
         try:
             found = [*ast.literal_eval(text)]
-            quotes = text.count("'") + text.count(
-                '"'
-            )  # more than two a label: numpy's ['sea' 'ship'], or an apostrophe
+            quotes = sum(text.count(quote) for quote in ("'", '"'))
+            # more than two a label: numpy's ['sea' 'ship'], which Python joins, or an apostrophe
             if quotes > 2 * len(found) and len(words := _quoted(text)) > len(found):
                 found = [*map(ast.literal_eval, words)]
             return [str(label).strip() for label in found]

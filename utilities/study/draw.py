@@ -319,7 +319,7 @@ def summary_words(study: Study) -> str:
         if not study.rows(tier) or (tier == "finetuned" and not is_whole(study, tier)):
             continue
         minutes = [study.summary(tier, row.name).minutes for row in ROWS[1:] if study.of(tier, row.name)]
-        low, high = min(minutes), max(minutes)
+        low, high = np.nanmin(minutes), np.nanmax(minutes)  # of rows that were timed
         cost = f"{low:.0f} to {high:.0f} minutes" if high >= 2 else f"{60 * low:.0f} to {60 * high:.0f} seconds"
         said.append(f"**{name.capitalize()}**, {cost} of training on one thread. {words(study, tier, PAIRED[0])}")
         if tier == "finetuned":
