@@ -46,6 +46,8 @@ TRIED = {
     "crops from 30 % on": ("frozen", ("--crop_area", "0.3", "1")),
     "all weights": ("finetuned", ()),
     "all weights, backbone rate 1e-3": ("finetuned", ("--backbone_lr", "1e-3")),
+    "all weights, backbone rate 1e-4": ("finetuned", ("--backbone_lr", "1e-4")),
+    "all weights, 16 epochs": ("finetuned", ("--nb_epochs", "16", "--small_epochs", "12", "--eval_epoch", "8")),
     "all weights, batches of 60": ("finetuned", ("--batch_size", "60")),
 }
 TRIED_ROWS = {
