@@ -201,7 +201,7 @@ class PatchFile(Patch):
 
     @functools.cached_property
     def _pixels(self) -> np.ndarray:
-        """(C, H, W): all bands."""
+        """(C, H, W): all bands, 0 where nothing was measured."""
         try:
             with rasters.opened(self._path) as raster:
                 found = rasters.about(raster)
@@ -210,7 +210,8 @@ class PatchFile(Patch):
                         f"it holds {found}, where a patch is {PATCH_SIDE} x {PATCH_SIDE} of 10 m; cut one out, e.g. "
                         f"gdal_translate -srcwin X Y {PATCH_SIDE} {PATCH_SIDE} IN.tif OUT.tif"
                     )
-                return raster.read()
+                pixels, empty = rasters.measured(raster, raster.indexes)
+                return np.where(empty, pixels.dtype.type(0), pixels)
         except (OSError, ValueError) as error:
             raise unreadable(f"cannot read {self._path}", error) from error
 

@@ -55,6 +55,8 @@ def images(tmp_path: Path) -> Path:
         ",filename,grass,sea,ship\n0,a,0.0,1.0,False\n1,b,0,1,True\n2,c,0,0,0\n3,d,1,0,0\n",
         "file;labels\na.png;sea\nb.png;sea, ship\nc.png;\nd.png;grass\n",
         "name\tlabels\na\t['sea']\nb\t['sea', 'ship']\nc\t[]\nd\t[\"grass\"]\n",
+        "filename|grass|sea|ship|\na.png|0|1|0|\nb.png|0|1|1|\nc.png|0|0|0|\nd.png|1|0|0|\n",
+        'id,file,subset,labels\n1,a.png,train,sea\n2,b.png,val,"sea\nship"\n3,c.png,test,nan\n4,d.png,train,grass\n',
         "\ufeffpath,tags,split\npart 0/x/a.png,sea,train\nx/b,sea|ship,Val\nc,,test\npart 1/x/d.png,grass,train\n",
     ],
 )
@@ -93,7 +95,8 @@ def test_a_table_of_parquet(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("image,sea,country\na,1,Austria\n", "a: 'country' is 'Austria' where 0 or 1 is expected; leave out columns"),
-        ("image,sea\na,1\na,0\n", "lists a twice"),
+        ("image,label\na,sea\na,ship\n", "lists a twice; give each image one row that holds all its labels"),
+        ('image,labels\na,"[1, 0, 1]"\nb,"[0, 1, 1]"\n', "vectors of 0 and 1 .* do not say of which labels"),
         ("image,sea\na,1,0\n", "line 2: 3 values under a header of 2"),
         ("image\na\n", "has no labels: neither a column of lists"),
         ("image,sea,sea\na,1,0\n", "the column 'sea' twice"),
@@ -151,6 +154,34 @@ def test_a_comma_is_part_of_a_label_where_the_column_has_semicolons(tmp_path: Pa
     table = read_table(tmp_path / "t.csv")
     assert table.label_names == ("Beaches, dunes, sands", "Marine waters", "Pastures")
     assert table.labels.astype(int).tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
+
+
+def test_commas_of_labels_are_no_delimiters_between_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image;Beaches, dunes, sands;Transitional woodland, shrub\na;1;0\nb;0;1\n")
+    table = read_table(tmp_path / "t.csv")
+    assert table.label_names == ("Beaches, dunes, sands", "Transitional woodland, shrub")
+    assert table.labels.astype(int).tolist() == [[1, 0], [0, 1]]
+
+
+def test_words_with_blanks_between_are_labels_where_they_come_in_many_combinations(tmp_path: Path) -> None:
+    """As in Kaggle's Amazon, where every combination was one label; names of several words stay whole."""
+    rows = ("haze primary", "primary clear", "clear", "haze", "haze primary road", "road clear")
+    (tmp_path / "t.csv").write_text("image_name,tags\n" + "".join(f"train_{i},{row}\n" for i, row in enumerate(rows)))
+    table = read_table(tmp_path / "t.csv")
+    assert table.label_names == ("clear", "haze", "primary", "road")
+    assert table.labels.sum(1).tolist() == [2, 2, 1, 1, 3, 2]
+    scenes = ("dense residential", "sparse residential", "mobile home", "sea")
+    (tmp_path / "t.csv").write_text("image_name,tags\n" + "".join(f"{i},{scene}\n" for i, scene in enumerate(scenes)))
+    assert read_table(tmp_path / "t.csv").label_names == tuple(sorted(scenes))
+
+
+def test_a_column_of_scenes_beside_label_columns_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,label,sea,ship\na,beach,1,0\nb,harbour,1,1\n")
+    with pytest.warns(UserWarning, match=r"of the column 'label', one an image, and its 2 0/1 columns \(sea, ship, "):
+        assert read_table(tmp_path / "t.csv").label_names == ("beach", "harbour")
+    (tmp_path / "t.csv").write_bytes("image,labels\na,Fl\xe4che\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"t\.csv is no UTF-8 .*; save it as CSV UTF-8"):
+        read_table(tmp_path / "t.csv")
 
 
 # Splits -----------------------------------------------------------------------------------------------------
@@ -272,6 +303,44 @@ def test_bands_by_name_or_number_and_scale(tmp_path: Path) -> None:
     photograph = folder(tmp_path / "float", "all", side=32, band_scale=[0, 1])
     with pytest.raises(DatasetError, match="none of them marked as red, green and blue"):
         photograph.read(0)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "scale"),
+    [("uint16", 65535, None), ("int16", 32767, [0, 10_000]), ("float32", 1e20, [0, 1]), ("float32", np.nan, [-1, 1])],
+)
+def test_no_data_is_no_bright_pixel(tmp_path: Path, dtype: str, nodata: float, scale: list[float] | None) -> None:
+    """What a file calls "no data" becomes 0, whatever value stands for it."""
+    pixels = np.full((2, 8, 8), 0.25 if dtype == "float32" else 2500, dtype)
+    pixels[0, :4] = nodata
+    path = write_raster(tmp_path / "own" / "a.tif", pixels, nodata=nodata)
+    own = folder(tmp_path / "own", "all", bands="1,2", side=8, band_scale=scale)
+    there = 6250 if scale == [-1, 1] else 2500
+    assert own.read(0)[:, ::7, 0].tolist() == [[0, there], [there, there]]
+    assert own.mean == (there / 2, there)
+    if scale:
+        with pytest.raises(
+            DatasetError, match=rf"values {pixels[1, 0, 0]:g} to {pixels[1, 0, 0]:g}: give --band_scale"
+        ):
+            folder(path.parent, "all", bands="1,2", side=8)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_mask_is_no_data_and_the_fourth_band_no_mask(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    near_infrared = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    near_infrared[3, :4] = 0
+    path = write_raster(tmp_path / "own" / "a.tif", near_infrared)
+    with rasterio.open(path) as raster:
+        assert raster.colorinterp[3].name == "alpha", "as GDAL writes four bands of 8 bits"
+    assert np.array_equal(folder(path.parent, "all", bands="1,2,3,4", side=8).read(0), near_infrared)
+    with rasterio.open(
+        path.parent / "a.tif", "w", driver="GTiff", width=8, height=8, count=2, dtype="uint16"
+    ) as raster:
+        raster.write(np.full((2, 8, 8), 500, np.uint16))
+        raster.write_mask(np.eye(8, dtype=bool))
+    assert np.array_equal(folder(path.parent, "all", bands="1,2", side=8).read(0)[1], 500 * np.eye(8))
 
 
 def patches(root: Path) -> list[str]:

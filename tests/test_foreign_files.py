@@ -167,6 +167,16 @@ def test_one_geotiff_of_twelve_bands(patches: Path, tmp_path: Path, names: tuple
     assert np.array_equal(query.thumbnail(0), data.thumbnail(0))
 
 
+def test_no_data_of_a_geotiff_is_0_whatever_the_file_calls_it(patches: Path, tmp_path: Path) -> None:
+    whole = np.full((3, 120, 120), 700, np.uint16)
+    whole[:, :30] = 65535
+    query = asked(
+        write_raster(tmp_path / "a.tif", whole, ("B02", "B03", "B04"), nodata=65535), sentinel(patches, bands="rgb")
+    )
+    assert query.read(0)[:, ::119, 0].tolist() == [[0, 700]] * 3
+    assert "25.0% of the query's values are 0, no data" in query.notes(0)
+
+
 def test_a_raster_that_is_no_patch_says_how_to_make_one(patches: Path, tmp_path: Path) -> None:
     data = sentinel(patches, bands="rgb")
     path = write_raster(tmp_path / "wide.tif", np.ones((3, 100, 200), np.uint16), ("B02", "B03", "B04"))

@@ -99,6 +99,19 @@ def test_generated_patches_of_both_versions(tmp_path: Path) -> None:
         assert area(from_json) > 0
 
 
+@NEEDS_RASTERIO
+def test_rows_from_the_south_turn_no_ring_round(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    outlines = []
+    for name, place in (("north.tif", (10, 0, 5e5, 0, -10, 54e5 + 80)), ("south.tif", (10, 0, 5e5, 0, 10, 54e5))):
+        size = {"width": 8, "height": 8, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
+        with rasterio.open(tmp_path / name, "w", driver="GTiff", transform=rasterio.Affine(*place), **size) as raster:
+            raster.write(np.ones((1, 8, 8), np.uint8))
+        outlines.append(ring(raster_footprint(tmp_path / name)))
+    assert outlines[0] == outlines[1]
+    assert area(outlines[1]) > 0
+
+
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 @NEEDS_RASTERIO
 def test_a_patch_that_does_not_say_where_it_lies(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from utilities.errors import DatasetError, UserError
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
@@ -80,6 +82,18 @@ def about(raster: Any) -> Raster:
     return Raster(raster.width, raster.height, raster.dtypes[0], names, colours)
 
 
+def measured(raster: Any, bands: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Bands of an `opened` raster by their numbers, (C, H, W), and where nothing was measured, (C, H, W) bool: their
+    "no data" value, their mask, NaN.
+
+    An alpha band masks nothing: GDAL calls the fourth of four bands of 8 bits so, which often is near infrared.
+    """
+    transparent = any(flag.name == "alpha" for band in bands for flag in raster.mask_flag_enums[band - 1])
+    found = raster.read(bands, masked=not transparent)
+    empty = np.ma.getmaskarray(found)
+    return np.ma.getdata(found), empty | np.isnan(np.ma.getdata(found)) if found.dtype.kind == "f" else empty
+
+
 def rgb_bands(raster: Raster) -> Sequence[int]:
     """Numbers, from 1, of the bands that are shown as red, green and blue; `ValueError` where that is not clear."""
     wanted = ("red", "green", "blue")
@@ -99,6 +113,7 @@ def raster_footprint(path: Path) -> Footprint:
         with rasterio.open(path) as raster:
             if raster.crs is None:
                 raise DatasetError(f"{path} has no projection among its tags")
-            return Footprint(raster.crs.to_wkt(), *raster.bounds)
+            west, south, east, north = raster.bounds  # of rows from the south: south > north
+            return Footprint(raster.crs.to_wkt(), west, min(south, north), east, max(south, north))
     except rasterio.errors.RasterioIOError as error:
         raise DatasetError(f"cannot read {path}: {error}") from error

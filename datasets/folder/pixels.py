@@ -39,22 +39,26 @@ class FileReader(NamedTuple):
         return np.stack(planes).round().clip(0, np.iinfo(self.dtype).max).astype(self.dtype)
 
     def _planes(self, path: Path) -> np.ndarray:
-        """(C, H, W) float32 of the bands, scaled, without offset."""
+        """(C, H, W) float32 of the bands, scaled, without offset; 0 where the file says that nothing was measured."""
         try:
             with rasters.opened(path) as raster:
                 found = rasters.about(raster)
-                pixels = raster.read(self._numbers(found))
+                pixels, empty = rasters.measured(raster, self._numbers(found))
         except (OSError, ValueError) as error:
             raise unreadable(f"cannot read the image {path}", error) from error
         if self.band_scale is not None:
             low, high = self.band_scale
             top = 255 if self.bands == RGB else WHOLE
-            return np.nan_to_num((pixels.astype(np.float32) - low) / (high - low) * top).clip(0, top)
+            scaled = ((pixels.astype(np.float32) - low) / (high - low) * top).clip(0, top)
+            return np.where(empty, np.float32(0), scaled)
         if pixels.dtype not in (np.uint8, np.uint16):
+            measured = pixels[~empty]
+            values = f"{measured.min():g} to {measured.max():g}" if measured.size else "none but no data"
             raise DatasetError(
-                f"{path} holds {found}, values {np.nanmin(pixels):g} to {np.nanmax(pixels):g}: give --band_scale LOW "
-                f"HIGH, the values that are to become 0 and {WHOLE:,} (reflectance: 0 1)"
+                f"{path} holds {found}, values {values}: give --band_scale LOW HIGH, the values that are to become 0 "
+                f"and {WHOLE:,} (reflectance: 0 1)"
             )
+        pixels = np.where(empty, pixels.dtype.type(0), pixels)
         if self.boa_offset > np.iinfo(pixels.dtype).max:
             raise DatasetError(
                 f"{path} holds {found}: --boa_offset {self.boa_offset} is for digital numbers of 16 bits; leave it out"
