@@ -7,6 +7,7 @@ docs/flags.md.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,11 +42,12 @@ from utilities.flags.settings import Settings
 from utilities.measures import formulae as metrics
 from utilities.measures import protocols
 from utilities.neighbours import coders, embedding_map
+from utilities.runs import folder as run_folder
 from utilities.tensors import labels
 from utilities.training import optim, precision, start
 
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")
-KS = (1, 2, 4, 8)
+KS = metrics.KS
 # Flags of training and of evaluation.
 SKIP_BROKEN_IMAGES = switch(
     "skip_broken_images", "leave out unreadable images with a warning and a count instead of stopping"
@@ -339,7 +341,7 @@ EVALUATION = [
     Flag("checkpoint", "best", "best.pt or last.pt", choices=("best", "last")),
     switch("is_evaluate_initial", "evaluate the network as it was before training"),
     switch("is_plot_dist", "draw distance_density.png on other splits than val too"),
-    Flag("eval_metric", ["recall@K", "r_precision@K", "map@K", "label_jaccard@K"],
+    Flag("eval_metric", [*metrics.USUAL],
          "measures; name@K stands for K = 1 2 4 8, a name alone for the whole ranking: " + " ".join(metrics.metric_names()), nargs="+"),
     *RELEVANCE,
     Flag("retrieval_queries", 6, "queries shown in retrievals.png; 0: no picture", int, low=0, high=100),
@@ -472,7 +474,7 @@ def command_of(recorded: Mapping[str, Any]) -> str:
     """The command that trains a run with the flags of its args.json; where things lie is left open."""
     method = recorded["method"]
     flags = [flag for group in groups_of(method).values() for flag in group]
-    rest = command.shortest(flags, recorded, lambda given: settle(method, given), without=INCIDENTAL)
+    rest = command.shortest(flags, recorded, lambda given: settle(method, given), without=INCIDENTAL - {"eval_metric"})
     return f"python train_{method}.py --source_path DIR {rest}".rstrip()
 
 
@@ -515,7 +517,11 @@ def start_evaluation(argv: Sequence[str] | None = None) -> Settings:
     """`parse_evaluation` of the command line, with notes on flags that do nothing beside the others."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse_evaluation(argv)
-    start.say(idle.notes(parser_of("evaluate").given(argv), idle.in_evaluation(args)))
+    runs = []
+    for folder in args.load_from_checkpoint:
+        with contextlib.suppress(UserError):  # `check_runs` says what is wrong with it
+            runs.append(run_folder.read_args(Path(folder)))
+    start.say(idle.notes(parser_of("evaluate").given(argv), idle.in_evaluation(args, runs)))
     return args
 
 

@@ -79,7 +79,11 @@ def fill(
     for stem in stems:
         weight = state.get(f"{stem}.weight")
         if weight is not None and weight.ndim == 4:
-            state[f"{stem}.weight"] = adapt_stem(weight, bands, found.source, origin)
+            # TResNet's first layer sees squares of pixels, the bands of each behind each other
+            pixels = max(1, wanted[f"{stem}.weight"].shape[1] // len(bands))
+            squares = weight.unflatten(1, (pixels, -1)).flatten(0, 1) if weight.shape[1] % pixels == 0 else weight
+            adapted = adapt_stem(squares, bands, found.source, origin)
+            state[f"{stem}.weight"] = adapted.unflatten(0, (len(weight), -1)).flatten(1, 2)
     _compare(state, wanted, found.state, origin.weights, type(net).__name__)
     _refuse_non_finite(state, origin.weights)
     net.load_state_dict(state, strict=False)

@@ -104,6 +104,8 @@ def configuration(name: str) -> Any:
             f"--arch timm/{name}: timm has no weights {tag!r} of {base}; it has {', '.join(tags) or 'none'}"
         ) from error
     if config is None:
+        if now := timm.models.get_deprecated_models().get(name):
+            raise UserError(f"--arch timm/{name}: timm calls it {now} now; give --arch timm/{now}")
         raise UserError(f"--arch timm/{name}: timm does not say what its input is; take another network")
     return config
 

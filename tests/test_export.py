@@ -231,7 +231,11 @@ def test_the_card_holds_the_scores_with_intervals_and_a_command_that_leads_to_th
     for name in recorded.keys() - parameters.INCIDENTAL:
         assert settings[name] == recorded[name], name
     assert str(demo.run.parent) not in card
-    assert "    python evaluate_model.py --load_from_checkpoint RUN --dataset_type test\n" in card
+    command = re.search(r"^    python evaluate_model.py --load_from_checkpoint RUN (.*)$", card, re.M)
+    assert command is not None
+    evaluated = parameters.parse_evaluation(["--load_from_checkpoint", "RUN", *shlex.split(command[1])])
+    assert (evaluated.dataset_type, evaluated.precision) == ("test", "fp32")
+    assert evaluated.eval_metric == list(scores["scores"]), "the table's measures, and no others"
 
 
 def test_the_hub_reads_the_front_matter(demo):
@@ -275,8 +279,10 @@ def test_another_archive_is_not_taken_for_the_runs_own(demo, tmp_path):
     card = (folder / "README.md").read_text()
     assert "\nDemo, test split: 44 queries, each against the 43 other images;" in card
     assert "\nAnother archive than that of training (Folder), all split: 8 queries, each against the 7 other" in card
-    words = "--dataset Folder --source_path DIR --dataset_type all --codes lsh --code_bits 16 --code_seed 3\n"
+    words = "--dataset Folder --source_path DIR --dataset_type all "
     assert f"    python evaluate_model.py --load_from_checkpoint RUN {words}" in card
+    assert " --codes lsh --code_bits 16 --code_seed 3\n" in card
+    assert "--eval_metric" not in card.split(words)[1].split("\n")[0], "the usual measures"
     head = card.split("---\n")[1]
     assert '"split": "test"' in head
     assert '"split": "all"' not in head

@@ -140,6 +140,7 @@ def test_numbers_of_a_method_have_bounds(method, flag, value):
             "--dataset Folder --boa_offset 1000 --bands 1,2 --band_scale 0 1",
             "--boa_offset without effect with --folder_band_scale 0.0 1.0",
         ),
+        ("baseline", "--dataset Folder --boa_offset 1000", "--boa_offset without effect with --folder_bands rgb"),
         ("baseline", "--relevance_threshold 0.3", "--relevance_threshold without effect with --relevance subset"),
         ("baseline", "--positive_threshold 0.3 --label_relation identical", "with --label_relation identical"),
         ("baseline", "--semihard_margin 0.1", "--semihard_margin without effect with --baseline_batch_miner softhard"),
@@ -243,6 +244,34 @@ def test_a_batch_of_broken_classes_names_the_preset_and_the_nearest_sizes():
 )
 def test_evaluation_flags_without_effect_are_noted(argv, said, capsys):
     parameters.start_evaluation(["--load_from_checkpoint", "run", *argv])
+    told = capsys.readouterr().out
+    assert said in told
+    assert bool(told) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("of_run", "argv", "said"),
+    [
+        ("UCMerced", "--ben_splits x", "--ben_splits without effect for a run of UCMerced"),
+        ("UCMerced", "--boa_offset 1000 --query a.tif", "--boa_offset without effect for a run of UCMerced, which"),
+        ("UCMerced", "--query a.tif --query_bands B02,B03", "--query_bands without effect for a run of UCMerced"),
+        ("UCMerced", "--labels_csv x", "--folder_labels_csv without effect without --dataset"),
+        ("Folder", "--boa_offset 1000", "--boa_offset without effect for a run of Folder, which"),
+        (
+            "BigEarthNet",
+            "--dataset Folder --source_path x --ben_splits x",
+            "--ben_splits without effect with --dataset",
+        ),
+        ("BigEarthNet", "--ben_splits x --boa_offset 1000 --query a.tif --query_bands B02,B03", ""),
+        ("BigEarthNet", "--dataset Folder --source_path x --boa_offset 1000 --labels_csv x", ""),
+        ("UCMerced", "--dataset Folder --source_path x --boa_offset 1000 --bands 1,2,3", ""),
+        ("Folder --bands 1,2", "--boa_offset 1000 --labels_csv x", ""),
+    ],
+)
+def test_evaluation_flags_that_no_run_reads_are_noted(of_run, argv, said, tmp_path, capsys):
+    recorded = parameters.parse("baseline", ["--dataset", *of_run.split(), "--weights", "none"])
+    (tmp_path / "args.json").write_text(json.dumps(dict(recorded)))
+    parameters.start_evaluation(["--load_from_checkpoint", str(tmp_path), *argv.split()])
     told = capsys.readouterr().out
     assert said in told
     assert bool(told) == bool(said)

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 import parameters
 from architectures.base import Backbone
+from architectures.checkpoints import Weights
 from architectures.choice import build_backbone
 from architectures.embedding import EmbeddingNetwork
-from architectures.fill import Origin
+from architectures.fill import Origin, fill
 from tests.miniatures import SHARED
 from tests.scripts import TINY, records, run_inside, state
 from utilities.errors import UserError
@@ -99,6 +100,8 @@ def test_a_hub_out_of_reach_is_told(monkeypatch):
 def test_unknown_names_tags_and_sizes_are_refused_with_what_there_is():
     with pytest.raises(UserError, match=r"near: .*resnet50"):
         build("resnet_50")
+    with pytest.raises(UserError, match="timm calls it legacy_xception now; give --arch timm/legacy_xception"):
+        build("xception")
     with pytest.raises(UserError, match=r"has no weights 'b2k' of resnet50; it has .*a1_in1k"):
         build("resnet50.b2k")
     with pytest.raises(UserError, match="--image_size 8"):
@@ -199,6 +202,17 @@ def test_input_follows_from_the_network_and_its_weights():
         "imagenet",
         "bilinear",
     )
+
+
+def test_a_first_layer_that_sees_squares_of_pixels_takes_bands_by_name():
+    """TResNet's has 16 times as many channels as there are bands: red, green and blue wherever the run has them."""
+    squares = timm.layers.SpaceToDepth()
+    given, net = torch.nn.Conv2d(48, 4, 3), torch.nn.ModuleDict({"stem": torch.nn.Conv2d(64, 4, 3)})
+    weights = Weights({f"stem.{name}": tensor for name, tensor in given.state_dict().items()})
+    fill(net, weights, ("B02", "B03", "B04", "B08"), Origin("tresnet.pt", None, "zero"), stems=["stem"])
+    images = torch.randn(1, 3, 32, 32)
+    found = net["stem"](squares(torch.cat([images.flip(1), torch.randn(1, 1, 32, 32)], 1)))
+    torch.testing.assert_close(found, given(squares(images)))
 
 
 def test_features_alone_are_the_embedding(tmp_path):

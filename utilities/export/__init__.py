@@ -1,4 +1,4 @@
 """A saved run for other people's tools: weights with a model card, graphs, tables and indexes of embeddings.
 
-May import: utilities, utilities.flags, utilities.neighbours, utilities.runs.
+May import: utilities, utilities.flags, utilities.measures, utilities.neighbours, utilities.runs.
 """

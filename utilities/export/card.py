@@ -10,6 +10,7 @@ from typing import Any
 
 from utilities.export.subject import Subject
 from utilities.export.usage import snippet
+from utilities.measures.formulae import USUAL, shortened
 
 METHODS = {
     "diva": "DiVA (Milbich et al., ECCV 2020)",
@@ -169,7 +170,7 @@ def _score_table(evaluation: Mapping[str, Any], subject: Subject) -> Iterator[st
     codes = protocol.get("codes")
     how = f"{codes['kind']} codes of {codes['bits']} bits, " if codes else ""
     yield f"{how}embedded in {protocol['precision']}; relevance {protocol['relevance']}."
-    yield from ("", f"    {_evaluation_command(protocol, subject.which, elsewhere)}", "")
+    yield from ("", f"    {_evaluation_command(evaluation, subject, elsewhere)}", "")
     yield from ("| measure | score | 95 % interval | chance |", "| --- | --- | --- | --- |")
     for name, score in evaluation["scores"].items():
         if score is None:
@@ -178,7 +179,8 @@ def _score_table(evaluation: Mapping[str, Any], subject: Subject) -> Iterator[st
         yield f"| {name} | {score:.4f} | {low:.4f} - {high:.4f} | {evaluation['chance'][name]:.4f} |"
 
 
-def _evaluation_command(protocol: Mapping[str, Any], which: str, elsewhere: bool) -> str:
+def _evaluation_command(evaluation: Mapping[str, Any], subject: Subject, elsewhere: bool) -> str:
+    protocol = evaluation["protocol"]
     words = ["python evaluate_model.py --load_from_checkpoint RUN"]
     words += ["--dataset Folder --source_path DIR"] if elsewhere else []
     words.append(f"--dataset_type {protocol['split']}")
@@ -187,10 +189,15 @@ def _evaluation_command(protocol: Mapping[str, Any], which: str, elsewhere: bool
     rule, _, threshold = protocol["relevance"].partition(">=")
     if rule != "subset":
         words.append(f"--relevance {rule}" + (f" --relevance_threshold {threshold}" if threshold else ""))
+    measured = shortened(list(evaluation["scores"]))
+    if measured != [*USUAL]:
+        words.append(f"--eval_metric {' '.join(measured)}")
+    if protocol["precision"] != subject.args["precision"]:
+        words.append(f"--precision {protocol['precision']}")
     if codes := protocol.get("codes"):
         words.append(f"--codes {codes['kind']} --code_bits {codes['bits']}")
         words += [f"--code_seed {codes['seed']}"] if codes.get("seed") else []
-    words += {"best": [], "last": ["--checkpoint last"], "initial": ["--is_evaluate_initial"]}[which]
+    words += {"best": [], "last": ["--checkpoint last"], "initial": ["--is_evaluate_initial"]}[subject.which]
     return " ".join(words)
 
 

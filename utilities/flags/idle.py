@@ -32,8 +32,9 @@ def in_training(
             yield from _each([name for name in settings if name.startswith(prefix)], settings, "dataset")
     if settings["dataset"] not in ("BigEarthNet", "Folder"):
         yield from _each(["boa_offset"], settings, "dataset")
-    if settings["dataset"] == "Folder" and settings["folder_band_scale"] is not None:
-        yield from _each(["boa_offset"], settings, "folder_band_scale")
+    elif not _of_digital_numbers(settings):
+        scaled = settings["folder_band_scale"] is not None
+        yield from _each(["boa_offset"], settings, "folder_band_scale" if scaled else "folder_bands")
     if settings["dataset"] == "BigEarthNet":
         yield from _each(["color_jitter"], settings, "dataset")
     if settings["small_epochs"] == 0:
@@ -67,8 +68,10 @@ def in_training(
         yield from _each(_PAIRS, settings, *choosers)
 
 
-def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """As `in_training`, of evaluate_model.py."""
+def in_evaluation(values: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """As `in_training`, of evaluate_model.py. runs: the flags that its runs recorded."""
+    if runs:
+        yield from _of_runs(values, runs)
     if values["query"]:
         yield from ((name, "with --query") for name in (*_SCORING, "comparison_path"))
     else:
@@ -92,6 +95,29 @@ def in_evaluation(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "checkpoint", "with --is_evaluate_initial"
     if values["relevance"] != "jaccard":
         yield "relevance_threshold", f"with --relevance {values['relevance']}"
+
+
+def _of_runs(values: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """What none of the runs reads, nor the archive that --dataset names for them."""
+    kinds = list(dict.fromkeys(run["dataset"] for run in runs))
+    of_runs = f"for a run of {kinds[0]}" if len(runs) == 1 else f"for runs of {', '.join(kinds)}"
+    if values["dataset"]:
+        yield from ((name, "with --dataset") for name in ("ben_splits", "ben_index_path"))
+    elif "BigEarthNet" not in kinds:
+        yield from ((name, of_runs) for name in ("ben_splits", "ben_index_path", "query_bands"))
+    if not values["dataset"] and "Folder" not in kinds:
+        yield "folder_labels_csv", "without --dataset"
+    read_as = ("folder_bands", "folder_band_scale") if values["folder_bands"] else ("folder_band_scale",)
+    given = {name: values[name] for name in read_as} if values["dataset"] else {}
+    if not any(_of_digital_numbers({**run, **given}) for run in runs):
+        yield "boa_offset", f"{of_runs}, which reads no digital numbers of Sentinel-2"
+
+
+def _of_digital_numbers(run: Mapping[str, Any]) -> bool:
+    """Whether images are bands as a sensor stores them, not photographs or scaled: --boa_offset is taken off these."""
+    if run.get("folder_band_scale") is not None:
+        return False
+    return run["dataset"] == "BigEarthNet" or run.get("folder_bands", "rgb") not in ("rgb", "R,G,B")
 
 
 def notes(given: Container[str], idle: Iterable[tuple[str, str]]) -> Iterator[str]:

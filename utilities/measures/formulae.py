@@ -8,7 +8,7 @@ Every measure returns one float64 value a query; its mean over the queries is th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,10 @@ from torch import Tensor
 from utilities.errors import UserError
 from utilities.tensors.labels import jaccard_of_counts
 
+KS = (1, 2, 4, 8)
+"""What name@K stands for."""
+USUAL = ("recall@K", "r_precision@K", "map@K", "label_jaccard@K")
+"""What an evaluation measures unless told otherwise."""
 RELEVANCE_RULES = ("subset", "superset", "share", "jaccard", "identical")
 
 
@@ -360,3 +364,10 @@ def expand_metrics(names: list[str] | tuple[str, ...], ks: list[int] | tuple[int
         else:
             metrics.append(parse_metric(name))
     return list(dict.fromkeys(metrics))
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names of metrics, those of all KS as one: what `expand_metrics` makes the same set of."""
+    whole = [bare for bare in TOP_K_MEASURES if all(f"{bare}@{k}" in names for k in KS)]
+    of_whole = {f"{bare}@{k}": f"{bare}@K" for bare in whole for k in KS}
+    return list(dict.fromkeys(of_whole.get(name, name) for name in names))
