@@ -6,10 +6,17 @@
 # SEEDS="0 1 2" bash SampleRun.sh demo  trains every method once a seed, and the table ends with means over seeds.
 # USE_PYTHON=python3.12 bash SampleRun.sh demo  takes a Python that has torch and what else is wanted, and installs nothing.
 set -euo pipefail
+CALLER=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+# from_caller PATH: a path of who calls this, from whatever folder.
+from_caller() { if [[ $1 == /* || $CALLER == "$PWD" ]]; then printf '%s' "$1"; else printf '%s' "$CALLER/$1"; fi; }
+DATA=${DATA:+$(from_caller "$DATA")}
 DATA=${DATA:-../shared/data}
+RESULTS=${RESULTS:+$(from_caller "$RESULTS")}
 RESULTS=${RESULTS:-Training_Results}
+[[ ${USE_PYTHON:-} != */* ]] || USE_PYTHON=$(from_caller "$USE_PYTHON")
+[[ ${PYTHON:-} != */* ]] || PYTHON=$(from_caller "$PYTHON")
 SEEDS=${SEEDS:-0}
 [[ $SEEDS =~ ^[0-9]+(\ +[0-9]+)*$ ]] || { echo "error: SEEDS='$SEEDS' must be whole numbers with blanks between: SEEDS=\"0 1 2\"" >&2; exit 2; }
 RUN_PYTHON=${USE_PYTHON:-.venv/bin/python}

@@ -50,9 +50,10 @@ def write_python(path: Path, text: str = PYTHON) -> None:
     path.chmod(0o755)
 
 
-def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["bash", folder / "SampleRun.sh", *words],
+        cwd=cwd or folder,
         env={**os.environ, "PYTHON": str(folder / "python3"), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -60,8 +61,8 @@ def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str
     )
 
 
-def sample_run(folder: Path, *words: str, **environment: str) -> str:
-    process = start(folder, *words, **environment)
+def sample_run(folder: Path, *words: str, cwd: Path | None = None, **environment: str) -> str:
+    process = start(folder, *words, cwd=cwd, **environment)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
     return said
@@ -89,6 +90,21 @@ def test_folders_with_blanks_reach_every_command_in_one_piece(checkout: Path, re
     assert shown == commands, "what is shown can be pasted"
     printed = sample_run(checkout, recipe, "--print", **folders).splitlines()
     assert [shlex.split(line) for line in printed] == commands
+
+
+def test_folders_are_those_of_the_caller_in_whatever_folder(checkout: Path, tmp_path: Path) -> None:
+    """A relative path of somebody in another folder is no path in the checkout; what is not given lies in the latter."""
+    elsewhere = tmp_path / "else where"
+    write_python(elsewhere / "bin" / "my python", '#!/bin/sh\nprintf "%s\\n" "$0" "$@" "" >> called\n')
+    given = {"RESULTS": "out", "DATA": "../archives", "USE_PYTHON": "bin/my python"}
+    sample_run(checkout, "mlrsnet", cwd=elsewhere, **given)
+    for command in called(checkout):
+        assert command[0] == f"{elsewhere}/bin/my python"
+        assert f"{elsewhere}/../archives/MLRSNet" in command
+        assert f"{elsewhere}/out" in {word.removesuffix("/MLRSNet/baseline") for word in command}
+    printed = sample_run(checkout, "resume", "--print", cwd=elsewhere, USE_PYTHON="python3")
+    assert printed.startswith("python3 ")
+    assert " Training_Results/Demo/baseline " in printed
 
 
 def test_the_trial_is_the_first_thing_the_readme_shows(checkout: Path) -> None:
