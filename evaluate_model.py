@@ -61,7 +61,7 @@ from datasets.query_files import Reading
 from utilities.batch import Feed
 from utilities.errors import main_guard
 from utilities.evaluation import places
-from utilities.evaluation.checks import check_data, check_runs
+from utilities.evaluation.checks import check_data, check_runs, named_runs
 from utilities.evaluation.embedded import embed, embed_once
 from utilities.evaluation.scores import fit_coder, score, write
 from utilities.export import formats
@@ -116,7 +116,7 @@ def open_feeds(
         return list(loaders)
     layout = torch.channels_last if run.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=layout).eval()
-    return [stored_feed(loader, network, run, run_folder.placed(folder).parents[1], views=0) for loader in loaders]
+    return [stored_feed(loader, network, run, run_folder.save_path(folder), views=0) for loader in loaders]
 
 
 def compare(folders: Sequence[Path], contents: Sequence[dict[str, Any]], args: Settings) -> None:
@@ -194,7 +194,7 @@ def export_run(folder: Path, args: Settings, device: torch.device) -> None:
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
     args = parameters.start_evaluation(argv)
-    folders = [Path(folder) for folder in args.load_from_checkpoint]
+    folders = named_runs(args.load_from_checkpoint)
     check_runs(folders, args)
     with engine.session(args) as device:
         if args.export:

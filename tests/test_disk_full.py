@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.scripts import run_inside
-from utilities.errors import RunFailure, main_guard
-from utilities.files import filling, replacing
+from utilities.errors import RunFailure, UserError, main_guard
+from utilities.files import check_writable, filling, replacing
 from utilities.report import figures
 from utilities.runs.logger import Logger, read_metrics
 from utilities.training.run import Run
@@ -100,6 +101,25 @@ def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
     assert contents(folder) == before
     write("second")
     assert contents(folder) == {"scores.json": b"second", "queries/second.png": b"second", "notes.txt": b"mine"}
+
+
+def test_a_place_in_a_folder_of_somebody_else_is_refused_as_what_it_is(tmp_path, monkeypatch):
+    """What lies in a folder that may not be entered cannot be looked up: `Path.exists` raises there."""
+    home = tmp_path / "of somebody else"
+    home.mkdir()
+    stat, access = os.stat, os.access
+    refused = PermissionError(errno.EACCES, "Permission denied")
+
+    def entered(path, *given, **options):
+        if str(path).startswith(f"{home}/"):
+            raise refused
+        return stat(path, *given, **options)
+
+    monkeypatch.setattr(os, "stat", entered)  # root, as which tests may run, may enter it
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != home and access(path, mode))
+    with pytest.raises(UserError, match=f"--save_path {home}/runs/Demo: {home} may not be written to; give another"):
+        check_writable(home / "runs" / "Demo", "--save_path")
+    check_writable(tmp_path / "new" / "runs", "--save_path")
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path, capsys):

@@ -344,6 +344,33 @@ def test_a_start_that_fails_before_its_first_step_leaves_its_name_to_the_next(tm
     assert "exists" not in capsys.readouterr().out
 
 
+def test_what_could_not_be_saved_or_logged_says_how_to_go_on_where_something_is_left(tmp_path, monkeypatch):
+    """A new run that failed before its first step has no folder any more: to go on with that would fail again."""
+
+    def full(path, **options):
+        raise OSError(28, "No space left on device", str(path))
+
+    folder = tmp_path / "Demo" / "baseline"
+
+    def said(*flags, **changed) -> str:
+        with monkeypatch.context() as patched, pytest.raises(RunFailure) as failure:
+            patched.setattr(checkpoint, "replacing", full)
+            engine.train(Toy(), toy_data(), trainer_settings(tmp_path, *flags, **changed), torch.device("cpu"))
+        return str(failure.value)
+
+    untrained = said("--nb_epochs", 0)
+    assert not folder.exists()
+    assert untrained.endswith("Free some space, and start the run again")
+    trained = said()
+    assert folder.exists()
+    assert trained.endswith(f"Free some space, and go on with --load_from_checkpoint {folder}")
+    monkeypatch.setattr(engine.LossWindow, "add", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        resumed = trainer_settings(tmp_path, load_from_checkpoint=str(folder))
+        engine.train(Toy(), toy_data(), resumed, torch.device("cpu"))
+    assert folder.exists(), "it is not this start's to take away"
+
+
 def test_a_failure_after_the_first_step_leaves_what_there_is(tmp_path, monkeypatch):
     def diverged(*given):
         raise RunFailure("not finite")

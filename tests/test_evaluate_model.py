@@ -20,11 +20,12 @@ from tests.oracles import metrics as twin
 from tests.scripts import run_inside
 from train_baseline import Baseline
 from utilities.errors import UserError
-from utilities.evaluation.checks import check_data
+from utilities.evaluation.checks import check_data, named_runs
 from utilities.flags.settings import Settings
 from utilities.inference import whole_split
 from utilities.measures.formulae import metric_names
 from utilities.neighbours.table import read_neighbours
+from utilities.report.comparison import CONTENT
 from utilities.runs import checkpoint
 
 
@@ -121,6 +122,17 @@ def test_a_wrong_run_folder_is_found_before_anything_is_evaluated(saved, tmp_pat
     for folder, said in wrong.items():
         done = run_inside("evaluate_model", "--load_from_checkpoint", saved, folder, "--source_path", tmp_path, code=2)
         assert said in done.stderr, "--source_path is not looked at yet"
+
+
+def test_comparisons_beside_runs_are_left_out(saved, tmp_path, capsys):
+    """The second `--load_from_checkpoint RUNS/*` names the comparison of the first as well."""
+    comparison = tmp_path / "comparison_best_test"
+    comparison.mkdir()
+    (comparison / CONTENT).write_text("{}")
+    assert named_runs([str(saved), str(comparison)]) == [saved]
+    assert capsys.readouterr().out == f"note: {comparison}: a comparison and no run, left out\n"
+    done = run_inside("evaluate_model", "--load_from_checkpoint", comparison, code=2)
+    assert "is not a run folder" in done.stderr
 
 
 def test_where_results_are_saved_and_what_they_replace_is_said(saved):

@@ -25,6 +25,7 @@ from utilities.evaluation.embedded import embed
 from utilities.flags.derive import STORED_VIEWS
 from utilities.measures.formulae import Relevance
 from utilities.measures.search_and_measure import evaluate
+from utilities.runs import folder as run_folder
 
 FLAGS = (*TINY, "--frozen", "--stored_views", 3, "--demo_images_per_category", 4, "--demo_side", 40)
 METHODS = ("baseline", "diva", "dac", "bier", "sndl")
@@ -156,6 +157,28 @@ def test_evaluation_takes_features_that_are_there_and_scores_as_from_images(runs
     with mock.patch("evaluate_model.stored_feed", lambda loader, *rest, **more: loader):  # from images
         run_inside("evaluate_model", "--load_from_checkpoint", folder, *say)
     assert json.loads((results / "scores.json").read_text())["scores"] == kept
+
+
+def test_features_of_a_run_that_was_moved_lie_beside_it(runs, tmp_path, monkeypatch):
+    """Not above the folder that somebody put it into; and a place that takes none is named with what to do."""
+    args = json.loads((runs / "baseline" / "args.json").read_text())
+    for place, expected in (("Demo/mine", ""), ("mine", ""), ("runs/of 2026/mine", "runs/of 2026")):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        (folder / "args.json").write_text(json.dumps(args))
+        assert run_folder.save_path(folder) == tmp_path / expected
+        monkeypatch.chdir(folder)
+        assert run_folder.save_path(Path()) == tmp_path / expected
+    (tmp_path / "elsewhere").mkdir()
+    moved = tmp_path / "elsewhere" / "moved"
+    shutil.copytree(runs / "baseline", moved, ignore=shutil.ignore_patterns("*_results"))
+    (tmp_path / "elsewhere" / PLACE).touch()
+    say = ("--dataset_type", "val", "--num_workers", 0, "--scores_only", "--eval_metric", "recall@1")
+    done = run_inside("evaluate_model", "--load_from_checkpoint", moved, *say, code=2)
+    assert f"cannot be kept in {tmp_path / 'elsewhere' / PLACE}" in done.stderr
+    assert "give a folder for them with --cache_path" in done.stderr
+    run_inside("evaluate_model", "--load_from_checkpoint", moved, *say, "--cache_path", tmp_path / "cache")
+    assert list(tmp_path.rglob("centre.npy")) == list((tmp_path / "cache" / PLACE).rglob("centre.npy"))
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(runs, demo, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts import records, run
+from tests.scripts import ENVIRONMENT, records, run, run_inside
 from tests.test_scripts import TINY
 from tests.wandb_file import read
 from utilities.runs.logger import Logger, scrub_key
@@ -117,6 +117,26 @@ def test_every_key_leaves_the_command_line(spelling):
     words = ["train_baseline.py", *spelling, "--nb_epochs", "3"]
     scrub_key(words)
     assert words == ["train_baseline.py", "--nb_epochs", "3"]
+
+
+def test_a_key_of_wandb_login_is_found_without_a_word_of_what_is_deprecated(tmp_path):
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
+    check = "from utilities.runs.logger import check_wandb; check_wandb('online', 'retrieval')"
+    environment = ENVIRONMENT | {"NETRC": str(tmp_path / "netrc"), "HOME": str(tmp_path), "WANDB_SILENT": "false"}
+    environment.pop("WANDB_API_KEY", None)
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stdout + done.stderr
+
+
+def test_a_new_run_that_the_service_does_not_take_is_to_be_started_again(demo_run, tmp_path, monkeypatch):
+    """Its folder is gone with it."""
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    argv = ["--source_path", demo_run[0], "--save_path", tmp_path, *TINY, "--log_online"]
+    said = run_inside("train_baseline", *argv, code=1).stderr.splitlines()[-1]
+    assert said.startswith("error: Weights & Biases does not take the run (")
+    assert said.endswith("leave out --log_online or give --wandb_dryrun, and start the run again")
+    assert not list((tmp_path / "Demo").iterdir())
 
 
 def test_logging_online_without_a_key_is_misuse(tmp_path):

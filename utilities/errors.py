@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from utilities import signals
 from utilities.signals import Stopped
@@ -47,7 +48,21 @@ class WrongFolderError(DatasetError):
 
 
 class RunFailure(Exception):  # noqa: N818 - named for what the user reads
-    """The run cannot go on although its settings are valid (full disk, non-finite loss): exit code 1."""
+    """The run cannot go on although its settings are valid (full disk, non-finite loss): exit code 1.
+
+    resumable  the folder of a run that goes on from there once what the message says is done; None where nothing does.
+               `begun` is False where that folder held no step and is gone.
+    """
+
+    def __init__(self, message: str, *, resumable: Path | None = None) -> None:
+        super().__init__(message)
+        self.resumable, self.begun = resumable, True
+
+    def __str__(self) -> str:
+        if self.resumable is None:
+            return super().__str__()
+        how = f"go on with --load_from_checkpoint {self.resumable}" if self.begun else "start the run again"
+        return f"{super().__str__()}, and {how}"
 
 
 def unreadable(what: str, error: Exception) -> DatasetError | RunFailure:

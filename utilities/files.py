@@ -93,7 +93,7 @@ def filling(folder: Path, leftovers: Collection[str] = ()) -> Iterator[Path]:
 def check_writable(folder: Path, what: str) -> None:
     """Raise UserError where `folder`, named `what`, is a file or may not be written or made: hours before it is."""
     nearest = folder
-    while not nearest.exists() and nearest != nearest.parent:
+    while not os.path.exists(nearest) and nearest != nearest.parent:  # False as well where one above may not be read
         nearest = nearest.parent
     if not nearest.is_dir():
         raise UserError(f"{what} {folder}: {nearest} is a file; give a folder")

@@ -40,6 +40,7 @@ from utilities.parallel import distributed
 from utilities.training import precision
 
 FORMAT = 2
+LOCK = ".lock"
 CENTRE = -1  # the centre crop, where views count from 0
 FLAGS = (
     "arch",
@@ -97,7 +98,14 @@ class FeatureFiles:
         missing = [view for view in views if not distributed.on_all(self._is_there(view))]
         if not missing:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / LOCK).touch()
+        except OSError as error:
+            raise UserError(
+                f"features of the frozen backbone cannot be kept in {self.folder} ({error.strerror}); give a folder for "
+                "them with --cache_path"
+            ) from error
         needed = len(missing) * len(self.dataset) * self.width * 4
         remedy = "lower --stored_views (0 trains without them), or give a folder on a larger disk with --cache_path"
         require_space(self.folder, needed, what=f"storing features of {len(missing)} views", remedy=remedy)
@@ -126,7 +134,7 @@ class FeatureFiles:
 
     def _make(self, view: int) -> None:
         """One process computes, others that want the same wait for it and take what it wrote."""
-        with locked(self.folder / ".lock", self.path(view)) if distributed.is_main() else nullcontext():
+        with locked(self.folder / LOCK, self.path(view)) if distributed.is_main() else nullcontext():
             if distributed.on_all(self._is_there(view)):
                 return
             rows = self._compute(view)

@@ -11,8 +11,19 @@ from utilities.evaluation.places import EVALUATIONS, SEARCHES, checkpoint_name, 
 from utilities.export.formats import check_export
 from utilities.files import check_writable
 from utilities.flags.settings import Settings
+from utilities.report.comparison import CONTENT
 from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
+from utilities.training.start import say
+
+
+def named_runs(given: Sequence[str]) -> list[Path]:
+    """The folders of --load_from_checkpoint, without comparisons of before that `RUNS/*` names beside the runs."""
+    folders = [Path(folder) for folder in given]
+    runs = [folder for folder in folders if not (folder / CONTENT).is_file()]
+    if left_out := [str(folder) for folder in folders if folder not in runs]:
+        say([f"{', '.join(left_out)}: a comparison and no run, left out"])
+    return runs or folders
 
 
 def check_runs(folders: Sequence[Path], args: Settings) -> None:

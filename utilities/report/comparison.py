@@ -14,6 +14,7 @@ from utilities.report.compared import Run, notes, shown, table
 from utilities.report.comparison_page import Pictured, write_comparison_page
 from utilities.report.figures import INK, SERIES, Axes, Figure, save, styled
 
+CONTENT = "comparison.json"
 LEFTOVERS = ("differences.csv", "comparison.html")  # of a comparison before: not each writes them
 
 
@@ -64,7 +65,7 @@ def write_comparison(folder: Path, runs: Sequence[Run], *, title: str, pictured:
         "differing_flags": flags,
         "differences": pairs,
     }
-    write_json(folder / "comparison.json", content)
+    write_json(folder / CONTENT, content)
     _write_csv(folder / "comparison.csv", rows)
     _write_csv(folder / "differences.csv", pairs)
     draw(folder / "comparison.png", runs, title=title)

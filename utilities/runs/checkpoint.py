@@ -35,8 +35,8 @@ def save(folder: Path, name: str, payload: dict[str, Any]) -> None:
             torch.save({"format": FORMAT, **payload}, file)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a short write into a RuntimeError
         raise RunFailure(
-            f"{target} could not be written ({error}); the checkpoints written before are intact. Free some space and "
-            f"go on with --load_from_checkpoint {folder}"
+            f"{target} could not be written ({error}); the checkpoints written before are intact. Free some space",
+            resumable=folder,
         ) from error
 
 

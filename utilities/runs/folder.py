@@ -76,6 +76,13 @@ def placed(folder: Path) -> Path:
     return Path(os.path.abspath(folder))
 
 
+def save_path(folder: Path) -> Path:
+    """Above <dataset>/<savename>; of a run that was moved elsewhere, the folder in which it lies: nothing is written
+    above that."""
+    parent = placed(folder).parent
+    return parent.parent if parent.name == read_args(folder)["dataset"] else parent
+
+
 def wandb_run_id(folder: Path) -> str:
     """Under which W&B knows the run. Raises UserError where environment.json does not say it."""
     environment = read_json(folder / ENVIRONMENT)

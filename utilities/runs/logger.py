@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -42,10 +43,17 @@ def check_wandb(mode: str | None, project: str) -> None:
             f"--project {project!r} is no name of a Weights & Biases project: 1 to 128 characters, none of "
             f"{' '.join(PROJECT_EXCLUDES)}"
         )
-    if mode == "online" and not os.environ.get("WANDB_API_KEY") and not wandb.api.api_key:
+    if mode == "online" and not os.environ.get("WANDB_API_KEY") and not _logged_in(wandb):
         raise UserError(
             "--log_online needs a key: set WANDB_API_KEY, give --wandb_key KEY, or log offline with --wandb_dryrun"
         )
+
+
+def _logged_in(wandb: Any) -> bool:
+    """Whether `wandb login` or settings of W&B hold a key, without asking anybody for one."""
+    if "prompt" in inspect.signature(wandb.login).parameters:  # since 0.31, which will drop what came before
+        return bool(wandb.login(prompt=False, verify=False))
+    return bool(wandb.api.api_key)
 
 
 def scrub_key(argv: list[str]) -> None:
@@ -149,8 +157,7 @@ class Logger:
                 left = left[self.file.write(left) :]
         except OSError as error:
             raise RunFailure(
-                f"{self.path} could not be written ({error.strerror}). Free some space and go on with "
-                f"--load_from_checkpoint {self.path.parent}"
+                f"{self.path} could not be written ({error.strerror}). Free some space", resumable=self.path.parent
             ) from error
         if self.wandb_run is not None:
             self.wandb_run.log(_flat(record), step=record["step"])
@@ -202,6 +209,7 @@ def _start_wandb(folder: Path, mode: str, run: Mapping[str, Any]) -> Any:
         )
     except wandb.errors.Error as error:
         raise RunFailure(
-            f"Weights & Biases does not take the run ({error}); go on with --load_from_checkpoint {folder}, without "
-            "--log_online or with --wandb_dryrun"
+            f"Weights & Biases does not take the run ({error}). Mend that, leave out --log_online or give "
+            "--wandb_dryrun",
+            resumable=folder,
         ) from error

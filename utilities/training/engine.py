@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from utilities import seeding, signals
 from utilities.batch import Batch, Feed
-from utilities.errors import UserError
+from utilities.errors import RunFailure, UserError
 from utilities.flags.settings import Settings
 from utilities.neighbours import search as neighbours
 from utilities.parallel import distributed
@@ -84,8 +84,8 @@ def train(method: Method, data: Data, args: Settings, device: torch.device) -> P
     except KeyboardInterrupt as interruption:
         interruption.args = (f"training goes on with --load_from_checkpoint {trainer.folder}",)
         raise
-    except Exception:
-        trainer.discard_unbegun()
+    except Exception as failure:
+        trainer.discard_unbegun(failure)
         raise
     finally:
         trainer.close()
@@ -127,11 +127,11 @@ class Trainer:
                 payload.restore(self, kept)
             if args["stored_views"]:
                 method.eval()
-                self.data = data.of_features(method.network, args, run_folder.placed(self.folder).parents[1])
+                self.data = data.of_features(method.network, args, run_folder.save_path(self.folder))
                 say(f"heads train from stored features: {args['stored_views']} views of each image, computed once")
             self.run.open_log(step=self.step, validated=not self.unvalidated)
-        except BaseException:
-            self.discard_unbegun()
+        except BaseException as failure:
+            self.discard_unbegun(failure)
             self.close()
             raise
 
@@ -298,10 +298,10 @@ class Trainer:
         if distributed.is_main():
             self.run.save(checkpoint.LAST, payload.last(self))
 
-    def discard_unbegun(self) -> None:
-        """After a failure: what has no step yet is no run."""
-        if not self.step:
-            self.run.discard()
+    def discard_unbegun(self, failure: BaseException) -> None:
+        """After a failure: what has no step yet is no run, and nothing to go on with."""
+        if not self.step and self.run.discard() and isinstance(failure, RunFailure):
+            failure.begun = False
 
     def close(self) -> None:
         for feed in (self.data.train, self.data.val, self.data.test):

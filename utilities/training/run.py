@@ -119,10 +119,14 @@ class Run:
                 say(f"note: {self.folder / 'figures'} could not be drawn ({error.strerror or error})")
             self.drawn = time.perf_counter()
 
-    def discard(self) -> None:
-        """A new run that failed before its first step leaves no folder, so that the next try has its name."""
-        if distributed.is_main() and not self.resumed:
+    def discard(self) -> bool:
+        """A new run that failed before its first step leaves no folder, so that the next try has its name. False: it
+        is one that goes on, which stays."""
+        if self.resumed:
+            return False
+        if distributed.is_main():
             shutil.rmtree(self.folder, ignore_errors=True)
+        return True
 
     def close(self) -> None:
         if self.logger is not None:
