@@ -353,9 +353,11 @@ def test_what_could_not_be_saved_or_logged_says_how_to_go_on_where_something_is_
     folder = tmp_path / "Demo" / "baseline"
 
     def said(*flags, **changed) -> str:
-        with monkeypatch.context() as patched, pytest.raises(RunFailure) as failure:
+        settings = trainer_settings(tmp_path, *flags, **changed)
+        with monkeypatch.context() as patched:
             patched.setattr(checkpoint, "replacing", full)
-            engine.train(Toy(), toy_data(), trainer_settings(tmp_path, *flags, **changed), torch.device("cpu"))
+            with pytest.raises(RunFailure) as failure:
+                engine.train(Toy(), toy_data(), settings, torch.device("cpu"))
         return str(failure.value)
 
     untrained = said("--nb_epochs", 0)
@@ -365,8 +367,8 @@ def test_what_could_not_be_saved_or_logged_says_how_to_go_on_where_something_is_
     assert folder.exists()
     assert trained.endswith(f"Free some space, and go on with --load_from_checkpoint {folder}")
     monkeypatch.setattr(engine.LossWindow, "add", lambda *given: 1 / 0)
+    resumed = trainer_settings(tmp_path, load_from_checkpoint=str(folder))
     with pytest.raises(ZeroDivisionError):
-        resumed = trainer_settings(tmp_path, load_from_checkpoint=str(folder))
         engine.train(Toy(), toy_data(), resumed, torch.device("cpu"))
     assert folder.exists(), "it is not this start's to take away"
 

@@ -93,7 +93,7 @@ def test_folders_with_blanks_reach_every_command_in_one_piece(checkout: Path, re
 
 
 def test_folders_are_those_of_the_caller_in_whatever_folder(checkout: Path, tmp_path: Path) -> None:
-    """A relative path of somebody in another folder is no path in the checkout; what is not given lies in the latter."""
+    """A relative path of somebody in another folder is no path in the checkout; what is not given lies in that."""
     elsewhere = tmp_path / "else where"
     write_python(elsewhere / "bin" / "my python", '#!/bin/sh\nprintf "%s\\n" "$0" "$@" "" >> called\n')
     given = {"RESULTS": "out", "DATA": "../archives", "USE_PYTHON": "bin/my python"}

@@ -103,8 +103,8 @@ class FeatureFiles:
             (self.folder / LOCK).touch()
         except OSError as error:
             raise UserError(
-                f"features of the frozen backbone cannot be kept in {self.folder} ({error.strerror}); give a folder for "
-                "them with --cache_path"
+                f"features of the frozen backbone cannot be kept in {self.folder} ({error.strerror}); give a folder "
+                "for them with --cache_path"
             ) from error
         needed = len(missing) * len(self.dataset) * self.width * 4
         remedy = "lower --stored_views (0 trains without them), or give a folder on a larger disk with --cache_path"
