@@ -181,7 +181,7 @@ BASELINE = [
     Flag(
         "baseline_loss",
         "margin",
-        "criterion: margin and triplet on mined triplets, the others on the pairs of a batch, without a miner",
+        "criterion: margin and triplet on mined triplets, the others on a batch as it is, without a miner",
         choices=CRITERIA.taking("triplets") + of_batches(),
     ),
     Flag("baseline_batch_miner", "softhard", "miner of the losses on triplets", choices=related_miners()),
@@ -199,6 +199,7 @@ BASELINE = [
     Flag("multi_similarity_base", 0.5, "multi_similarity: cosine around which pairs weigh (lambda); 1 in the paper's text", float),
     Flag("multi_similarity_epsilon", 0.1, "multi_similarity: how far behind the hardest of the other kind pairs are mined", float),
     Flag("mulsupcon_temperature", 0.1, "mulsupcon: temperature of the softmax (T)", float),
+    Flag("classifier_temperature", 0.1, "classifier: by what cosines to the labels' vectors are divided (T)", float),
     Flag("smoothap_weighting", "jaccard", "smoothap: grades, a similarity of two label sets (r)", choices=tuple(WEIGHTINGS)),
     Flag("smoothap_temperature", 0.01, "smoothap: temperature of the sigmoid that counts ranks (T)", float),
     Flag("smoothap_include_query", False, "smoothap: the query is retrieved as well, as in the released code", yes_no),

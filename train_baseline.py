@@ -14,7 +14,8 @@ Jaccard similarity w of its labels (Goldberger et al. 2004, Neighbourhood Compon
 
 `multi_similarity` mines and weights pairs by their cosines (Wang et al. 2019), `mulsupcon` contrasts images label by
 label (Zhang and Wu 2024), `smoothap` is a smooth average precision graded by the Jaccard similarity (Brown et al. 2020,
-Ramzi et al. 2022). Their equations stand in criteria/.
+Ramzi et al. 2022), `classifier` predicts the labels and compares no images (Zhai and Wu 2019). Their equations stand
+in criteria/.
 
 Differences from the paper
     Labels are sets. A pair is positive from a Jaccard similarity of 0.5 on and negative without a shared label
@@ -27,6 +28,8 @@ Differences from the paper
     code, where the paper's text says 1 (`--multi_similarity_base`), at which a negative of cosine 0.8 weighs e^-10.
     mulsupcon: the images of the batch take the place of the paper's queue of a momentum encoder and of its second view
     of each image; a label that no other image of the batch has adds no term.
+    classifier: a sigmoid for each label instead of the softmax over classes; features are not layer-normalised; batches
+    are those of the other losses.
     smoothap: relevance is graded, and the query is not retrieved (it is in the released code:
     `--smoothap_include_query yes`).
 """
@@ -37,7 +40,8 @@ from utilities.flags import early  # noqa: F401 - first: answers --help in a mom
 
 # isort: split
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -55,7 +59,7 @@ from utilities.flags.settings import Settings
 from utilities.parallel.distributed import gather_rows
 from utilities.tensors.labels import PairRule
 from utilities.training import engine
-from utilities.training.method import Method
+from utilities.training.method import Method, at_own_rate
 
 
 class Baseline(Method):
@@ -68,7 +72,8 @@ class Baseline(Method):
         self.miner: Miner | None = None
         if args.baseline_loss not in of_batches():
             self.miner = MINERS.build(args.baseline_batch_miner, args, relation=relation)
-        self.criterion = CRITERIA.build(args.baseline_loss, args, relation=relation, num_classes=train.labels.shape[1])
+        wiring = {"relation": relation, "width": args.sz_embedding, "num_classes": train.labels.shape[1]}
+        self.criterion = CRITERIA.build(args.baseline_loss, args, **wiring)
         self.relation = getattr(self.miner or self.criterion, "relation", None)
         self.sampler: ClassBalancedBatches | ShuffledBatches
         if args.baseline_batches == "balanced":
@@ -84,6 +89,12 @@ class Baseline(Method):
             return {self.loss_name: self.criterion(embeddings, labels, indices)}
         triplets = self.miner(embeddings.detach(), labels, indices, self.generator(embeddings.device))
         return {self.loss_name: self.criterion(embeddings, triplets, labels)}
+
+    def param_groups(self, args: Mapping[str, Any]) -> list[dict[str, Any]]:
+        groups = super().param_groups(args)
+        if self.loss_name != "classifier":  # boundaries have a rate of their own
+            return groups
+        return at_own_rate(groups, self.criterion, name="classifier", lr=args["lr"])
 
 
 @main_guard

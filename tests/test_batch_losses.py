@@ -1,4 +1,4 @@
-"""Losses that take a batch as it is: multi-similarity, contrast label by label, smooth average precision."""
+"""Losses that take a batch as it is: multi-similarity, contrast by labels, smooth average precision, a classifier."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from criteria.nca import WEIGHTINGS
+from criteria.whole_batches.classifier import CosineClassifier
 from criteria.whole_batches.mulsupcon import MultiLabelContrast
 from criteria.whole_batches.multi_similarity import MultiSimilarityLoss
 from criteria.whole_batches.smoothap import SmoothAveragePrecision, _SmoothPrecision
@@ -125,6 +126,36 @@ def test_mulsupcon_pulls_harder_at_what_shares_more_labels():
     assert (gradient[0] @ rows[1]) < (gradient[0] @ rows[2]), "descent moves image 0 more towards its equal"
 
 
+def test_the_classifier_equals_its_definition():
+    rows, labels, indices = problem(dtype=torch.float32)
+    criterion = CosineClassifier(temperature=0.2, width=rows.shape[1], num_classes=labels.shape[1])
+    with torch.no_grad():
+        criterion.classifier.weight.mul_(7)  # only their directions count
+    vectors, biases = criterion.classifier.weight.tolist(), criterion.classifier.bias.tolist()
+    value = criterion(rows, labels, indices)
+    expected = literal.cosine_bce(rows.tolist(), labels.tolist(), vectors, biases, temperature=0.2)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(criterion(rows, labels, indices), value, rtol=0, atol=0)
+    assert criterion(rows.bfloat16(), labels, indices).dtype == torch.float32
+
+
+def test_the_classifier_brings_images_of_like_labels_together_without_pairs():
+    rows, labels, indices = problem(dtype=torch.float32)
+    rows = rows.requires_grad_()
+    torch.manual_seed(0)
+    criterion = CosineClassifier(temperature=0.1, width=rows.shape[1], num_classes=labels.shape[1])
+    optimizer = torch.optim.Adam([rows, *criterion.parameters()], 0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        criterion(F.normalize(rows), labels, indices).backward()
+        optimizer.step()
+    cosines = F.normalize(rows.detach()) @ F.normalize(rows.detach()).T
+    alike, off = WEIGHTINGS["jaccard"](labels, labels), ~torch.eye(len(rows), dtype=torch.bool)
+    assert cosines[(alike == 1) & off].mean() > 0.9
+    assert cosines[(alike == 0) & off].mean() < 0.2
+
+
 @EACH
 def test_gradient_reaches_both_images_of_a_pair(criterion):
     rows, labels, indices = problem()
@@ -182,6 +213,7 @@ def test_order_of_the_batch_does_not_matter(criterion):
     [
         (lambda: MultiSimilarityLoss(relation=RELATION, **(CONSTANTS | {"beta": 0.0})), "--multi_similarity_beta 0.0"),
         (lambda: MultiLabelContrast(temperature=0.0), "--mulsupcon_temperature 0.0"),
+        (lambda: CosineClassifier(temperature=0.0, width=2, num_classes=1), "--classifier_temperature 0.0"),
         (
             lambda: SmoothAveragePrecision(weighting="dice", temperature=0.1, include_query=False),
             "--smoothap_weighting 'dice'; choices: hamming, jaccard",

@@ -30,6 +30,7 @@ from utilities.training import optim
 
 ROOT = Path(__file__).parent.parent
 METHODS = {kind.name: kind for kind in (DiVA, DivideAndConquer, BIER, SNDL)}
+EVERY = METHODS | {"baseline": Baseline}
 SMALL = ("--arch", "resnet18", "--sz_embedding", "16", "--batch_size", "12", "--num_samples_per_class", "3")
 N, L = 72, 5
 
@@ -52,8 +53,7 @@ def split():
 
 
 def build(name, split, *flags):
-    kind = {**METHODS, "baseline": Baseline}[name]
-    method = kind(parameters.parse(name, [*SMALL, *map(str, flags)]), split)
+    method = EVERY[name](parameters.parse(name, [*SMALL, *map(str, flags)]), split)
     method.embed_training_set = lambda embed=None: embedded(method, embed or method.embed)
     return method.train()
 
@@ -147,7 +147,7 @@ def test_every_trained_parameter_is_in_one_group(name, split):
 def test_own_rates_reach_their_group(split):
     def rates(name, *flags):
         args = parameters.parse(name, [*SMALL, "--lr", "0.5", "--backbone_lr", "0.25", *flags])
-        return {group["name"]: group["lr"] for group in METHODS[name](args, split).param_groups(args)}
+        return {group["name"]: group["lr"] for group in EVERY[name](args, split).param_groups(args)}
 
     assert rates("diva") == {"backbone": 0.25, "heads": 0.5, "regressors": 0.25}
     assert rates("diva", "--diva_adversarial_lr", "0.125")["regressors"] == 0.125
@@ -155,6 +155,7 @@ def test_own_rates_reach_their_group(split):
     assert rates("bier", "--bier_adversarial_lr", "0.125") == {"backbone": 0.25, "heads": 0.5, "regressors": 0.125}
     assert rates("sndl") == {"backbone": 0.25, "heads": 0.5, "classifier": 0.5}
     assert rates("dac") == {"backbone": 0.25, "heads": 0.5}
+    assert rates("baseline", "--baseline_loss", "classifier") == {"backbone": 0.25, "heads": 0.5, "classifier": 0.5}
 
 
 def test_weight_decay_spares_boundaries_and_what_has_a_penalty_of_its_own(split):

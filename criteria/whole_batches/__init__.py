@@ -1,4 +1,4 @@
-"""Losses on the pairs of a batch as it is, without a miner.
+"""Losses on a batch as it is, without a miner.
 
 May import: criteria.base, criteria.nca, utilities, utilities.flags, utilities.tensors.
 """

@@ -167,6 +167,19 @@ def multi_similarity(
     return total / len(rows)
 
 
+def cosine_bce(
+    rows: Sequence[Row], labels: Sequence[Sequence[bool]], vectors: Sequence[Row], biases: Row, *, temperature: float
+) -> float:
+    """Mean binary cross-entropy over images and labels; a logit is a cosine over the temperature, and a bias."""
+    terms = []
+    for row, carried in zip(rows, labels, strict=True):
+        for vector, bias, is_carried in zip(vectors, biases, carried, strict=True):
+            logit = dot(row, vector) / math.sqrt(dot(vector, vector)) / temperature + bias
+            probability = 1 / (1 + math.exp(-logit))
+            terms.append(-math.log(probability if is_carried else 1 - probability))
+    return sum(terms) / len(terms)
+
+
 def mulsupcon(
     rows: Sequence[Row], label_sets: Sequence[set[int]], images: Sequence[int], *, temperature: float
 ) -> float:
