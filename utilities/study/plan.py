@@ -122,6 +122,8 @@ ROWS = (
         Knob(("--mulsupcon_temperature",), (0.03, 0.3))),
     Row("smoothap", "graded SmoothAP", "baseline", ("--baseline_loss", "smoothap"),
         Knob(("--smoothap_temperature",), (0.003, 0.1))),
+    Row("classifier", "classifier", "baseline", ("--baseline_loss", "classifier"),
+        Knob(("--classifier_temperature",), (0.03, 0.3))),
 )  # fmt: skip
 METHODS = ("margin", "diva", "dac", "bier", "sndl")  # the project's five
 
