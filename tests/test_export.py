@@ -22,7 +22,9 @@ from datasets.bigearthnet.dataset import BigEarthNet
 from datasets.open import open_loader, open_split
 from tests.scripts import TINY, run_inside
 from utilities.evaluation.embedded import embed
+from utilities.export.card import card
 from utilities.export.formats import GRAPHS
+from utilities.export.subject import config, read_subject
 from utilities.neighbours.search import search
 from utilities.runs import folder as run_folder
 
@@ -236,6 +238,20 @@ def test_the_card_holds_the_scores_with_intervals_and_a_command_that_leads_to_th
     evaluated = parameters.parse_evaluation(["--load_from_checkpoint", "RUN", *shlex.split(command[1])])
     assert (evaluated.dataset_type, evaluated.precision) == ("test", "fp32")
     assert evaluated.eval_metric == list(scores["scores"]), "the table's measures, and no others"
+
+
+def test_a_card_says_how_files_of_ones_own_are_read(demo):
+    """Values of --band_scale are the files', not the network's; an offset that nothing reads is not taken off."""
+    subject = read_subject(demo.run, "best.pt", "best", *read_network(demo.run, "best.pt"), "")
+    subject = subject._replace(args={**subject.args, "boa_offset": 1000})
+    assert config(subject)["boa_offset"] == 0, "of photographs"
+    own = {"dataset": "Folder", "folder_bands": "n,r,g", "folder_band_scale": [-25, 5], "folder_side": 64}
+    subject = subject._replace(args={**subject.args, **own})
+    text = card(demo.folder, {**config(subject), "bands": ["n", "r", "g"]}, subject)
+    assert "Values -25 .. 5 of the files are 0 .. 10000 here" in text
+    assert "is taken off" not in text
+    unscaled = config(subject._replace(args={**subject.args, "folder_band_scale": None}))
+    assert unscaled["boa_offset"] == 1000
 
 
 def test_the_hub_reads_the_front_matter(demo):

@@ -26,6 +26,8 @@ from tests.miniatures import write_bigearthnet, write_photograph
 from tests.scripts import TINY, run_inside
 from tests.test_foreign_files import sentinel, write_raster
 from utilities.errors import DatasetError, UserError
+from utilities.evaluation.checks import check_data
+from utilities.flags.settings import Settings
 
 LABELS = {"a": ["sea"], "b": ["sea", "ship"], "c": [], "d": ["grass"]}
 
@@ -343,6 +345,32 @@ def test_a_mask_is_no_data_and_the_fourth_band_no_mask(tmp_path: Path) -> None:
     assert np.array_equal(folder(path.parent, "all", bands="1,2", side=8).read(0)[1], 500 * np.eye(8))
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_pictures_of_bands_have_the_colours_that_people_see(tmp_path: Path) -> None:
+    """Red, green and blue by their names, in whatever order, and no data leaves the others their contrast."""
+    ramp = np.broadcast_to(np.arange(200, 1200, 10, dtype=np.uint16), (100, 100))
+    pixels = np.stack([np.full_like(ramp, 300), ramp.T, ramp, ramp[::-1]])
+    pixels[:, 50:] = 0
+    write_raster(tmp_path / "a.tif", pixels, ("B02", "B03", "B04", "B08"))
+    picture = folder(tmp_path, "all", bands="B02,B03,B04,B08", side=100).thumbnail(0, 100)[:50]
+    assert picture[20, [2, 50, 97], 0].tolist() == pytest.approx([0, 128, 255], abs=4), "B04, along the rows"
+    assert picture[[2, 25, 47], 20, 1].tolist() == pytest.approx([5, 130, 250], abs=10), "B03, down the columns"
+    assert len(np.unique(picture[..., 2])) == 1, "B02"
+    numbered = folder(tmp_path, "all", bands="3,2,1", side=100)
+    assert np.array_equal(numbered.thumbnail(0, 100)[:50], picture), "without names, the first three"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_an_evaluation_normalises_as_training_did(tmp_path: Path) -> None:
+    """And not by what the folder holds now: `load_network` could not know it, nor had the network seen it."""
+    write_raster(tmp_path / "a.tif", np.full((2, 8, 8), 500, np.uint16))
+    own = folder(tmp_path, "all", bands="1,2", side=8)
+    own.label_names = ("sea",)
+    data = {"bands": ["1", "2"], "label_names": ["sea"], "mean": [700.0, 800.0], "std": [30.0, 40.0]}
+    check_data(own, data, tmp_path, Settings({"dataset": None, "query": None}))
+    assert (own.mean, own.std) == ((700, 800), (30, 40))
+
+
 def patches(root: Path) -> list[str]:
     return ["--dataset", "BigEarthNet", "--source_path", str(root), "--ben_splits", "hashed"]
 
@@ -493,6 +521,10 @@ def test_an_own_archive_trains_evaluates_and_is_searched(tmp_path: Path) -> None
     collection = json.loads(next(found.parent.glob("*/hits.geojson")).read_text())
     assert len(collection["features"]) == 4
     assert all(feature["geometry"] for feature in collection["features"])
+    run_inside("evaluate_model", *argv, "--export", "safetensors", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Turns images of the bands 1, 2, 3, 4 into 16 numbers" in card, "whose sensor is not known"
+    assert 'What a file calls "no data" is 0.\nFiles of any size were resized to 256 x 256 first' in card
     check = ["Folder", *own, "--out", tmp_path / "check"]
     run_inside("datasets.__main__", *check)
     assert json.loads((tmp_path / "check" / "check.json").read_text())["images"] == 60

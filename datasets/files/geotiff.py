@@ -91,9 +91,11 @@ def decode_band(data: bytes, side: int, name: str) -> np.ndarray:
 
 
 def stretched(bands: Sequence[np.ndarray], side: int) -> np.ndarray:
-    """(side, side, 3) uint8 of red, green and blue, each stretched between its 2nd and 98th percentile."""
+    """(side, side, 3) uint8 of red, green and blue, each stretched between its 2nd and 98th percentile, to which 0
+    (no data) counts nothing."""
     rgb = np.stack(bands, axis=-1).astype(np.float32)
-    low, high = np.percentile(rgb, (2, 98), axis=(0, 1))
+    measured = [band[band > 0] if band.any() else band for band in bands]
+    low, high = np.stack([np.percentile(values, (2, 98)) for values in measured], axis=-1)
     image = Image.fromarray((255 * (rgb - low) / np.maximum(high - low, 1)).clip(0, 255).astype(np.uint8))
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 

@@ -16,6 +16,8 @@ from utilities import rasters
 from utilities.errors import DatasetError, UserError, unreadable
 
 RGB = ("R", "G", "B")
+SHOWN = (("b04", "b4", "red"), ("b03", "b3", "green"), ("b02", "b2", "blue"))
+"""What red, green and blue are called among the bands of a sensor."""
 WHOLE = 10_000  # the digital number of a value that --band_scale puts at its upper end, as reflectance 1 has
 
 
@@ -76,7 +78,8 @@ class FileReader(NamedTuple):
         return [named[band.lower()] for band in self.bands]
 
     def show(self, path: Path, side: int) -> np.ndarray:
-        """(side, side, 3) uint8: a photograph as it is, or the first three bands, stretched."""
+        """(side, side, 3) uint8: a photograph as it is, or bands, stretched: those that are called red, green and blue
+        (SHOWN), else the first three."""
         if self.bands == RGB and self.band_scale is None:
             return read_rgb(path, side)
         pixels = self.decode(path)
@@ -84,7 +87,11 @@ class FileReader(NamedTuple):
             return np.asarray(
                 Image.fromarray(np.moveaxis(pixels, 0, -1)).resize((side, side), Image.Resampling.BILINEAR)
             )
-        return stretched(list(pixels[:3] if len(pixels) >= 3 else pixels[[0, 0, 0]]), side)
+        named = [next((i for i, band in enumerate(self.bands) if band.lower() in words), None) for words in SHOWN]
+        shown = [i for i in named if i is not None]
+        if len(shown) < 3:
+            shown = [0, 1, 2] if len(pixels) >= 3 else [0, 0, 0]
+        return stretched(list(pixels[shown]), side)
 
 
 def reader_of(settings: Mapping[str, Any], bands: Sequence[str]) -> FileReader:

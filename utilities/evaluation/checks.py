@@ -45,9 +45,10 @@ def check_runs(folders: Sequence[Path], args: Settings) -> None:
 
 
 def check_data(dataset: Any, data: Mapping[str, Any], folder: Path, args: Settings) -> None:
-    """The images must be of the kind that the network was trained on, label for label and band for band.
+    """The images must be of the kind that the network was trained on, label for label and band for band, and are
+    normalised as in training: a folder's own statistics follow the images that it holds now.
 
-    Of another archive (--dataset) as many bands are asked for, which are normalised as the run's own.
+    Of another archive (--dataset) as many bands are asked for.
     dataset: `datasets.base.RetrievalDataset`; data: what the run in `folder` was trained on.
     """
     if not (dataset.label_names or args.query or args.get("export")):
@@ -55,11 +56,11 @@ def check_data(dataset: Any, data: Mapping[str, Any], folder: Path, args: Settin
             f"the images of {dataset.source_path} carry no labels, which every measure compares: give their table with "
             "--labels_csv, or search them with --query"
         )
+    if args.dataset and len(dataset.bands) != len(data["bands"]):
+        had = " ".join(data["bands"])
+        raise UserError(f"{folder} was trained on {had}, and --bands names {' '.join(dataset.bands)}; give as many")
+    dataset.mean, dataset.std = tuple(data["mean"]), tuple(data["std"])
     if args.dataset:
-        if len(dataset.bands) != len(data["bands"]):
-            had = " ".join(data["bands"])
-            raise UserError(f"{folder} was trained on {had}, and --bands names {' '.join(dataset.bands)}; give as many")
-        dataset.mean, dataset.std = tuple(data["mean"]), tuple(data["std"])
         return
     for key, now in (("label_names", list(dataset.label_names)), ("bands", list(dataset.bands))):
         if list(data[key]) != now:

@@ -26,7 +26,7 @@ def card(folder: Path, config: Mapping[str, Any], subject: Subject) -> str:
         _front_matter(config, subject),
         _about(config, subject),
         _files(folder, config),
-        _input(config),
+        _input(config, subject.args),
         _scores(subject),
         _training(subject),
         _limits(config, subject),
@@ -69,7 +69,8 @@ def _hub_result(evaluation: Mapping[str, Any], subject: Subject) -> dict[str, An
 def _about(config: Mapping[str, Any], subject: Subject) -> str:
     bands, data, args = config["bands"], subject.data["dataset"], subject.args
     method = METHODS.get(args["method"]) or f"the loss `{args['baseline_loss']}`"
-    what = "RGB images" if bands == ["R", "G", "B"] else f"Sentinel-2 patches of the bands {', '.join(bands)}"
+    kind = "Sentinel-2 patches" if data == "BigEarthNet" else "images"
+    what = "RGB images" if bands == ["R", "G", "B"] else f"{kind} of the bands {', '.join(bands)}"
     sentences = (
         f"Turns {what} into {config['dimensions']} numbers, a vector of unit length: images whose vectors have a large "
         f"inner product are likely to share labels. The backbone is `{config['arch']}` of {config['library_name']}, "
@@ -95,9 +96,11 @@ def size_of(path: Path) -> str:
     return f"{size / 1e6:.1f} MB" if size > 1e6 else f"{size / 1e3:.1f} kB"
 
 
-def _input(config: Mapping[str, Any]) -> str:
+def _input(config: Mapping[str, Any], args: Mapping[str, Any]) -> str:
     steps = config["preprocessing"]
     lines = ["## Input", ""]
+    if args["dataset"] == "Folder":
+        lines += [*_reading(config["bands"], args), ""]
     if config["input"]:
         side, dtype = config["input"]["side"], config["input"]["dtype"]
         lines += [f"Images as the data set stores them: {dtype}, {side} x {side} pixels, bands in the order below."]
@@ -125,6 +128,17 @@ def _input(config: Mapping[str, Any]) -> str:
     rows = zip(config["bands"], steps["mean"], steps["std"], strict=True)
     lines += [f"| {band} | {mean:.6g} | {std:.6g} |" for band, mean, std in rows]
     return "\n".join([*lines, ""])
+
+
+def _reading(bands: list[str], args: Mapping[str, Any]) -> Iterator[str]:
+    """How a file of somebody's own archive becomes the pixels that all files of the export take."""
+    side, scale, rgb = args["folder_side"], args["folder_band_scale"], bands == ["R", "G", "B"]
+    if scale is not None:
+        top = 255 if rgb else 10_000
+        yield f"Values {scale[0]:g} .. {scale[1]:g} of the files are 0 .. {top} here, those beyond are clamped."
+    if scale is not None or not rgb:
+        yield 'What a file calls "no data" is 0.'
+    yield f"Files of any size were resized to {side} x {side} first, bilinear with antialiasing, to whole numbers."
 
 
 def _listed(values: list[float]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from utilities.errors import UserError
 from utilities.files import check_writable, read_json, write_json
+from utilities.flags.idle import of_digital_numbers
 from utilities.neighbours import embedding_file
 from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
@@ -101,7 +102,7 @@ def config(subject: Subject) -> dict[str, Any]:
         "built_with": {"img_size": subject.data["image_size"]} if sized else {},
         "bands": list(network["bands"]),
         "input_scaling": subject.data.get("input_scaling", "dataset"),
-        "boa_offset": subject.args.get("boa_offset") or 0,
+        "boa_offset": (subject.args.get("boa_offset") or 0) if of_digital_numbers(subject.args) else 0,
         "preprocessing": preprocessing(subject.data),
         "heads": network["heads"],
         "head_weights": network["head_weights"] if network["heads"] else {},

@@ -32,7 +32,7 @@ def in_training(
             yield from _each([name for name in settings if name.startswith(prefix)], settings, "dataset")
     if settings["dataset"] not in ("BigEarthNet", "Folder"):
         yield from _each(["boa_offset"], settings, "dataset")
-    elif not _of_digital_numbers(settings):
+    elif not of_digital_numbers(settings):
         scaled = settings["folder_band_scale"] is not None
         yield from _each(["boa_offset"], settings, "folder_band_scale" if scaled else "folder_bands")
     if settings["dataset"] == "BigEarthNet":
@@ -109,11 +109,11 @@ def _of_runs(values: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> It
         yield "folder_labels_csv", "without --dataset"
     read_as = ("folder_bands", "folder_band_scale") if values["folder_bands"] else ("folder_band_scale",)
     given = {name: values[name] for name in read_as} if values["dataset"] else {}
-    if not any(_of_digital_numbers({**run, **given}) for run in runs):
+    if not any(of_digital_numbers({**run, **given}) for run in runs):
         yield "boa_offset", f"{of_runs}, which reads no digital numbers of Sentinel-2"
 
 
-def _of_digital_numbers(run: Mapping[str, Any]) -> bool:
+def of_digital_numbers(run: Mapping[str, Any]) -> bool:
     """Whether images are bands as a sensor stores them, not photographs or scaled: --boa_offset is taken off these."""
     if run.get("folder_band_scale") is not None:
         return False
