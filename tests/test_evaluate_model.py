@@ -185,7 +185,7 @@ def test_help_lists_every_measure_and_an_unknown_one_ends_with_the_choices(saved
     told = evaluate(saved, "--help", "all").stdout.split()
     assert set(metric_names()) <= set(told)
     done = evaluate(saved, "--eval_metric", "recall@1", "ndgc@5", code=2)
-    assert "unknown metric 'ndgc@5'" in done.stderr
+    assert "unknown metric 'ndgc@5' (--eval_metric)" in done.stderr
     assert all(name in done.stderr for name in ("ndcg@K", "ndcg_jaccard@K", "knn_f1@K", "map_at_r"))
 
 

@@ -37,7 +37,11 @@ def test_both_spellings_and_aliases():
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--nb_epoch", "3"], "unrecognized"),  # no abbreviations
+        (["--nb_epoch", "3"], "unrecognized arguments: --nb_epoch 3; near: --nb_epochs"),  # no abbreviations
+        (["--margin-gama=.1", "--lr", "1"], "near: --margin_gamma"),
+        (["--nothing_like_it"], "unrecognized arguments: --nothing_like_it\n"),
+        (["--lr", "1", "--frozen", "True"], "--frozen takes no value, it is on where it stands"),
+        (["--gpu_ids", "0,1"], "invalid int value: '0,1'; several values are given with blanks between"),
         (["--nb_epochs", "three"], "invalid int"),
         (["--dataset", "ImageNet"], "invalid choice"),
         (["--baseline_batch_miner", "hardest"], "invalid choice"),

@@ -58,5 +58,5 @@ def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     different = [key for key in {**found, **manifest} if found.get(key) != manifest.get(key)]
     listed = "; ".join(f"{key}: {found.get(key)} there, {manifest.get(key)} asked for" for key in different)
     raise WrongFolderError(
-        f"{folder} was generated from other settings ({listed}); ask for those, delete it, or give another"
+        f"{folder} was generated from other settings ({listed}); ask for those, delete it, or give another folder"
     )

@@ -41,9 +41,10 @@ def check(settings: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]])
             "give one"
         )
     if settings["head"] == "none" and settings["nb_epochs"]:
+        other = "start a new run without --head" if settings["load_from_checkpoint"] else "leave out --head"
         raise UserError(
             f"--head none searches by the backbone's features, and every method trains a head: give --nb_epochs 0, not "
-            f"{settings['nb_epochs']}, or leave out --head"
+            f"{settings['nb_epochs']}, or {other}"
         )
     _check_parts(settings)
     _check_folder(settings)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,16 +66,35 @@ class Parser(argparse.ArgumentParser):
     """
 
     answers: Mapping[str, str] = {}
+    tokens: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}\n(python {self.prog} --help all lists every flag)", file=sys.stderr)
+        print(
+            f"error: {message}{self._meant(message)}\n(python {self.prog} --help all lists every flag)", file=sys.stderr
+        )
         sys.exit(2)
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The flags that were given, of `argv` or of the command line."""
-        tokens = underscored(sys.argv[1:] if argv is None else argv)
-        of_cv4rs.refuse(tokens, self.answers)
-        return vars(self.parse_args(tokens))
+        self.tokens = underscored(sys.argv[1:] if argv is None else argv)
+        of_cv4rs.refuse(self.tokens, self.answers)
+        return vars(self.parse_args(self.tokens))
+
+    def _meant(self, message: str) -> str:
+        """What a mistake that argparse names was probably to be; "" where nothing comes near."""
+        if re.search(r"invalid (int|float) value: '[^']*,", message):
+            return "; several values are given with blanks between"
+        known = self._option_string_actions
+        unknown = message.removeprefix("unrecognized arguments: ").split() if message.startswith("unrecognized") else []
+        for word in unknown:
+            before = self.tokens[max(0, self.tokens.index(word) - 1)] if word in self.tokens else ""
+            if not word.startswith("--") and before in known and known[before].nargs == 0:
+                return f"; {before} takes no value, it is on where it stands"
+        shown = [name for name, action in known.items() if action.help != argparse.SUPPRESS]
+        near = [
+            match for word in unknown for match in difflib.get_close_matches(word.partition("=")[0], shown, 2, 0.75)
+        ]
+        return f"; near: {', '.join(dict.fromkeys(near))}" if near else ""
 
 
 class Help(argparse.Action):

@@ -347,7 +347,9 @@ def parse_metric(text: str) -> Metric:
         return Metric(name, None)
     if at and name in TOP_K_MEASURES and cut.isascii() and cut.isdigit() and int(cut) > 0:
         return Metric(name, int(cut))
-    raise UserError(f"unknown metric {text!r}; choices: {', '.join(metric_names())}, with K a positive number")
+    raise UserError(
+        f"unknown metric {text!r} (--eval_metric); choices: {', '.join(metric_names())}, with K a positive number"
+    )
 
 
 def expand_metrics(names: list[str] | tuple[str, ...], ks: list[int] | tuple[int, ...]) -> list[Metric]:
