@@ -4,12 +4,12 @@ A method is its runs, each trained from another seed, as an array (S, Q) of one 
 leaves a query out. Two methods answer the same Q queries, so that a hard query is hard for both: differences are taken
 query by query. Their seeds have nothing in common but the number, so that seeds are drawn for each method by itself.
 
-`compare` judges by a hierarchical bootstrap, which draws queries (the same for both) and seeds (of each) anew together:
-it varies what a repetition of the study would vary, other pictures and other trainings. An interval over queries alone
-calls a lucky seed a better method; one over seeds alone takes these pictures for all there are. Against a mixed model
-it needs no assumption on how the values, of which many are exactly 0 or 1, are distributed. What changes from seed to
-seed query by query counts with both: intervals are rather too wide than too narrow (Owen 2007, pigeonhole bootstrap).
-Its standard error has a closed form, so that nothing is drawn, and a p near the level is not decided by draws.
+`compare` judges by the standard error of a hierarchical bootstrap, which draws queries (the same for both) and seeds
+(of each) anew together: it varies what a repetition of the study would vary, other pictures and other trainings. An
+interval over queries alone calls a lucky seed a better method; one over seeds alone takes these pictures for all there
+are. Against a mixed model it needs no assumption on how the values, of which many are exactly 0 or 1, are distributed.
+What changes from seed to seed query by query counts with both: intervals are rather too wide than too narrow (Owen
+2007, pigeonhole bootstrap). That error has a closed form: nothing is drawn, and no draw decides on a p near the level.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from utilities.report.compared import Run, notes, shown, table
 
 LEVEL = 0.05
 HOW = (
-    "Paired differences of means with 95 % intervals, queries and seeds drawn anew together (hierarchical bootstrap, "
-    "Student's t); * larger than chance: p < 0.05 after Holm's correction over the pairs of a measure."
+    "Paired differences of means with 95 % intervals, by Student's t with the standard error of a bootstrap of queries "
+    "and seeds together; * larger than chance: p < 0.05 after Holm's correction over the pairs of a measure."
 )
 UNRECORDED = "not recorded"  # by a version that had no such flag
 ONE_SEED = (
