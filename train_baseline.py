@@ -40,7 +40,7 @@ from utilities.flags import early  # noqa: F401 - first: answers --help in a mom
 
 # isort: split
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -95,6 +95,12 @@ class Baseline(Method):
         if self.loss_name != "classifier":  # boundaries have a rate of their own
             return groups
         return at_own_rate(groups, self.criterion, name="classifier", lr=args["lr"])
+
+    def needed(self) -> dict[str, Callable[[Tensor], bool]]:
+        criterion: Any = self.criterion
+        if self.relation is None and hasattr(criterion, "teaches"):  # a loss that grades all pairs of a batch
+            return {criterion.needs: criterion.teaches}
+        return super().needed()
 
 
 @main_guard

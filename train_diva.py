@@ -84,6 +84,7 @@ class DiVA(Method):
         self.relation = self.miners["disc"].relation
         classes = train.labels.shape[1]
         self.margins = nn.ModuleDict({head: CRITERIA.build("margin", args, num_classes=classes) for head in miners})
+        self.advice = self.miners["shared"].advice if args.diva_alpha_shared else None
         self.alpha = {"disc": 1.0, "shared": args.diva_alpha_shared, "intra": args.diva_alpha_intra}
         self.alpha_nce = args.diva_alpha_nce
         length = queue_batches(args.diva_moco_n_key_batches, images=len(train.labels), batch_size=args.batch_size)

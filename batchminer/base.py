@@ -48,6 +48,10 @@ class Miner:
         """As `__call__`, without gradient and with B >= 3."""
         raise NotImplementedError
 
+    def advice(self, batches: list[Tensor]) -> str:
+        """What makes triplets few in batches of labels, (B, L) each, and what to do; "" where they are not."""
+        return ""
+
 
 MINERS: Registry[Miner] = Registry("miner")
 

@@ -15,6 +15,11 @@ from utilities.tensors.distances import check_cutoffs, pairwise_distances
 from utilities.tensors.labels import PairRule
 
 POSITIVES = ("random", "distance")
+FEW = 0.1  # triplets an image
+WHY = (
+    "few images find two others that share no label with them nor with each other. Raise --batch_size, permute labels "
+    "as the released code does (--diva_shared_miner random_distance), or leave the loss out (--diva_alpha_shared 0)"
+)
 
 
 @MINERS.register("shared_distance", prefix="distance")
@@ -44,6 +49,20 @@ class SharedDistance(Miner):
         self.lower_cutoff = lower_cutoff
         self.upper_cutoff = upper_cutoff
         self.positive = positive
+
+    def expected(self, labels: Tensor) -> float:
+        """Share of the images of a batch of labels (B, L) that may expect a triplet, of negatives drawn uniformly."""
+        disjoint = PairRule("any_share").pairs(labels).negative.float()
+        completed = disjoint * (disjoint @ disjoint > 0)  # by a third image without a label of either
+        return float((completed.sum(1) / disjoint.sum(1).clamp(min=1)).mean())
+
+    def advice(self, batches: list[Tensor]) -> str:
+        found = sum(map(self.expected, batches)) / max(1, len(batches))
+        return (
+            ""
+            if found >= FEW
+            else f"the class-shared loss has triplets for {found:.1%} of the images of a batch: {WHY}"
+        )
 
     def mine(
         self, embeddings: Tensor, labels: Tensor, indices: Tensor | None, generator: torch.Generator | None

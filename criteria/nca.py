@@ -30,6 +30,13 @@ WEIGHTINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def tells_apart(weights: Tensor) -> bool:
+    """Whether some image is more similar to one image than to another, (B, B) of a batch: else no gradient is left."""
+    itself = torch.eye(len(weights), dtype=torch.bool, device=weights.device)
+    least, most = weights.masked_fill(itself, torch.inf).amin(1), weights.masked_fill(itself, -torch.inf).amax(1)
+    return bool((least < most).any())
+
+
 @CRITERIA.register("nca", prefix="sndl")
 class NeighbourhoodLoss(nn.Module):
     """How likely a related image is picked, when image j is picked with probability softmax_j <e_i, v_j> / T:

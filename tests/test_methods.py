@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 import parameters
 from architectures.embedding import EmbeddingNetwork
+from batchminer.random_distance import RandomDistance
 from criteria import of_batches
 from criteria.binomial import learner_weights
 from train_baseline import Baseline
@@ -231,6 +232,49 @@ def test_batches_without_pairs_are_reported(split):
         assert unmined.relation == relation
     with pytest.raises(UserError, match="1 of 1 batches hold no positive pair"):
         build("baseline", split, "--baseline_loss", "multi_similarity").check_batches([np.arange(12)], alone)
+
+
+@pytest.mark.parametrize("loss", ["batch_nca", "smoothap", "mulsupcon"])
+def test_batches_that_teach_a_loss_without_miner_nothing_are_reported(split, loss):
+    """Where no gradient is left: nothing shared or, for graded losses, everything alike."""
+    method = build("baseline", split, "--baseline_loss", loss)
+    rows = F.normalize(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)))
+    labels = np.concatenate([np.eye(12, dtype=bool), np.repeat(np.eye(12, dtype=bool)[:4], 3, axis=0)])
+    graded = loss != "mulsupcon"
+    lacking = {"alone": np.eye(12, dtype=bool)} | ({"alike": np.ones((12, 3), bool)} if graded else {})
+    for of_batch in lacking.values():
+        embeddings = rows.clone().requires_grad_()
+        method.criterion(embeddings, torch.from_numpy(of_batch), torch.arange(12)).backward()
+        assert embeddings.grad.abs().max() < 1e-5
+        what = f"--{loss}_weighting" if graded else "two images that share a label"
+        with pytest.raises(UserError, match=f"1 of 1 batches hold no .*{what}; raise --batch_size"):
+            method.check_batches([np.arange(12)], of_batch)
+    with pytest.warns(UserWarning, match="1 of 2 batches hold no"):
+        method.check_batches([np.arange(12), np.arange(12, 24)], labels)
+    method.check_batches([np.arange(12, 24)], labels)
+
+
+def test_a_training_split_of_equal_labels_is_refused(split):
+    same = np.ones((24, 3), bool)
+    for method in (build("sndl", split), build("baseline", split, "--baseline_loss", "mulsupcon")):
+        with pytest.raises(UserError, match="all 24 images of the training split carry the same labels"):
+            method.check_batches([np.arange(12)], same)
+
+
+def test_few_triplets_without_a_common_label_are_reported(split):
+    """Of the 12 images of the second batch all carry label 0 or 1, so that no three are pairwise without a common
+    label; in the first, one of four labels each, every image finds two such others."""
+    labels = np.zeros((24, 4), bool)
+    labels[np.arange(12), np.arange(12) % 4] = True
+    labels[np.arange(12, 24), np.arange(12) % 2] = labels[12:18, 2] = True
+    method = build("diva", split)
+    assert method.miners["shared"].expected(torch.from_numpy(labels[:12])) == 1
+    method.check_batches([np.arange(12)], labels)
+    with pytest.warns(UserWarning, match=r"triplets for 0\.0% of the images .*--diva_shared_miner random_distance"):
+        method.check_batches([np.arange(12, 24)], labels)
+    permuted = RandomDistance(relation=method.relation, lower_cutoff=0.5, upper_cutoff=1.4)
+    assert permuted.advice([torch.from_numpy(labels[12:])]) == ""
+    assert build("diva", split, "--diva_alpha_shared", 0).advice is None
 
 
 @pytest.mark.parametrize("name", ["baseline", "dac", "diva"])

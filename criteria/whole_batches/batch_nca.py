@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from criteria.base import CRITERIA
-from criteria.nca import WEIGHTINGS
+from criteria.nca import WEIGHTINGS, tells_apart
 from utilities.errors import UserError
 from utilities.tensors.float32 import at_least_float32
 
@@ -29,6 +31,8 @@ class BatchNeighbourhoodLoss(nn.Module):
     labels also L_in of Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, eq. 3, without its constant.
     """
 
+    needs: ClassVar[str] = "image that is more similar to one than to another by --batch_nca_weighting"
+
     def __init__(self, *, weighting: str, temperature: float) -> None:
         super().__init__()
         if weighting not in WEIGHTINGS:
@@ -37,6 +41,10 @@ class BatchNeighbourhoodLoss(nn.Module):
             raise UserError(f"--batch_nca_temperature {temperature} must be positive")
         self.similarity = WEIGHTINGS[weighting]
         self.temperature = temperature
+
+    def teaches(self, labels: Tensor) -> bool:
+        """Whether a batch of labels (B, L) holds what the loss `needs`."""
+        return tells_apart(self.similarity(labels, labels))
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         """embeddings (B, D) unit rows; labels (B, L) bool; indices (B,) int64 image ids -> () float32."""

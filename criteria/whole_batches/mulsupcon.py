@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -29,11 +31,17 @@ class MultiLabelContrast(nn.Module):
     NeurIPS 2020, eq. 2, as a mean over anchors.
     """
 
+    needs: ClassVar[str] = "two images that share a label"
+
     def __init__(self, *, temperature: float) -> None:
         super().__init__()
         if temperature <= 0:
             raise UserError(f"--mulsupcon_temperature {temperature} must be positive")
         self.temperature = temperature
+
+    def teaches(self, labels: Tensor) -> bool:
+        """Whether a batch of labels (B, L) holds what the loss `needs`."""
+        return bool((labels.sum(0) > 1).any())
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         """embeddings (B, D) unit rows; labels (B, L) bool; indices (B,) int64 image ids -> () float32."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from criteria.base import CRITERIA
-from criteria.nca import WEIGHTINGS
+from criteria.nca import WEIGHTINGS, tells_apart
 from utilities.errors import UserError
 from utilities.tensors.distances import cosines
 
@@ -37,6 +37,8 @@ class SmoothAveragePrecision(nn.Module):
     Training for Pertinent Image Retrieval, ECCV 2022, eqs. 1 and 2.
     """
 
+    needs: ClassVar[str] = "image that is more similar to one than to another by --smoothap_weighting"
+
     def __init__(self, *, weighting: str, temperature: float, include_query: bool) -> None:
         super().__init__()
         if weighting not in WEIGHTINGS:
@@ -46,6 +48,10 @@ class SmoothAveragePrecision(nn.Module):
         self.similarity = WEIGHTINGS[weighting]
         self.temperature = temperature
         self.include_query = include_query
+
+    def teaches(self, labels: Tensor) -> bool:
+        """Whether a batch of labels (B, L) holds what the loss `needs`."""
+        return tells_apart(self.similarity(labels, labels))
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         """embeddings (B, D) unit rows; labels (B, L) bool; indices (B,) int64 image ids -> () float32."""

@@ -15,6 +15,8 @@ from utilities.batch import Batch, IndexBatches
 from utilities.errors import UserError
 from utilities.tensors.labels import PairRule
 
+ADVISED = 20  # batches on whose labels there may be advice
+
 
 class BatchSampler(Protocol):
     """Draws an epoch: global index batches, a function of the epoch alone."""
@@ -40,6 +42,7 @@ class Method(nn.Module):
 
     network: Any  # an architectures.embedding.EmbeddingNetwork, which this floor does not import
     sampler: BatchSampler
+    advice: Callable[[list[Tensor]], str] | None = None  # on labels (B, L) of some batches: what is amiss, or ""
     relation: PairRule | None = None  # by which every batch needs both kinds of pairs, its miner's where it has one
 
     def __init__(self, *, seed: int) -> None:
@@ -93,21 +96,39 @@ class Method(nn.Module):
         """What miners draw from in this step: equal on all ranks, equal after a resume."""
         return seeding.generator(device, self.seed, "mining", self.step)
 
+    def needed(self) -> dict[str, Callable[[Tensor], bool]]:
+        """What a batch must hold for a step to teach anything, in words, and whether labels (B, L) hold it."""
+        relation = self.relation
+        if relation is None:
+            return {}
+        by = f"pair of images by the relation {relation.relation} (--label_relation, or the miner's own)"
+        return {
+            f"positive {by}": lambda labels: bool(relation.pairs(labels).positive.any()),
+            f"negative {by}": lambda labels: bool(relation.pairs(labels).negative.any()),
+        }
+
     def check_batches(self, batches: IndexBatches, labels: np.ndarray) -> None:
-        """Raise UserError where no batch, warn where not every batch holds a positive and a negative pair."""
-        if self.relation is None:
-            return
-        for kind in ("positive", "negative"):
-            lacking = [b for b in batches if not getattr(self.relation.pairs(torch.from_numpy(labels[b])), kind).any()]
+        """Raise UserError where no batch, warn where not every batch holds what is `needed`; and where the labels
+        (N, L) of all images are the same. Warn of what there is `advice` on."""
+        for what, held in self.needed().items():
+            lacking = [batch for batch in batches if not held(torch.from_numpy(labels[batch]))]
             if lacking:
+                change = "" if self.relation is None else ", or change the relation"
                 message = (
-                    f"{len(lacking)} of {len(batches)} batches hold no {kind} pair of images by the relation "
-                    f"{self.relation.relation} (--label_relation, or the miner's own); raise --batch_size or "
-                    "--num_samples_per_class, or change the relation"
+                    f"{len(lacking)} of {len(batches)} batches hold no {what}; raise --batch_size or "
+                    f"--num_samples_per_class{change}"
                 )
                 if len(lacking) == len(batches):
                     raise UserError(message)
                 warnings.warn(message, stacklevel=2)
+        some = [torch.from_numpy(labels[batch]) for batch in batches[:ADVISED]]
+        if self.advice is not None and (said := self.advice(some)):
+            warnings.warn(said, stacklevel=2)
+        if (labels == labels[0]).all():
+            raise UserError(
+                f"all {len(labels):,} images of the training split carry the same labels, so that nothing sets one "
+                "apart from another; check the table of labels (python -m datasets shows how often each occurs)"
+            )
 
 
 def at_own_rate(
