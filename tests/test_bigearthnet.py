@@ -273,6 +273,19 @@ def test_hashed_splits_leave_out_what_the_lists_exclude(tmp_path: Path) -> None:
     assert sorted(name for part in parts for name in part) == sorted(names[5:])
 
 
+def test_a_sample_beside_the_official_lists_says_how_many_they_leave_out(tmp_path: Path) -> None:
+    """Who counts the folders misses some otherwise."""
+    root, names = write_bigearthnet(tmp_path, 10, bands=False), patch_names(10)
+    elsewhere = [f"S2A_MSIL2A_20990101T000000_{i}_{i}" for i in range(20)]
+    write_lists(root / "splits", train=elsewhere, val=[], test=[], patches_with_seasonal_snow=names[:2])
+    said = (
+        "20 of the 20 .* are absent; 8 patches are split 60/20/20 by hashing their names, without 2 that its lists name"
+    )
+    with pytest.warns(UserWarning, match=said):
+        parts = [dataset(root, split, splits="auto") for split in ("train", "val", "test")]
+    assert sum(map(len, parts)) == 8
+
+
 def test_a_hashed_split_of_a_whole_archive_without_lists_says_what_it_keeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,10 @@ def test_images_without_labels_are_checked_and_shown(tmp_path, capsys):
     for number in range(12):
         write_photograph(tmp_path / "own" / f"{number}.png", rng)
     run("Folder", "--source_path", tmp_path / "own", "--out", tmp_path / "out")
-    assert "12 images, 0 labels" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "12 images, 0 labels" in said
+    assert "1 note:\n  the images of" in said
+    assert "they can be searched; --labels_csv names a table of labels" in said
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"check.json", "check.txt", "contact_sheet.png"}
 
 

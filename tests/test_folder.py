@@ -93,6 +93,20 @@ def test_a_table_of_parquet(tmp_path: Path) -> None:
     assert np.array_equal(tables[0].labels, tables[1].labels)
 
 
+@pytest.mark.parametrize("leading", ["{root}/", "own/", "./", "windows"])
+def test_paths_of_a_table_may_lead_to_the_folder_first(images: Path, leading: str) -> None:
+    path = "part 0\\x\\a.png" if leading == "windows" else f"{leading.format(root=images)}part 0/x/a.png"
+    (images / "labels.csv").write_text(f"image,sea\n{path},1\n")
+    with pytest.warns(UserWarning, match="39 images of .* left out"):
+        assert folder(images, "all").names.tolist() == ["part 0/x/a.png"]
+
+
+def test_a_split_without_images_says_what_to_do(images: Path) -> None:
+    (images / "labels.csv").write_text("image,sea,split\na,1,train\nb,0,test\n")
+    with pytest.raises(DatasetError, match=r"no image of .* is in the val split; give it some, in the table's column"):
+        folder(images, "val")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -107,7 +121,7 @@ def test_a_table_of_parquet(tmp_path: Path) -> None:
         ("image,labels\na,[sea\n", r"a: '\[sea' is no list of labels"),
         ("image,sea\n", "holds no row"),
         ("", "is empty"),
-        ("image,sea\nnowhere,1\n", "1 images of .* are not below .*nowhere"),
+        ("image,sea\nnowhere,1\n", r"1 images of .* are not below .*nowhere\); leave their rows out, or give the"),
         ("image,sea\na,1\nx/a.png,1\n", "part 0/x/a.png twice, under different spellings"),
     ],
 )

@@ -75,8 +75,14 @@ def split_rows(names: np.ndarray, split: str, source: Path, choice: str, *, clea
     if choice == "auto" and len(names) < SMALL:
         reason = "no lists train.csv, val.csv, test.csv found" if folder is None else _incomplete(names, folder)
         if reason:
-            drawn = f"{len(names):,} patches are split 60/20/20 by hashing their names"
-            warnings.warn(f"{source}: {reason}; {drawn}", stacklevel=3)
+            left = int(excluded(names, folder).sum())
+            drawn = f"{len(names) - left:,} patches are split 60/20/20 by hashing their names"
+            also = (
+                f", without {left:,} that its lists name for snow, cloud or shadow or no label of the 19"
+                if left
+                else ""
+            )
+            warnings.warn(f"{source}: {reason}; {drawn}{also}", stacklevel=3)
             return _hashed_rows(names, split, folder)
     if folder is None:
         raise DatasetError(

@@ -88,6 +88,9 @@ def in_two_splits(splits: Sequence[RetrievalDataset]) -> list[str]:
 
 
 def about_labels(splits: Sequence[RetrievalDataset]) -> list[str]:
+    if splits and not splits[0].label_names:
+        where = splits[0].source_path
+        return [f"the images of {where} carry no labels: they can be searched; --labels_csv names a table of labels"]
     notes = []
     for dataset in splits:
         without = int((~dataset.labels.any(1)).sum())

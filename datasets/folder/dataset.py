@@ -80,7 +80,10 @@ class Folder(RetrievalDataset):
             splits = split_of(source_path, table.names, table.labels, proportions, seed)
         rows = np.flatnonzero(splits == split) if split != ALL else np.arange(len(table.names))
         if not len(rows):
-            raise DatasetError(f"no image of {source_path} is in the {split} split")
+            raise DatasetError(
+                f"no image of {source_path} is in the {split} split; give it some, in the table's column or in the "
+                "lists in splits/, or leave them out, and splits are drawn"
+            )
         self.names, self.labels, self.label_names = table.names[rows], table.labels[rows], table.label_names
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
         if self.bands != RGB:
@@ -188,7 +191,8 @@ def _check_names(names: Sequence[str], root: Path) -> None:
 
 
 def _resolved(names: np.ndarray, files: Sequence[str], path: Path, root: Path) -> list[str]:
-    """The file of each name: a path below the folder, or only the end of one, with or without suffix."""
+    """The file of each name: a path below the folder, or only the end of one, with or without suffix; or a path that
+    leads to the folder first, as scripts write them, with Windows' separators too."""
     by_end: dict[str, str] = {}
     ends: Counter[str] = Counter()
     for file in files:
@@ -197,10 +201,12 @@ def _resolved(names: np.ndarray, files: Sequence[str], path: Path, root: Path) -
             for end in dict.fromkeys((os.path.join(*parts[start:]), os.path.splitext(os.path.join(*parts[start:]))[0])):
                 ends[end] += 1
                 by_end[end] = file
-    whole = set(files)
+    whole, top = set(files), Path(os.path.abspath(root)).parts
     found, absent = [], []
     for name in names.tolist():
         wanted = os.path.normpath(name)
+        if not ends[wanted]:
+            wanted = _below(os.path.normpath(name.replace("\\", "/")), top)
         if wanted in whole:
             found.append(wanted)
         elif ends[wanted] == 1:
@@ -213,7 +219,18 @@ def _resolved(names: np.ndarray, files: Sequence[str], path: Path, root: Path) -
             absent.append(name)
     if absent:
         named = ", ".join(absent[:5])
-        raise DatasetError(f"{len(absent):,} images of {path} are not below {root} ({named})", names=absent)
+        raise DatasetError(
+            f"{len(absent):,} images of {path} are not below {root} ({named}); leave their rows out, or give the "
+            "folder that holds them",
+            names=absent,
+        )
     if len(set(found)) < len(found):
         raise DatasetError(f"{path} lists {Counter(found).most_common(1)[0][0]} twice, under different spellings")
     return found
+
+
+def _below(path: str, top: Sequence[str]) -> str:
+    """A path without the parts by which it leads to a folder; top: all parts of that folder's path."""
+    parts = Path(path).parts
+    leading = next((n for n in range(1, len(parts)) if tuple(top[-n:]) == parts[:n]), 0)
+    return os.path.join(*parts[leading:]) if parts else path
