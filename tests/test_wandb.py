@@ -12,7 +12,7 @@ import pytest
 from tests.scripts import ENVIRONMENT, records, run, run_inside
 from tests.test_scripts import TINY
 from tests.wandb_file import read
-from utilities.runs.logger import Logger, scrub_key
+from utilities.runs.logger import Logger, is_known_to_wandb, scrub_key
 
 pytest.importorskip("wandb")
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -20,18 +20,20 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(scope="module")
 def resumed_run(tmp_path_factory):
-    """Two epochs, then one more, both logged offline; the key once as a flag, once in the environment."""
+    """Two epochs, one that is not logged, and one more that is; the key once as a flag, once in the environment."""
     tmp_path = tmp_path_factory.mktemp("wandb")
     online = ("--log_online", "--wandb_dryrun")
     argv = ["--source_path", tmp_path / "data", "--save_path", tmp_path, *TINY, "--nb_epochs", 2]
     run("train_baseline", *argv, *online, "--wandb_key", KEY, "--project", "retrieval")
     folder = tmp_path / "Demo" / "baseline"
+    unlogged = run_inside("train_baseline", "--load_from_checkpoint", folder, "--nb_epochs", 3).stdout
+    assert "note: earlier parts of this run were logged to Weights & Biases and this one is not" in unlogged
     run(
         "train_baseline",
         "--load_from_checkpoint",
         folder,
         "--nb_epochs",
-        3,
+        4,
         *online,
         env={"WANDB_API_KEY": KEY},
     )
@@ -108,6 +110,21 @@ def test_a_kill_loses_no_record_and_an_empty_piece_is_gone(tmp_path):
         time.sleep(0.05)
     assert read(piece)[1][0]["train/losses/all"] == 0.5
     assert [row["_step"] for row in read(piece)[1]] == [10]
+
+
+def test_a_run_that_was_not_logged_from_its_beginning_on_is_logged_whole(tmp_path):
+    about = {"wandb_run_id": "abc", "project": "retrieval", "group": "g", "savename": "s", "config": {}}
+    speed = {"seconds": 1.0, "images_per_second": 2.0}
+    lines = [{"epoch": e, "step": 5 * e, "split": "train", "losses": {"all": 1.0 / e}, **speed} for e in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert not is_known_to_wandb(tmp_path)
+    Logger(tmp_path, wandb_mode="offline", run=about).close()
+    assert is_known_to_wandb(tmp_path)
+    (piece,) = pieces(tmp_path)
+    deadline = time.monotonic() + 30
+    while len(read(piece)[1]) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [row["_step"] for row in read(piece)[1]] == [5, 10, 15]
 
 
 @pytest.mark.parametrize(

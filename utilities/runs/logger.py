@@ -17,6 +17,7 @@ from utilities.errors import RunFailure, UserError
 from utilities.files import replacing
 
 METRICS, SPOILT = "metrics.jsonl", "metrics.spoilt.jsonl"
+REACHED = "wandb/reached_step"  # the last step that W&B was given
 HEADER_OF_PIECE = 7  # bytes of a file of W&B that holds no record
 SETTLED = 60
 PROJECT_EXCLUDES = "/\\#?%:"  # characters that W&B takes in no name of a project
@@ -141,13 +142,12 @@ class Logger:
 
     def __init__(self, folder: Path, *, wandb_mode: str | None, run: Mapping[str, Any]) -> None:
         self.path = folder / METRICS
-        earlier = read_metrics(folder) if wandb_mode else []
+        self.reached = folder / REACHED
+        missing = _missing(folder) if wandb_mode else []
         self.file = self.path.open("ab", buffering=0)  # what cannot be written is not tried again at the end
         self.wandb_run = _start_wandb(folder, wandb_mode, run) if wandb_mode else None
-        if self.wandb_run is not None:
-            for record in earlier:  # W&B writes a step down when the next one begins: a kill has lost the last
-                if record["step"] == earlier[-1]["step"]:
-                    self.wandb_run.log(_flat(record), step=record["step"])
+        for record in missing:
+            self._log_to_wandb(record)
 
     def log(self, record: dict[str, Any]) -> None:
         """One line: {"epoch", "step", "split", "losses" | "scores" and "chance", ...}; the step never falls."""
@@ -159,13 +159,35 @@ class Logger:
             raise RunFailure(
                 f"{self.path} could not be written ({error.strerror}). Free some space", resumable=self.path.parent
             ) from error
-        if self.wandb_run is not None:
-            self.wandb_run.log(_flat(record), step=record["step"])
+        self._log_to_wandb(record)
+
+    def _log_to_wandb(self, record: dict[str, Any]) -> None:
+        if self.wandb_run is None:
+            return
+        self.wandb_run.log(_flat(record), step=record["step"])
+        self.reached.parent.mkdir(exist_ok=True)  # which W&B makes, unless its own settings turn it off
+        self.reached.write_text(f"{record['step']}\n")
 
     def close(self) -> None:
         self.file.close()
         if self.wandb_run is not None:
             self.wandb_run.finish()
+
+
+def is_known_to_wandb(folder: Path) -> bool:
+    """Whether an earlier part of the run in `folder` was logged to W&B."""
+    return (folder / REACHED).exists() or any(folder.glob("wandb/*run-*"))
+
+
+def _missing(folder: Path) -> list[dict[str, Any]]:
+    """What W&B has not got of the run: parts that were not logged there, and the last step, which it writes down when
+    the next one begins, so that a kill has lost it."""
+    records = read_metrics(folder)
+    try:
+        reached = int((folder / REACHED).read_text())
+    except (OSError, ValueError):  # of a version that kept no account, or the first part that is logged
+        reached = records[-1]["step"] if records and is_known_to_wandb(folder) else 0
+    return [record for record in records if record["step"] >= min(reached, records[-1]["step"])]
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from utilities.parallel import distributed
 from utilities.runs import checkpoint
 from utilities.runs import folder as run_folder
 from utilities.runs.lock import RunLock
-from utilities.runs.logger import Logger, drop_later, read_metrics
+from utilities.runs.logger import Logger, drop_later, is_known_to_wandb, read_metrics
 from utilities.training import optim
 
 PAUSE = 20.0  # seconds without a checkpoint or a drawing, where these would take longer than the epochs between them
@@ -71,6 +71,11 @@ class Run:
         if not distributed.is_main():
             return
         about = {key: self.args[key] for key in ("project", "group", "savename")} | {"config": self.args.recorded}
+        if self.resumed and not self.args["wandb_mode"] and is_known_to_wandb(self.folder):
+            say(
+                "note: earlier parts of this run were logged to Weights & Biases and this one is not: --log_online or "
+                "--wandb_dryrun is given at each part (the next part with one brings this one along)"
+            )
         if self.args["wandb_mode"]:
             about["wandb_run_id"] = run_folder.wandb_run_id(self.folder)
         if self.resumed:
