@@ -155,7 +155,13 @@ MARGIN = [
         choices=COUNTED,
     ),
     Flag("margin_learn_beta", True, "margin loss: boundaries are learned", yes_no),
-    Flag("criterion_lr", 5e-4, "margin loss: learning rate of the boundaries (Wu et al. 2017)", float, low=0),
+    Flag(
+        "criterion_lr",
+        5e-4,
+        "margin loss: rate of the boundaries (DiVA's release; Wu et al. 0.1, by SGD)",
+        float,
+        low=0,
+    ),
 ]
 
 MINING = [

@@ -22,8 +22,9 @@ Differences from the paper
     (`--label_relation`, `--positive_threshold`, `--negative_threshold`); c is drawn from the labels that anchor and
     positive share. On single labels this is the paper's definition.
     The paper samples negatives by distance (`--baseline_batch_miner distance`); the default here is the soft-hard
-    miner of CV4RS (README). `--baseline_batches shuffled` takes batches as they come
-    instead of class-balanced ones.
+    miner of CV4RS (README). Boundaries are learned by the optimizer of the rest at a rate of 5e-4, as in the release of
+    DiVA (`--criterion_lr`); that of Wu et al. steps them by SGD at 0.1. `--baseline_batches shuffled` takes batches as
+    they come instead of class-balanced ones.
     multi_similarity: positive and negative pairs are those of the label sets as above; lambda is 0.5 as in the released
     code, where the paper's text says 1 (`--multi_similarity_base`), at which a negative of cosine 0.8 weighs e^-10.
     mulsupcon: the images of the batch take the place of the paper's queue of a momentum encoder and of its second view
