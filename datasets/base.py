@@ -208,6 +208,10 @@ class RetrievalDataset(PixelFormat, Dataset[Item]):
         """Days on which images were taken; None where it is not known, as of photographs."""
         return [None for _ in rows]
 
+    def splits_of(self, rows: Sequence[int]) -> list[str]:
+        """The split of each image, also where this is the whole archive; ALL where images are in none."""
+        return [self.split for _ in rows]
+
     def prepared(self, row: int) -> np.ndarray:
         """Pixels of one image from the prepared array: the only place where an archive's images can be read."""
         if self.pixels is None:

@@ -74,6 +74,9 @@ class Whole(RetrievalDataset):
     def dates(self, rows: Sequence[int]) -> list[datetime.date | None]:
         return [date for part, own in map(self.origin, rows) for date in part.dates([own])]
 
+    def splits_of(self, rows: Sequence[int]) -> list[str]:
+        return [part.split for part, _ in map(self.origin, rows)]
+
 
 class JoinedPixels:
     """Prepared pixels of several splits, rows one behind the other."""

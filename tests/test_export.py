@@ -310,6 +310,10 @@ def test_another_archive_is_not_taken_for_the_runs_own(demo, tmp_path):
     }
     assert len(tables["all"]) == 176
     assert len(tables["Folder_all"]) == 8
+    table = tables["all"].select(["name", "split"]).to_pydict()
+    of_own = dict(zip(table["name"], table["split"], strict=True))
+    assert {name for name, split in of_own.items() if split == "test"} == set(demo.dataset.names), "not all of them"
+    assert set(of_own.values()) == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize(

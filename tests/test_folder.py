@@ -375,6 +375,25 @@ def test_pictures_of_bands_have_the_colours_that_people_see(tmp_path: Path) -> N
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_deep_photographs_are_refused_with_the_flag_that_reads_them(tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", np.full((3, 8, 8), 3000, np.uint16), photometric="rgb")
+    with pytest.raises(
+        DatasetError, match=r"more than 8 bits a channel.*; or read the archive with --band_scale LOW HIGH"
+    ):
+        folder(tmp_path, "all", side=8).read(0)
+    assert (folder(tmp_path, "all", side=8, band_scale=[0, 6000]).read(0) == 128).all()
+
+
+def test_splits_of_the_whole_are_those_of_its_table(images: Path) -> None:
+    (images / "labels.csv").write_text("image,sea,split\na,1,train\nb,0,test\nc,1,\nd,1,val\n")
+    with pytest.warns(UserWarning, match="36 images"):
+        whole = folder(images, "all")
+    assert whole.splits_of([3, 0, 2, 1]) == ["val", "train", "all", "test"]
+    (images / "labels.csv").unlink()
+    assert set(folder(images, "all").splits_of(range(40))) == {"all"}, "without labels nothing is drawn"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_an_evaluation_normalises_as_training_did(tmp_path: Path) -> None:
     """And not by what the folder holds now: `load_network` could not know it, nor had the network seen it."""
     write_raster(tmp_path / "a.tif", np.full((2, 8, 8), 500, np.uint16))

@@ -85,6 +85,7 @@ class Folder(RetrievalDataset):
                 "lists in splits/, or leave them out, and splits are drawn"
             )
         self.names, self.labels, self.label_names = table.names[rows], table.labels[rows], table.label_names
+        self.splits = splits[rows] if table.label_names else np.full(len(rows), split)
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
         if self.bands != RGB:
             self.mean, self.std = self._statistics(table.names[splits == "train"])
@@ -106,6 +107,9 @@ class Folder(RetrievalDataset):
 
     def outlines(self, rows: Sequence[int]) -> tuple[list[Ring | None], list[str]]:
         return outlines_of([self.path(row) for row in rows]), []
+
+    def splits_of(self, rows: Sequence[int]) -> list[str]:
+        return [str(self.splits[row]) or ALL for row in rows]
 
     def _statistics(self, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each band over SAMPLED images of the train split, or of what there is."""

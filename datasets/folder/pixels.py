@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.files.geotiff import stretched
-from datasets.files.images import read_rgb
+from datasets.files.images import EIGHT_BITS, read_rgb
 from datasets.files.reflectance import without_offset
 from utilities import rasters
 from utilities.errors import DatasetError, UserError, unreadable
@@ -36,7 +36,14 @@ class FileReader(NamedTuple):
     def decode(self, path: Path) -> np.ndarray:
         """Pixels of a file, here or elsewhere, `item_shape` and `dtype`."""
         if self.bands == RGB and self.band_scale is None:
-            return read_rgb(path, self.side).transpose(2, 0, 1)
+            try:
+                return read_rgb(path, self.side).transpose(2, 0, 1)
+            except DatasetError as error:
+                if EIGHT_BITS not in str(error):
+                    raise
+                raise DatasetError(
+                    f"{error}; or read the archive with --band_scale LOW HIGH, which become 0 and 255"
+                ) from error
         planes = [_resized(plane, self.side) for plane in self._planes(path)]
         return np.stack(planes).round().clip(0, np.iinfo(self.dtype).max).astype(self.dtype)
 

@@ -98,7 +98,7 @@ def export_rows(form: str, folder: Path, subject: Subject, embedded: Any, *, arc
     write_table(
         folder / table,
         names=dataset.names[rows],
-        split=dataset.split,
+        splits=dataset.splits_of(rows),
         labels=dataset.labels[rows],
         label_names=dataset.label_names,
         embeddings=embeddings,

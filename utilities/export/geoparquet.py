@@ -1,6 +1,7 @@
 """Embeddings as a table, one row an image, with places on the ground as GeoParquet 1.1; the only pyarrow import here.
 
-    name, split   string
+    name          string
+    split         string: train, val or test; "all" for an image of an archive that is in none
     labels        list of string, in the order of the data set
     embedding     fixed-size list of float32, a unit row
     date          day of acquisition, where names tell it
@@ -35,7 +36,7 @@ def write_table(
     path: Path,
     *,
     names: np.ndarray,
-    split: str,
+    splits: Sequence[str],
     labels: np.ndarray,
     label_names: Sequence[str],
     embeddings: np.ndarray,
@@ -50,7 +51,7 @@ def write_table(
     spelled = np.asarray(label_names)
     columns: dict[str, Any] = {
         "name": pyarrow.array([str(name) for name in names]),
-        "split": pyarrow.array([split] * len(names)),
+        "split": pyarrow.array(list(splits)),
         "labels": pyarrow.array([spelled[row].tolist() for row in labels], pyarrow.list_(pyarrow.string())),
         "embedding": pyarrow.FixedSizeListArray.from_arrays(
             pyarrow.array(np.ascontiguousarray(embeddings, np.float32).ravel()), embeddings.shape[1]
