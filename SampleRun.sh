@@ -91,6 +91,14 @@ run() {
 train() { run "$RUN_PYTHON" "train_$1.py" "${@:2}"; }
 # of_seed NAME SEED: the name of its run.
 of_seed() { if [ "$2" = 0 ]; then echo "$1"; else echo "$1-seed$2"; fi; }
+# places FLAGS ...: into PLACES, those that say where the data lie, which may be elsewhere in the next job.
+places() {
+  PLACES=()
+  while [ $# -gt 1 ]; do
+    case $1 in --source_path | --cache_path) PLACES+=("$1" "$2") ;; esac
+    shift
+  done
+}
 # train_once DATASET METHOD NAME FLAGS ...: a new run a seed, or the rest of the one that is there (nothing, when it is
 # complete).
 train_once() {
@@ -100,7 +108,8 @@ train_once() {
     seeding=()
     [ "$seed" = 0 ] || seeding=(--random_seed "$seed")
     if [ "$PRINT_ONLY" = no ] && [ -e "$folder/args.json" ]; then
-      train "$2" --load_from_checkpoint "$folder"
+      places "${@:4}"
+      train "$2" --load_from_checkpoint "$folder" "${PLACES[@]}"
     else
       train "$2" --dataset "$1" --save_path "$RESULTS" --savename "${folder##*/}" "${@:4}" "${seeding[@]}"
     fi

@@ -119,6 +119,30 @@ def test_the_trial_is_the_first_thing_the_readme_shows(checkout: Path) -> None:
     assert f"{22 * args.demo_images_per_category} scenes" in readme
 
 
+def test_a_run_goes_on_with_the_data_where_they_lie_now(checkout: Path) -> None:
+    """A job has them on a disk of its own, under a path that the next one has not."""
+    for name in ("baseline", "baseline-best"):
+        (checkout / "Training_Results" / "UCMerced" / name).mkdir(parents=True)
+        (checkout / "Training_Results" / "UCMerced" / name / "args.json").touch()
+    sample_run(checkout, "ucmerced", DATA="/scratch/job 2")
+    sample_run(checkout, "ucmerced_baseline", DATA="/scratch/job 2")
+    resumed = [
+        command[2:] for command in called(checkout) if command[1:3] == ["train_baseline.py", "--load_from_checkpoint"]
+    ]
+    data = ["--source_path", "/scratch/job 2/UCMerced"]
+    assert resumed == [
+        ["--load_from_checkpoint", "Training_Results/UCMerced/baseline", *data],
+        [
+            "--load_from_checkpoint",
+            "Training_Results/UCMerced/baseline-best",
+            *data,
+            "--cache_path",
+            "Training_Results/prepared",
+        ],
+    ]
+    assert {"source_path", "cache_path"} <= parameters.RESUMABLE
+
+
 def test_seeds_are_runs_of_their_own_and_evaluated_together(checkout: Path) -> None:
     printed = sample_run(checkout, "demo", "--print", SEEDS="0 1 7").splitlines()
     *training, evaluation = map(shlex.split, printed)

@@ -15,7 +15,7 @@ from PIL import Image
 import parameters
 from utilities.errors import UserError
 from utilities.study import draw, figures, pictures, plan, table
-from utilities.study.__main__ import ALL_TIERS, discard_weights
+from utilities.study.__main__ import ALL_TIERS, discard_weights, training
 from utilities.study.analysis import Study, words, words_of_fine_tuning
 from utilities.study.plan import ABLATIONS, FEATURES, ROWS, TRIALS, Run, chosen, merged, trials
 
@@ -372,3 +372,12 @@ def test_labels_of_points_do_not_cover_each_other(results, tmp_path, monkeypatch
     assert len(names) == 2 * len(TRAINED)
     boxes = [Text.get_window_extent(name) for name in names]  # without the lines to their points
     assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_images_where_they_lie_now(tmp_path):
+    run = Run("frozen", "margin", 0, "baseline", ("--nb_epochs", "2"))
+    folder = tmp_path / run.dataset / run.name
+    assert training(run, "/old", tmp_path)[:3] == ["--source_path", "/old", "--save_path"]
+    folder.mkdir(parents=True)
+    (folder / "args.json").touch()
+    assert training(run, "/new", tmp_path) == ["--load_from_checkpoint", str(folder), "--source_path", "/new"]

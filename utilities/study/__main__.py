@@ -45,10 +45,10 @@ PICTURED, NEAREST = 6, 5  # queries whose nearest images are kept for the pictur
 
 def training(run: Run, source: str, runs: Path) -> list[str]:
     """The command line of a run: a new one, or the rest of one that was stopped."""
-    folder = runs / run.dataset / run.name
+    folder, data = runs / run.dataset / run.name, ["--source_path", source_of(run, source, runs)]
     if (folder / "args.json").exists():
-        return ["--load_from_checkpoint", str(folder)]
-    places = ["--source_path", source_of(run, source, runs), "--save_path", str(runs), "--savename", run.name]
+        return ["--load_from_checkpoint", str(folder), *data]
+    places = [*data, "--save_path", str(runs), "--savename", run.name]
     return [*places, "--eval_metric", *LOGGED, *run.flags()]
 
 
