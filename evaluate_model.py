@@ -18,7 +18,7 @@ Several runs end with a comparison: their scores, the flags in which they differ
 
 `--query` searches by example instead: images, BigEarthNet patch folders or names of images, of which the nearest in the
 split go to `search_results/<network>_<split>/<query>/`: `search.html`, `retrievals.png`, `hits.csv`, and `hits.geojson`
-for BigEarthNet. The embeddings of the split stay beside them, so that the next search is a matter of seconds.
+for BigEarthNet and GeoTIFFs. The embeddings of the split stay beside them, so that the next search takes seconds.
 
 `--export` writes the network (safetensors, torch_export, onnx) or the embeddings of the split (geoparquet, faiss) with
 a model card for other tools.

@@ -51,7 +51,8 @@ class Prepare:
     A path     a photograph of any size and mode, or a Sentinel-2 patch: a folder of bands, or one GeoTIFF
     an array   or a tensor, in stored units: uint8 photographs (H, W, 3) or (3, H, W), as Pillow and torchvision give
                them; digital numbers (C, S, S) of the run's bands in their order, coarser ones repeated, with the
-               --boa_offset that the run's own images carry
+               --boa_offset that the run's own images carry; of a run with --band_scale what it makes of values:
+               0..10,000
     """
 
     def __init__(self, run: Mapping[str, Any], data: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
