@@ -267,6 +267,30 @@ def test_layers_that_draw_draw_the_same_after_a_resumption(tmp_path):
     assert not torch.equal(*(whole.method.train()(Feed().batch(range(6)))["sum"] for _ in range(2))), "it does draw"
 
 
+@pytest.mark.parametrize("flags", [("--nb_epochs", 0), ("--frozen", "--stored_views", 1)])
+def test_last_is_there_before_the_first_best(tmp_path, monkeypatch, flags):
+    """Of runs that do not save after each epoch as well, so that a best.pt alone tells that last.pt was taken away."""
+    seen = []
+
+    def noted(folder, name, payload):
+        seen.append(name)
+        save(folder, name, payload)
+
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", noted)
+    data = SimpleNamespace(**vars(toy_data()))
+    data.of_features = lambda *given: data
+    folder = engine.train(Toy(), data, trainer_settings(tmp_path, *flags), torch.device("cpu"))
+    assert seen[:3] == ["last.pt", "best.pt", "last.pt"]
+    (folder / "last.pt").unlink()
+    assert trainer_settings(tmp_path, "--load_from_checkpoint", folder), "last.previous.pt is there"
+    (folder / "last.previous.pt").unlink()
+    before = (folder / "best.pt").read_bytes(), (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"has a best\.pt and no last\.pt, .*: put that back or start a new run"):
+        parameters.parse("baseline", ["--load_from_checkpoint", str(folder)])
+    assert before == ((folder / "best.pt").read_bytes(), (folder / "metrics.jsonl").read_bytes())
+
+
 def test_best_is_the_network_of_the_best_validation_across_resumptions(tmp_path, saves, monkeypatch):
     scripted = iter([0.5, 0.9, 0.6, 0.9, 0.95])
     monkeypatch.setattr(Validation, "score", lambda *given: ({"recall@1": next(scripted)}, {}))

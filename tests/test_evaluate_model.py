@@ -118,7 +118,17 @@ def test_a_wrong_run_folder_is_found_before_anything_is_evaluated(saved, tmp_pat
     empty = tmp_path / "empty"
     empty.mkdir()
     shutil.copy(saved / "args.json", empty)
-    wrong = {"nowhere": "is not a run folder", empty: "has no best.pt yet", saved / "." / "figures" / "..": "twice"}
+    unvalidated = tmp_path / "unvalidated"
+    unvalidated.mkdir()
+    for name in ("args.json", "last.pt"):
+        shutil.copy(saved / name, unvalidated)
+    wrong = {
+        "nowhere": "is not a run folder",
+        empty: f"has no best.pt yet; train on with --load_from_checkpoint {empty}\n",
+        unvalidated: "has no best.pt yet; train on with --load_from_checkpoint "
+        f"{unvalidated}, or evaluate it as it is with --checkpoint last\n",
+        saved / "." / "figures" / "..": "twice",
+    }
     for folder, said in wrong.items():
         done = run_inside("evaluate_model", "--load_from_checkpoint", saved, folder, "--source_path", tmp_path, code=2)
         assert said in done.stderr, "--source_path is not looked at yet"

@@ -33,7 +33,9 @@ def check_runs(folders: Sequence[Path], args: Settings) -> None:
     for number, folder in enumerate(folders):
         run_folder.read_args(folder)
         if not checkpoint.present(folder, name):
-            raise UserError(f"{folder} has no {name} yet; train on with --load_from_checkpoint {folder}")
+            other = name == checkpoint.BEST and checkpoint.present(folder)
+            instead = ", or evaluate it as it is with --checkpoint last" if other else ""
+            raise UserError(f"{folder} has no {name} yet; train on with --load_from_checkpoint {folder}{instead}")
         if folder.resolve() in [other.resolve() for other in folders[:number]]:
             raise UserError(f"--load_from_checkpoint names {folder} twice; give each run once")
         if not args.export:

@@ -154,6 +154,8 @@ class Trainer:
                     if self.run.is_save_due() or self.is_to_stop():
                         self.save()  # a kill in the validation of a whole archive costs no epoch
             if self.unvalidated:
+                if not self.run.is_saved():
+                    self.save()  # a best.pt without it is of a run whose last.pt was taken away
                 self.validate()
                 self.unvalidated = False
                 self.save()

@@ -92,6 +92,10 @@ class Run:
             checkpoint.save(self.folder, name, payload)
         self.saved = time.perf_counter()
 
+    def is_saved(self) -> bool:
+        """Whether there is a `last.pt`, or the one before, on every rank."""
+        return bool(distributed.broadcast_object(bool(checkpoint.present(self.folder))))
+
     def is_save_due(self) -> bool:
         """Whether an epoch ends with `last.pt`, on every rank: from stored features, some take less than writing it."""
         if not self.args["stored_views"]:
