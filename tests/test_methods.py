@@ -254,13 +254,6 @@ def test_batches_that_teach_a_loss_without_miner_nothing_are_reported(split, los
     method.check_batches([np.arange(12, 24)], labels)
 
 
-def test_a_training_split_of_equal_labels_is_refused(split):
-    same = np.ones((24, 3), bool)
-    for method in (build("sndl", split), build("baseline", split, "--baseline_loss", "mulsupcon")):
-        with pytest.raises(UserError, match="all 24 images of the training split carry the same labels"):
-            method.check_batches([np.arange(12)], same)
-
-
 def test_few_triplets_without_a_common_label_are_reported(split):
     """Of the 12 images of the second batch all carry label 0 or 1, so that no three are pairwise without a common
     label; in the first, one of four labels each, every image finds two such others."""

@@ -108,8 +108,8 @@ class Method(nn.Module):
         }
 
     def check_batches(self, batches: IndexBatches, labels: np.ndarray) -> None:
-        """Raise UserError where no batch, warn where not every batch holds what is `needed`; and where the labels
-        (N, L) of all images are the same. Warn of what there is `advice` on."""
+        """Raise UserError where no batch, warn where not every batch holds what is `needed`; warn of what there is
+        `advice` on. labels (N, L)."""
         for what, held in self.needed().items():
             lacking = [batch for batch in batches if not held(torch.from_numpy(labels[batch]))]
             if lacking:
@@ -124,11 +124,6 @@ class Method(nn.Module):
         some = [torch.from_numpy(labels[batch]) for batch in batches[:ADVISED]]
         if self.advice is not None and (said := self.advice(some)):
             warnings.warn(said, stacklevel=2)
-        if (labels == labels[0]).all():
-            raise UserError(
-                f"all {len(labels):,} images of the training split carry the same labels, so that nothing sets one "
-                "apart from another; check the table of labels (python -m datasets shows how often each occurs)"
-            )
 
 
 def at_own_rate(
