@@ -29,12 +29,12 @@ def going_on(
     trained_by = run_folder.read_args(folder)["method"]
     if trained_by != method:
         raise UserError(f"{folder} is a run of train_{trained_by}.py; resume it with that script")
+    recorded = recorded_flags.read(folder, flags, {*resumable, *UNUSED})
     if checkpoint.present(folder, checkpoint.BEST) and not checkpoint.present(folder):
         raise UserError(
             f"{folder} has a {checkpoint.BEST} and no {checkpoint.LAST}, from which alone training goes on: put that "
             f"back or start a new run (evaluate_model.py needs {checkpoint.BEST} only)"
         )
-    recorded = recorded_flags.read(folder, flags, {*resumable, *UNUSED})
     changed = [n for n, v in given.items() if n not in resumable and n in recorded and recorded[n] != v]
     if changed:
         differing = "; ".join(f"--{n} {spelled(recorded[n])}, not {spelled(given[n])}" for n in changed)
