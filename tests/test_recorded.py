@@ -90,7 +90,8 @@ def test_what_a_run_records_is_taken_back(tmp_path, method, dataset):
 def test_another_value_than_the_run_was_trained_with_is_named(tmp_path, script, name):
     flags = recorded(tmp_path, lr=0.5, batch_size=24, nb_epochs=9, source_path="elsewhere")
     checkpoint.save(tmp_path, name, {"settings": flags | {"nb_epochs": 3, "source_path": "here"}})
-    read_by(script, tmp_path)
+    if (script, name) != ("baseline", checkpoint.BEST):  # from which no training goes on
+        read_by(script, tmp_path)
     recorded(tmp_path, lr=0.25, batch_size=48)
     with pytest.raises(UserError) as error:
         read_by(script, tmp_path)
