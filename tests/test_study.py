@@ -164,6 +164,8 @@ def test_words_say_who_wins_and_what_is_noise(results):
     assert said.startswith("By recall@1, SNDL is best;")
     assert "Better than the untrained features: SNDL." in said
     assert "Not told from the untrained features: " in said
+    assert "Better than the classifier: SNDL." in said
+    assert "Not told from the classifier: " in said
     differences = study.differences("frozen", study.rows("frozen"), "recall@1")
     difference, p = differences["sndl", "mulsupcon"]
     assert difference.difference == pytest.approx(0.3, abs=0.03)
@@ -255,7 +257,13 @@ def test_nothing_is_concluded_from_a_part_of_the_fine_tuned_tier(results, tmp_pa
     assert "all weights trained" in draw.BLOCKS["summary"](whole)
     assert "**All weights trained**, 30 to 30 seconds of training" in draw.BLOCKS["summary-words"](whole)
     part = Study([record for record in lines if record["name"] != "finetuned-bier-seed2"], queries)
-    assert "29 of the first 30 runs" in draw.BLOCKS["finetuned-words"](part)
+    assert f"{3 * len(TRAINED) - 1} of the first {3 * len(TRAINED)} runs" in draw.BLOCKS["finetuned-words"](part)
+    more = [
+        dict(record, name=f"{record['name']}{n}") for record in part.lines for n in (3, 4) if record["row"] == "sndl"
+    ]
+    assert f"{3 * len(TRAINED) - 1} of the first" in draw.BLOCKS["finetuned-words"](
+        Study([*part.lines, *more], queries)
+    )
     assert "all weights trained" not in draw.BLOCKS["summary"](part)
     assert "All weights trained" not in draw.BLOCKS["summary-words"](part)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from utilities.measures.paired import Difference, compare, holm
-from utilities.study.plan import ABLATIONS, FEATURES, ROWS
+from utilities.study.plan import ABLATIONS, REFERENCES, ROWS
 from utilities.study.table import MEASURES
 
 LEVEL = 0.05  # of the whole family of comparisons of a measure, after Holm's correction
@@ -129,14 +129,17 @@ def words(study: Study, tier: str, measure: str) -> str:
         f"By {measure}, {first}; {clear} of the {total} pairs of rows differ by more than chance "
         f"(p < {LEVEL:g} after Holm's correction)."
     ]
-    if FEATURES in rows:
-        better = [r for r in rows if r != FEATURES and larger_than_chance(r, FEATURES, differences)]
-        above = [title(r) for r in better if signed(r, FEATURES, differences) > 0]
-        below = [title(r) for r in better if signed(r, FEATURES, differences) < 0]
-        rest = [title(r) for r in rows if r != FEATURES and r not in better]
+    for reference, named in REFERENCES.items():
+        if reference not in rows:
+            continue
+        others = [row for row in rows if row != reference]
+        clear_of = [row for row in others if larger_than_chance(row, reference, differences)]
+        above = [title(row) for row in clear_of if signed(row, reference, differences) > 0]
+        below = [title(row) for row in clear_of if signed(row, reference, differences) < 0]
+        rest = [title(row) for row in others if row not in clear_of]
         for names, what in ((above, "better than"), (below, "worse than"), (rest, "not told from")):
             if names:
-                said.append(f"{what.capitalize()} the untrained features: {listed(names)}.")
+                said.append(f"{what.capitalize()} {named}: {listed(names)}.")
     return " ".join(said)
 
 

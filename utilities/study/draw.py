@@ -215,7 +215,7 @@ def finetuned_words(study: Study) -> str:
     if is_whole(study, "finetuned"):
         said = [f"{words(study, 'finetuned', m)} {words_of_fine_tuning(study, m)}" for m in PAIRED]
         return "\n\n".join(said)
-    done = sum(line["tier"] == "finetuned" for line in study.lines)
+    done = sum(min(len(study.of("finetuned", row.name)), SEEDS["finetuned"]) for row in ROWS[1:])
     planned = SEEDS["finetuned"] * (len(ROWS) - 1)
     return (
         f"*Under way: {done} of the first {planned} runs. Nothing is concluded before every row has "

@@ -125,6 +125,8 @@ ROWS = (
     Row("classifier", "classifier", "baseline", ("--baseline_loss", "classifier"),
         Knob(("--classifier_temperature",), (0.03, 0.3))),
 )  # fmt: skip
+# Rows that compare no images, and how sentences name them: what has the learning of a metric to offer beside them?
+REFERENCES = {FEATURES: "the untrained features", "classifier": "the classifier"}
 METHODS = ("margin", "diva", "dac", "bier", "sndl")  # the project's five
 
 # What the papers claim of their parts: variant -> (row, what it changes).
