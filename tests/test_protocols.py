@@ -18,6 +18,7 @@ from datasets.ucmerced.dataset import STORED_SPLITS, UCMerced, grn_split
 from tests.miniatures import SHARED
 from utilities.errors import DatasetError, UserError
 from utilities.measures import protocols
+from utilities.measures.chance import expected_ap_found
 from utilities.neighbours.search import Neighbours, search
 
 
@@ -111,7 +112,7 @@ def test_prithvi_divides_by_the_relevant_images_that_were_found() -> None:
 def test_intervals_hold_the_score_and_random_neighbours_score_chance(name, monkeypatch) -> None:
     _, _, asked, carried = problem(400, 300)
     draw = torch.Generator().manual_seed(1)
-    near = Neighbours(torch.randint(300, (400, 20), generator=draw), torch.ones(400, 20))
+    near = Neighbours(torch.rand(400, 300, generator=draw).argsort(1)[:, :20], torch.ones(400, 20))
     content = protocols.measured(name, near, asked, carried)
     for measure, score in content["scores"].items():
         low, high = content["interval"][measure]
@@ -120,6 +121,29 @@ def test_intervals_hold_the_score_and_random_neighbours_score_chance(name, monke
     monkeypatch.setattr(protocols, "_BLOCK", 5000)
     assert protocols.measured(name, near, asked, carried)["scores"] == pytest.approx(content["scores"], abs=1e-12)
     assert name in protocols.lines(content)[0]
+
+
+def test_chance_draws_no_image_twice() -> None:
+    """Of a gallery as small as the depth everything is found: means over it, in whatever order, and of the order the
+    expected value in closed form."""
+    _, _, asked, carried = problem(500, 10)
+    everything = Neighbours(torch.arange(10).expand(500, 10), torch.ones(500, 10))
+    content = protocols.measured("csmae", everything, asked, carried)
+    assert content["chance"] == pytest.approx(content["scores"], abs=1e-12)
+    _, _, asked, carried = problem(500, 20)
+    near = Neighbours(torch.arange(20).expand(500, 20), torch.ones(500, 20))
+    relevant = (asked.double() @ carried.double().T > 0).sum(1).double()
+    expected = float(expected_ap_found(torch.full((500,), 20.0).double(), relevant, 20).mean())
+    assert protocols.measured("prithvi", near, asked, carried)["chance"]["ap_found@20"] == pytest.approx(
+        expected, abs=0.002
+    )
+
+
+def test_what_is_drawn_for_chance_is_every_ordered_choice_alike() -> None:
+    drawn = protocols.different(5, 60_000, 3, torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn @ torch.tensor([25, 5, 1]), minlength=125)
+    assert (counts > 0).sum() == 60, "each of 5 * 4 * 3 choices, and no other"
+    assert (counts[counts > 0] - 1000).abs().max() < 5 * 1000**0.5
 
 
 def test_the_flag_sets_splits_relevance_and_measures() -> None:

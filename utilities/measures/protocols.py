@@ -18,7 +18,8 @@ from utilities.measures.formulae import SHARE, average_precision_found
 from utilities.neighbours.search import Neighbours
 from utilities.seeding import generator
 
-DRAWS, CHANCE_DRAWS = 1000, 20
+DRAWS = 1000  # of the intervals
+CHANCE_QUERIES, CHANCE_DRAWS = 200_000, (20, 500)  # with random neighbours in all; how often each, at least and most
 _BLOCK = 2**22  # label entries, or drawn queries, held together
 
 
@@ -151,7 +152,7 @@ def measured(name: str, found: Neighbours, asked: Tensor, carried: Tensor, *, se
     """Scores of a protocol with 95 % intervals and chance levels, plain values by name, for `scores.json`.
 
     found: neighbours of at least `depth` where the gallery has them; asked (Q, L), carried (N, L) multi-hot. Chance:
-    the mean over random choices of as many images, all at one distance.
+    the mean over random choices of as many different images, all at one distance.
     """
     protocol = PROTOCOLS[name]
     images = found.indices[:, : protocol.depth]
@@ -166,11 +167,23 @@ def measured(name: str, found: Neighbours, asked: Tensor, carried: Tensor, *, se
     tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
     intervals = {key: torch.cat([block[key] for block in blocks]).quantile(tails).tolist() for key in scores}
     by_chance = []
-    for _ in range(CHANCE_DRAWS):
-        drawn = torch.randint(len(carried), images.shape, generator=draw)
+    least, most = CHANCE_DRAWS
+    for _ in range(min(most, max(least, CHANCE_QUERIES // max(1, len(asked))))):
+        drawn = different(len(carried), len(asked), images.shape[1], draw)
         by_chance.append(protocol.score(_parts(protocol, drawn, torch.ones(images.shape), asked, carried).mean(0)))
     chance = {key: float(torch.stack([each[key] for each in by_chance]).mean()) for key in scores}
     return {"name": name, "about": protocol.about, "scores": scores, "interval": intervals, "chance": chance}
+
+
+def different(count: int, queries: int, k: int, draw: torch.Generator) -> Tensor:
+    """Rows of k different numbers below `count`, (queries, k) int64: every row of them is as likely."""
+    drawn = torch.empty(queries, k, dtype=torch.int64)
+    for place in range(k):  # the n-th of those that are left, counted past what was drawn, from the smallest on
+        number = torch.randint(count - place, (queries,), generator=draw)
+        for taken in drawn[:, :place].sort(1).values.T:
+            number += taken <= number
+        drawn[:, place] = number
+    return drawn
 
 
 def drawn_shares(draws: int, count: int, draw: torch.Generator) -> Tensor:
