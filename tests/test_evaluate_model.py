@@ -284,11 +284,13 @@ def test_the_network_before_training_begins_from_the_weights_of_the_run(tmp_path
     ],
 )
 def test_other_bands_or_labels_than_those_of_training_are_refused(tmp_path, changed, said):
-    data = {"label_names": ["port", "sea"], "bands": ["B02", "B03", "B04"]}
-    dataset = SimpleNamespace(**{"label_names": ("port", "sea"), "bands": ("B02", "B03", "B04")} | changed)
+    data = {"label_names": ["port", "sea"], "bands": ["B02", "B03", "B04"], "mean": [1.0] * 3, "std": [2.0] * 3}
+    own = {"label_names": ("port", "sea"), "bands": ("B02", "B03", "B04"), "mean": (7.0,) * 3, "std": (8.0,) * 3}
+    dataset = SimpleNamespace(**own | changed)
     args = Settings({"dataset": None, "query": None, "export": None})
     if said is None:
         check_data(dataset, data, tmp_path, args)
+        assert (dataset.mean, dataset.std) == ((1.0,) * 3, (2.0,) * 3)  # its images are normalised as in training
         return
     with pytest.raises(UserError, match=said):
         check_data(dataset, data, tmp_path, args)
