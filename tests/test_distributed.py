@@ -36,7 +36,11 @@ class InBatch(Baseline):
     """The baseline with a loss of whole batches, which no miner looks at."""
 
 
-KINDS = (Baseline, InBatch, DiVA, DivideAndConquer, BIER, SNDL)
+class Classified(Baseline):
+    """The baseline with a loss that has weights of its own."""
+
+
+KINDS = (Baseline, InBatch, Classified, DiVA, DivideAndConquer, BIER, SNDL)
 WORLD, GLOBAL, N, L = 2, 12, 48, 5
 SIDE = 32  # pixels
 SMALL = ("--arch", "resnet18", "--sz_embedding", "16", "--num_samples_per_class", "3")
@@ -75,6 +79,7 @@ def build(kind, batch_size, batch_norm, arch="first_stage"):
         DivideAndConquer: ["--dac_nb_clusters", "2"],
         DiVA: ["--diva_moco_n_key_batches", str(QUEUE // batch_size)],
         InBatch: ["--baseline_loss", "batch_nca"],
+        Classified: ["--baseline_loss", "classifier"],
     }
     argv = [*SMALL, "--freeze_batch_norm", BATCH_NORM[batch_norm], "--batch_size", str(batch_size)]
     parsed = parameters.parse(kind.name, argv + extra.get(kind, []))

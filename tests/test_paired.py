@@ -77,6 +77,21 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert by_quantiles / trials < 0.92
 
 
+def test_twenty_seeds_beside_three_are_told_apart_a_little_too_often() -> None:
+    """As Welch's test does, where seeds differ more than queries; three beside three are on the safe side there."""
+
+    def told_apart(first: int, trials: int = 1500) -> float:
+        one, other = normal(trials, first, 1), normal(trials, 3, 1, seed=1)
+        noise = normal(trials, 1, 20, seed=2) / 100
+        return (
+            sum(paired.compare(a + n, b.expand(3, 20)).p < 0.05 for a, b, n in zip(one, other, noise, strict=True))
+            / trials
+        )
+
+    assert 0.055 < told_apart(20) < 0.11
+    assert told_apart(3) < 0.05
+
+
 def test_effect_sizes_in_closed_form() -> None:
     one, other = torch.tensor([[0.5, 0.5, 1.0, 0.0], [0.7, 0.5, 1.0, 0.2]]), torch.tensor([[0.1, 0.5, 0.5, 0.6]])
     found = paired.compare(one, other)
