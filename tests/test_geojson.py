@@ -25,7 +25,7 @@ from utilities.rasters import Footprint, raster_footprint
 REAL = sorted((SHARED / "BigEarthNet").glob("S2*"))
 NEEDS_RASTERIO = pytest.mark.skipif(importlib.util.find_spec("rasterio") is None, reason="rasterio is not installed")
 needs_real = pytest.mark.skipif(not REAL, reason=f"no BigEarthNet patches in {SHARED / 'BigEarthNet'}")
-SQUARE = Footprint("EPSG:32633", 500_000, 5_400_000, 501_200, 5_401_200)
+SQUARE = Footprint.upright("EPSG:32633", west=500_000, south=5_400_000, east=501_200, north=5_401_200)
 """Its western edge is the central meridian of zone 33."""
 
 
@@ -112,6 +112,20 @@ def test_rows_from_the_south_turn_no_ring_round(tmp_path: Path) -> None:
     assert area(outlines[1]) > 0
 
 
+@NEEDS_RASTERIO
+def test_an_image_turned_on_the_ground_has_its_own_corners(tmp_path: Path) -> None:
+    """As scenes along the path of a satellite: rows run to the east of south."""
+    rasterio = pytest.importorskip("rasterio")
+    turned = rasterio.Affine(8, 6, 5e5, 6, -8, 54e5)  # by atan(6 / 8), pixels of 10 m
+    size = {"width": 6, "height": 4, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
+    with rasterio.open(tmp_path / "turned.tif", "w", driver="GTiff", transform=turned, **size) as raster:
+        raster.write(np.ones((1, 4, 6), np.uint8))
+    footprint = raster_footprint(tmp_path / "turned.tif")
+    left, right = (5e5 + 24, 54e5 - 32), (5e5 + 24 + 48, 54e5 - 32 + 36)  # of the lowest row
+    assert footprint.corners == (left, right, (5e5 + 48, 54e5 + 36), (5e5, 54e5))
+    assert area(ring(footprint)) > 0
+
+
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 @NEEDS_RASTERIO
 def test_a_patch_that_does_not_say_where_it_lies(tmp_path: Path) -> None:
@@ -150,7 +164,7 @@ def test_without_rasterio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
 @NEEDS_RASTERIO
 def test_corners_that_lie_nowhere_are_refused(x: float) -> None:
     with pytest.raises(DatasetError, match="lie nowhere on Earth"):
-        ring(SQUARE._replace(west=x))
+        ring(Footprint.upright("EPSG:32633", west=x, south=5_400_000, east=501_200, north=5_401_200))
 
 
 def test_what_is_no_number_is_not_written(tmp_path: Path) -> None:

@@ -19,16 +19,15 @@ Ring = list[list[float]]
 
 
 def ring(footprint: Footprint) -> Ring:
-    """The rectangle's corners as [longitude, latitude] in WGS 84: counter-clockwise, the first again at the end.
+    """The corners as [longitude, latitude] in WGS 84: counter-clockwise, the first again at the end.
 
-    For rectangles of a few kilometres, whose edges are straight in both, and not across the antimeridian, where
+    For images of a few kilometres, whose edges are straight in both, and not across the antimeridian, where
     RFC 7946 asks for two polygons. DatasetError for corners that lie nowhere on Earth.
     """
     need = "footprints on the map"
     warp, errors = rasterio_module(need, "rasterio.warp"), rasterio_module(need, "rasterio.errors")
-    west, south, east, north = footprint[1:]
-    xs, ys = (west, east, east, west, west), (south, south, north, north, south)
-    nowhere = f"the corners {xs[:2]}, {ys[1:3]} lie nowhere on Earth"
+    xs, ys = zip(*footprint.corners, footprint.corners[0], strict=True)
+    nowhere = f"the corners {', '.join(f'({x:g}, {y:g})' for x, y in footprint.corners)} lie nowhere on Earth"
     if not all(abs(value) < FARTHEST for value in (*xs, *ys)):
         raise DatasetError(nowhere)  # GDAL has errors of its own for these
     try:

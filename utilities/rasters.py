@@ -39,13 +39,14 @@ class Raster(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """An upright rectangle in a projection (WKT or EPSG:...), in its units."""
+    """Four corners (x, y) in a projection (WKT or EPSG:...), in its units, counter-clockwise."""
 
     projection: str
-    west: float
-    south: float
-    east: float
-    north: float
+    corners: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def upright(cls, projection: str, *, west: float, south: float, east: float, north: float) -> Footprint:
+        return cls(projection, ((west, south), (east, south), (east, north), (west, north)))
 
 
 def rasterio_module(need: str, name: str = "rasterio") -> ModuleType:
@@ -113,7 +114,9 @@ def raster_footprint(path: Path) -> Footprint:
         with rasterio.open(path) as raster:
             if raster.crs is None:
                 raise DatasetError(f"{path} has no projection among its tags")
-            west, south, east, north = raster.bounds  # of rows from the south: south > north
-            return Footprint(raster.crs.to_wkt(), west, min(south, north), east, max(south, north))
+            rows, columns = raster.shape
+            corners = [raster.xy(*place, offset="ul") for place in ((rows, 0), (rows, columns), (0, columns), (0, 0))]
+            mirrored = raster.transform.determinant > 0  # rows from the south
+            return Footprint(raster.crs.to_wkt(), tuple(corners[:: -1 if mirrored else 1]))
     except rasterio.errors.RasterioIOError as error:
         raise DatasetError(f"cannot read {path}: {error}") from error

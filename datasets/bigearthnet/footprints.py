@@ -32,7 +32,7 @@ def _from_json(path: Path) -> Footprint:
     try:
         content = json.loads(path.read_text())
         corners = content["coordinates"]
-        return Footprint(
+        return Footprint.upright(
             str(content["projection"]),
             west=float(corners["ulx"]),
             south=float(corners["lry"]),
