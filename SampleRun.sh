@@ -8,6 +8,8 @@
 set -euo pipefail
 CALLER=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
+[ -e parameters.py ] || cd "$CALLER" # sbatch runs a copy of this file, elsewhere
+[ -e parameters.py ] || { echo "error: neither $CALLER nor the folder of this script holds the code; start it there" >&2; exit 2; }
 
 # from_caller PATH: a path of who calls this, from whatever folder.
 from_caller() { if [[ $1 == /* || $CALLER == "$PWD" ]]; then printf '%s' "$1"; else printf '%s' "$CALLER/$1"; fi; }

@@ -38,7 +38,7 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "check out"
     folder.mkdir()
     shutil.copy(ROOT / "SampleRun.sh", folder)
-    for name in ("requirements.txt", "requirements-study.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in ("parameters.py", "requirements.txt", "requirements-study.txt", "requirements-dev.txt", "constraints.txt"):
         (folder / name).write_text("")
     write_python(folder / "python3")
     return folder
@@ -105,6 +105,19 @@ def test_folders_are_those_of_the_caller_in_whatever_folder(checkout: Path, tmp_
     printed = sample_run(checkout, "resume", "--print", cwd=elsewhere, USE_PYTHON="python3")
     assert printed.startswith("python3 ")
     assert " Training_Results/Demo/baseline " in printed
+
+
+def test_a_copy_elsewhere_runs_in_the_folder_it_is_called_from(checkout: Path, tmp_path: Path) -> None:
+    """`sbatch SampleRun.sh` runs a copy in its spool folder, called from the folder of the submission."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    shutil.move(checkout / "SampleRun.sh", spool)
+    sample_run(spool, "resume", cwd=checkout, USE_PYTHON="./python3")
+    assert called(checkout)
+    process = start(spool, "list", cwd=tmp_path)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said.startswith(f"error: neither {tmp_path} nor the folder of this script holds the code"), said
 
 
 def test_the_trial_is_the_first_thing_the_readme_shows(checkout: Path) -> None:

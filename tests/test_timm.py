@@ -266,6 +266,10 @@ def test_a_run_without_training_scores_the_network_as_it_starts(method, demo):
     [record] = records(folder)
     assert (record["epoch"], record["split"]) == (0, "val")
     assert not [name for name in state(folder, "best.pt")["network"] if name.startswith("heads.")]
+    again = run_inside(f"train_{method}", "--load_from_checkpoint", folder)
+    assert f"{folder} is complete: --head none trains nothing" in again.stdout
+    again = run_inside(f"train_{method}", "--load_from_checkpoint", folder.with_name(f"{method}_linear"))
+    assert "has its 0 epochs; give a larger --nb_epochs to go on" in again.stdout
 
 
 def test_features_cannot_be_trained_without_a_head():

@@ -142,7 +142,9 @@ class Trainer:
         if not epochs and self.best < 0:  # a run without training: the network as it starts
             self.unvalidated = True
         if self.epoch >= epochs and not self.unvalidated:
-            say(f"{self.folder} has its {self.epoch} epochs; give a larger --nb_epochs to go on")
+            whole = "is complete: --head none trains nothing"
+            more = f"has its {self.epoch} epochs; give a larger --nb_epochs to go on"
+            say(f"{self.folder} {whole if self.args['head'] == 'none' else more}")
             return
         if self.run.resumed:
             self.run.record_flags(self.epoch)
