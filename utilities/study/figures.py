@@ -108,7 +108,7 @@ def cost(path: Path, study: Study, measure: str) -> None:
         _labelled(axes, points)
         axes.set(xscale="log", xlabel="minutes of training on one thread", ylabel=measure, title="What a score costs")
         low, high = axes.get_xlim()
-        high *= (high / low) ** 0.12  # room for the last name
+        high *= (high / low) ** 0.15  # room for the last name
         axes.set_xlim(low, high)
         ticks = [base * 10.0**power for power in range(-3, 5) for base in (1, 2, 5)]
         ticks = [tick for tick in ticks if low <= tick <= high]
@@ -132,9 +132,13 @@ def _labelled(axes: object, points: Sequence[tuple[float, float, str]]) -> None:
             if abs(height - other) < line:
                 height = other + line
         places.append((math.log(x), height))
+        start = x
+        for other_x, other_y, _ in sorted(points):  # behind every marker that it would cover
+            if start < other_x < start * math.exp(longest / 2) and abs(other_y - height) < line:
+                start = other_x
         axes.annotate(  # type: ignore[attr-defined]
-            name, (x, y), xytext=(x * 1.06, height), fontsize=7, color=INK, va="center", zorder=1.5,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6},
+            name, (x, y), xytext=(start * 1.06, height), fontsize=7, color=INK, va="center", zorder=1.5,
+            arrowprops={"arrowstyle": "-", "color": OTHERS, "linewidth": 0.6},
         )  # fmt: skip
 
 
