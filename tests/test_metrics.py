@@ -17,6 +17,7 @@ from utilities.measures.chance import drawn_knn_f1
 from utilities.measures.formulae import RELEVANCE_RULES, TOP_K_MEASURES, Metric, Relevance, expand_metrics, parse_metric
 from utilities.measures.label_sets import PackedLabels, distinct, gallery_facts, ideal_gain
 from utilities.measures.scoring import score
+from utilities.measures.search_and_measure import evaluate
 from utilities.neighbours.search import search
 
 RULES = [Relevance(rule) for rule in RELEVANCE_RULES] + [Relevance("jaccard", 1 / 3)]
@@ -351,6 +352,36 @@ def test_jaccard_gains_reduce_to_shared_labels_on_one_hot_labels() -> None:
     result = score(orders(30, 1), labels, labels, metrics=wanted, relevance=Relevance(), query_rows=torch.arange(30))
     for name in ("acg", "ndcg", "wap"):
         assert result.scores[f"{name}_jaccard@5"] == pytest.approx(result.scores[f"{name}@5"], abs=1e-12)
+
+
+GRADED = [f"{name}{gain}{cut}" for name in ("acg", "ndcg", "wap") for gain in ("", "_jaccard") for cut in ("@3", "")]
+
+
+def test_labels_that_no_image_carries_change_no_gain() -> None:
+    """Of thousands of labels, as tags are, few can be shared: 2**1024, the worth of as many, is no float64."""
+    rows = torch.nn.functional.normalize(torch.randn(30, 6, generator=torch.Generator().manual_seed(15)))
+    labels = random_labels(30, 9, seed=16)
+    few, many = (
+        evaluate(rows, of, metrics=GRADED, ks=(3,), relevance=Relevance())
+        for of in (labels, torch.nn.functional.pad(labels, (0, 2500)))
+    )
+    assert not any(map(math.isnan, few.scores.scores.values()))
+    assert many.scores.scores == pytest.approx(few.scores.scores, abs=1e-12)
+    assert many.scores.chance == pytest.approx(few.scores.chance, abs=1e-12)
+
+
+def test_queries_may_carry_more_labels_than_any_image_of_the_gallery() -> None:
+    """Two labels a query, one an image: a Jaccard similarity is half the number of shared labels."""
+    rows = torch.nn.functional.normalize(torch.randn(14, 6, generator=torch.Generator().manual_seed(17)))
+    asked = torch.zeros(4, 5, dtype=torch.bool)
+    asked[:, :2] = True
+    carried = torch.nn.functional.one_hot(torch.arange(10) % 5, 5).bool()
+    found = evaluate(rows[:4], asked, gallery=(rows[4:], carried), metrics=GRADED, ks=(3,), relevance=Relevance())
+    for values in (found.scores.scores, found.scores.chance):
+        for cut in ("@3", ""):
+            assert values[f"acg_jaccard{cut}"] == pytest.approx(values[f"acg{cut}"] / 2, abs=1e-12)
+            assert values[f"wap_jaccard{cut}"] == pytest.approx(values[f"wap{cut}"] / 2, abs=1e-12)
+            assert values[f"ndcg_jaccard{cut}"] == pytest.approx(values[f"ndcg{cut}"], abs=1e-12)
 
 
 def test_names() -> None:

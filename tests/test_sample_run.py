@@ -38,7 +38,13 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "check out"
     folder.mkdir()
     shutil.copy(ROOT / "SampleRun.sh", folder)
-    for name in ("parameters.py", "requirements.txt", "requirements-study.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in (
+        "parameters.py",
+        "requirements.txt",
+        "requirements-study.txt",
+        "requirements-dev.txt",
+        "constraints.txt",
+    ):
         (folder / name).write_text("")
     write_python(folder / "python3")
     return folder

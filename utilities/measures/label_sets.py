@@ -84,7 +84,7 @@ class GalleryFacts(NamedTuple):
     kind       (Q,) int64, the kind of each query; the other tensors have one row a kind
     labels     (U, L) bool
     images     (U,) float64, images that can be found
-    gains      how many of them share g = 0 ... L labels with the query ("shared"), or are how similar ("jaccard")
+    gains      how many of them share 0, 1, ... labels with the query ("shared"), or are how similar ("jaccard")
     relevant   one (U,) float64 a relevance rule: how many are relevant
     pair_means one (U,) float64 a label-wise measure: its mean over the gallery
     """
@@ -130,8 +130,9 @@ def gallery_facts(
             total[part] = PAIR_MEASURES[name](shared, of_query, sizes, width) @ weights
 
     own = labels.sum(1)
+    held = itself.nonzero().squeeze(1)  # the others' sets need not be among the gallery's, nor their gain a level
     for kind, (of, counts) in gains.items():
-        counts[torch.arange(kind_count), _level(kind, of, own, own, own)] -= itself
+        counts[held, _level(kind, of, own[held], own[held], own[held])] -= 1
     for rule, count in relevant.items():
         count -= itself * rule(own, own, own)
     images = len(gallery_labels) - itself
@@ -143,8 +144,10 @@ def gallery_facts(
 
 def gain_levels(kind: str, of_query: Tensor, of_image: Tensor, width: int) -> Tensor:
     """Every gain that label sets of these sizes, out of `width` labels, can have: (V,) float64, rising from 0."""
-    if kind == "shared":
-        return torch.arange(width + 1, dtype=torch.float64)
+    if (
+        kind == "shared"
+    ):  # no more than some pair can share: 2**1024 is no float64, and archives have thousands of labels
+        return torch.arange(1 + int(min(of_query.max(), of_image.max())), dtype=torch.float64)
     queries, images = of_query.unique()[:, None, None], of_image.unique()[None, :, None]
     shared = torch.arange(1 + int(min(queries.max(), images.max())))
     possible = (shared <= torch.minimum(queries, images)) & (queries + images - shared <= width)

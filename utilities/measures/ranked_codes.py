@@ -26,6 +26,7 @@ from utilities.tensors.labels import overlap
 
 _BITS = 12  # of a code: what a float64 has before its last 52
 _MOST_LEVELS = 2 ** (_BITS - 1)  # of gain, beside one bit for relevance
+_MOST_SHARED = 1023  # labels, of which the worth 2**r is a float64
 _ABOVE = 2.0**52
 _UNPACKED = 2**13  # binary codes of the gallery at a time
 _SELF = torch.iinfo(torch.int64).max  # sorts last, and is given no gain
@@ -45,12 +46,13 @@ class Levels:
     def __init__(self, of_query: Tensor, of_image: Tensor, width: int, kinds: set[str]) -> None:
         """Sizes of the label sets of queries and gallery, out of `width` labels."""
         device = of_query.device
+        queries, images = int(of_query.max()) if len(of_query) else 0, int(of_image.max())
+        most = min(queries, images)  # that two images can share
         self.place: Tensor | None = None
-        self.gains = {"shared": torch.arange(width + 1, device=device).double()}
+        self.gains = {"shared": torch.arange(most + 1, device=device).double()}
         if "jaccard" in kinds:
-            queries, images = int(of_query.max()) if len(of_query) else 0, int(of_image.max())
             either = min(width, queries + images)
-            shared = torch.arange(min(queries, images) + 1, device=device)[:, None]
+            shared = torch.arange(most + 1, device=device)[:, None]
             union = torch.arange(either + 1, device=device)
             possible = (shared > 0) & (shared <= union) & (shared + union <= queries + images)
             self.place = possible.flatten().cumsum(0).view(possible.shape) * possible
@@ -60,14 +62,16 @@ class Levels:
                 "shared": torch.cat([none, pairs[:, 0].double()]),
                 "jaccard": torch.cat([none, pairs[:, 0].double() / pairs[:, 1]]),
             }
+        if most > _MOST_SHARED:
+            raise UserError(
+                f"measures of the whole ranking take images that share up to {_MOST_SHARED} labels; here are some that "
+                f"may share {most}"
+            )
         if len(self) > _MOST_LEVELS:
-            what = f"labels, {width} are given"
-            if self.place is not None:
-                what = (
-                    f"numbers of shared labels and of labels of either image, {len(self) - 1} are given; leave out the "
-                )
-                what += "measures with _jaccard"
-            raise UserError(f"measures of the whole ranking take up to {_MOST_LEVELS - 1} {what}")
+            raise UserError(
+                f"measures of the whole ranking take up to {_MOST_LEVELS - 1} numbers of shared labels and of labels "
+                f"of either image, {len(self) - 1} are given; leave out the measures with _jaccard"
+            )
 
     def __len__(self) -> int:
         return len(self.gains["shared"])
