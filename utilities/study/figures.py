@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utilities.report.figures import DASHES, FAINT, INK, MUTED, OTHERS, SERIES, Figure, save, styled
+from utilities.report.figures import DASHES, INK, MUTED, OTHERS, SERIES, Figure, save, styled
 from utilities.study.analysis import LEVEL, Study, signed, title
 from utilities.study.plan import FEATURES, ROWS, SELECTED_BY
 
