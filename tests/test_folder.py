@@ -425,6 +425,24 @@ def test_all_has_the_days_of_the_splits(tmp_path: Path) -> None:
     assert whole.dates(range(len(whole))) == named
 
 
+def test_all_says_once_for_each_split_what_places_are_not_known(tmp_path: Path) -> None:
+    """And not once for each of 590,326 patches, as of an archive, which has no files."""
+    pytest.importorskip("rasterio")
+    write_bigearthnet(tmp_path, 10, bands=False)
+    whole = open_split(parameters.parse("baseline", patches(tmp_path)), "all")
+    rows = [*range(len(whole))][::-1]
+    kept = len(whole) - 1  # in test
+    corners = {"ulx": 600_000, "uly": 5_000_000, "lrx": 601_200, "lry": 4_998_800}
+    placed = json.dumps({"projection": "EPSG:32632", "coordinates": corners})
+    next(whole.path(kept).glob("*.json")).write_text(placed)
+    outlines, notes = whole.outlines(rows)
+    assert [row for row, outline in zip(rows, outlines, strict=True) if outline is not None] == [kept]
+    assert len(notes) == len(SPLITS)
+    for split, part, note in zip(SPLITS, whole.parts, notes, strict=True):
+        unknown = len(part) - (split == "test")
+        assert note.startswith(f"the places of {unknown} of {len(part)} images are not known: ")
+
+
 def test_a_batch_of_all_may_have_lost_every_image(tmp_path: Path) -> None:
     """As the last one, which may hold a single image."""
     band = next(write_bigearthnet(tmp_path, 10).glob("*/*_B02.tif"))
