@@ -16,7 +16,7 @@ from utilities.files import replacing
 from utilities.neighbours.search import Neighbours
 from utilities.tensors.labels import jaccard_of_counts
 
-_BLOCK_PAIRS = 2**20
+_BLOCK_LABELS = 2**22  # label entries of images held together
 NUMBERS = ("rank", "distance", "shared_labels", "jaccard")
 COLUMNS = ("query", "image", *NUMBERS)
 
@@ -78,7 +78,7 @@ def _compare(indices: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> t
     queries, gallery = query_labels.float(), gallery_labels.float()
     shared = np.empty(indices.shape, np.int16)
     similarity = np.empty(indices.shape, np.float32)
-    step = max(1, _BLOCK_PAIRS // indices.shape[1])
+    step = max(1, _BLOCK_LABELS // max(1, indices.shape[1] * gallery.shape[1]))
     for start in range(0, len(indices), step):
         part = slice(start, start + step)
         retrieved = gallery[indices[part]]
