@@ -34,9 +34,11 @@ def load_network(
     """
     from datasets.network_input import Prepare  # whoever builds a network needs no data sets
 
-    folder = Path(run)
+    folder, names = Path(run), {"best": BEST, "last": LAST}
+    if checkpoint not in names:
+        raise UserError(f"there is no checkpoint {checkpoint!r} of a run; choices: {', '.join(names)}")
     args = read_args(folder)
-    network, data = read_network(folder, {"best": BEST, "last": LAST}[checkpoint])
+    network, data = read_network(folder, names[checkpoint])
     layout = torch.channels_last if args["channels_last"] else torch.contiguous_format
     network.to(device).to(memory_format=layout).eval().requires_grad_(False)
     return network, Prepare(args, data, device)

@@ -118,3 +118,5 @@ def test_the_offset_is_taken_off_arrays_as_off_files(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         load_network(Path(tmp_path))
+    with pytest.raises(UserError, match="no checkpoint 'initial' of a run; choices: best, last"):
+        load_network(Path(tmp_path), "initial")
