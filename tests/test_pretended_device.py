@@ -43,7 +43,12 @@ with pretended_device() as far:
     weights(a).sum().backward()
     assert weights.weight.grad.device == far
 """
-METHODS = {"diva": (), "dac": ("--dac_nb_clusters", 2), "bier": (), "sndl": ()}
+METHODS = {
+    "diva": (),
+    "dac": ("--dac_nb_clusters", 2, "--dac_cluster_on", "features"),
+    "bier": ("--bier_prefit_steps", 2),
+    "sndl": ("--sndl_warm_start",),
+}
 
 
 def python(*argv, given=""):
@@ -77,6 +82,8 @@ def test_every_script_keeps_to_its_device(commands, tmp_path):
     lines += [
         f"train_{method}.py --load_from_checkpoint {runs / method} --nb_epochs 2" for method in ("baseline", "dac")
     ]
+    lines += [commands("baseline", "frozen", "--frozen", "--stored_views", 2)]
+    lines += [f"evaluate_model.py --load_from_checkpoint {runs / 'frozen'} --scores_only --codes itq --code_bits 8"]
     measures = "recall@K map map_at_r ndcg@K acg@K wap@K precision@K label_f1@K knn_f1@K"
     lines += [f"evaluate_model.py --load_from_checkpoint {runs / 'sndl'} {runs / 'bier'} --eval_metric {measures}"]
     lines += [f"evaluate_model.py --load_from_checkpoint {runs / 'diva'} --gallery_split train --is_evaluate_initial"]
@@ -84,8 +91,8 @@ def test_every_script_keeps_to_its_device(commands, tmp_path):
         f"evaluate_model.py --load_from_checkpoint {runs / 'dac'} --query {runs}/Images/lake/lake_00001.jpg --top 5"
     ]
     printed = python("-m", "tests.pretended_device", given="\n".join(lines))
-    assert printed.count("  val  ") == len(METHODS) + 3
-    assert len(list(runs.glob("*/evaluation_results/*/scores.json"))) == 3
+    assert printed.count("  val  ") == len(METHODS) + 4
+    assert len(list(runs.glob("*/evaluation_results/*/scores.json"))) == 4
     assert list(runs.glob("dac/search_results/*/*/*.html"))
 
 
