@@ -267,12 +267,12 @@ def test_a_gallery_of_one_image_has_no_neighbours() -> None:
 
 def test_unknown_and_missing_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="choices: auto, faiss, faiss-gpu, torch"):
-        resolve_backend("annoy", CPU, 8)
+        resolve_backend("annoy", 8)
     monkeypatch.setitem(sys.modules, "faiss", None)  # what Python leaves where an import must fail
     for backend in ("faiss", "faiss-gpu"):
         with pytest.raises(UserError, match="pip install faiss"):
-            resolve_backend(backend, CPU, 8)
-    assert resolve_backend("auto", CPU, 8) == resolve_backend("torch", CPU, 8) == "torch"
+            resolve_backend(backend, 8)
+    assert resolve_backend("auto", 8) == resolve_backend("torch", 8) == "torch"
 
 
 def test_faiss_gpu_asked_for_and_not_there() -> None:

@@ -6,7 +6,7 @@
     <folder>/manifest.json                               what the folder was generated from
 
 22 categories in MLRSNet's spellings (with its quirks: `harbor&port`, `swimmimg_pool`), 24 of its 60 labels,
-1 to 9 an image. The pictures and their labels come from `datasets.demo`; equal settings give equal bytes.
+1 to 9 an image. The pictures and their labels come from `datasets.demo.painting`; equal settings give equal bytes.
 """
 
 from __future__ import annotations

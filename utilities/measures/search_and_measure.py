@@ -52,7 +52,7 @@ def evaluate(
     one is given as (embeddings, labels); then query_rows (Q,) are the rows in which it holds the queries themselves, to
     be left out, -1 for those that it does not hold. Binary codes on both sides in place of embeddings are searched by
     their Hamming distance. metrics are names as
-    `metrics.expand_metrics` takes them, with ks the cut-offs of names without one. The search runs on
+    `formulae.expand_metrics` takes them, with ks the cut-offs of names without one. The search runs on
     `device`; with a process group, each rank searches its share of the queries and every rank returns the
     whole.
     """

@@ -42,7 +42,7 @@ def faiss_module() -> ModuleType:
         ) from None
 
 
-def resolve_backend(backend: str, device: torch.device, k: int) -> str:
+def resolve_backend(backend: str, k: int) -> str:
     """Which of "faiss", "faiss-gpu" and "torch" searches for k candidates; "auto" is torch, the fastest everywhere.
 
     A backend asked for by name that is not there is a `UserError`.
@@ -98,7 +98,7 @@ def search(
     k = findable(k, count, inside=query_rows is not None)
     rows = torch.full((len(queries),), -1) if query_rows is None else query_rows
     candidates = min(count, k + (query_rows is not None) + max(_MARGIN, k // 4))
-    chosen = resolve_backend(backend, device, candidates)
+    chosen = resolve_backend(backend, candidates)
     block_bytes = block_bytes or default_block_bytes(device)
     images = on_grid(gallery, "gallery embeddings")
     asked = images if _same(queries, gallery) else on_grid(queries.to(device), "query embeddings")

@@ -62,7 +62,7 @@ def session(args: Settings) -> Iterator[torch.device]:
     """
     device = distributed.start(args["device"])
     if args["backend"] != "auto":
-        neighbours.resolve_backend(args["backend"], device, 1)
+        neighbours.resolve_backend(args["backend"], 1)
     torch.backends.cudnn.benchmark = device.type == "cuda"
     precision.full_convolutions()
     if args["threads"]:
