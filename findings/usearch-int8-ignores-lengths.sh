@@ -8,9 +8,9 @@
 # Surprise:   dtype is thought of as a precision, and 8 bits as some loss of recall: faiss' scalar quantiser, or one
 #             scale for all vectors, keeps the metric. The docstring of Index offers "i8" for continuous metrics, and
 #             nothing raises. With metric="cos" all is well.
-# Cost:       embeddings that are not on the unit sphere (a Euclidean head, the pooled features of a backbone): here 55 %
-#             of the true neighbours instead of 97 %, taken for the price of quantising. Who compares 8 bits with 32
-#             this way compares two distances.
+# Cost:       embeddings that are not on the unit sphere (a Euclidean head, the pooled features of a backbone): here
+#             55 % of the true neighbours instead of 97 %, taken for the price of quantising. Who compares 8 bits with
+#             32 this way compares two distances.
 # Source:     usearch/index_plugins.hpp, cast_to_i8_gt, assumes a metric like the dot product; one sentence far down the
 #             README calls i8 valid only for metrics like the cosine. Neither says what happens otherwise, and with the
 #             inner product itself the lengths are lost, too.
