@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -215,16 +216,19 @@ def test_a_backend_that_lies_is_not_believed(monkeypatch: pytest.MonkeyPatch) ->
     own = torch.arange(len(rows))
     right = search(rows, rows, 5, query_rows=own, backend="torch")
 
-    def lying(job, part, candidates):  # type: ignore[no-untyped-def]
-        indices = torch.arange(candidates).expand(len(job.queries[part]), -1)
-        return indices, torch.full(indices.shape, 0.5)
+    def lying(gallery, gpu):  # type: ignore[no-untyped-def]
+        def found(queries, count):  # type: ignore[no-untyped-def]
+            indices = np.tile(np.arange(count), (len(queries), 1))
+            return np.full(indices.shape, 0.5, np.float32), indices
+
+        return found
 
     def lying_scores(self, other, part, of_other, out):  # type: ignore[no-untyped-def]
         scores = true_scores(self, other, part, of_other, out)
         return scores.masked_fill_(scores > -torch.inf, -0.25)
 
     true_scores = RoundedRows.scores
-    monkeypatch.setattr(neighbours, "_propose_faiss", lying)
+    monkeypatch.setattr(neighbours, "_faiss_search", lying)
     monkeypatch.setattr(RoundedRows, "scores", lying_scores)
     for backend in filter(installed, ("torch", "faiss")):
         wrong = search(rows, rows, 5, query_rows=own, backend=backend)

@@ -16,6 +16,7 @@ import importlib
 from collections.abc import Callable
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -148,12 +149,13 @@ def _search_faiss(
     job: Job, result: Neighbours, candidates: int, block_bytes: int, progress: Progress, *, gpu: bool
 ) -> None:
     """Writes indices and squared distances of every query into `result`."""
-    propose = _propose_faiss_gpu if gpu else _propose_faiss
+    propose = _faiss_search(job.gallery.cpu().numpy(), gpu=gpu)
     step = min(_MOST_QUERIES, _block_rows(block_bytes, candidates, bytes_each=16))
     for start in range(0, len(job.queries), step):
         part = slice(start, start + step)
         with full_float32():
-            proposed, approximate = propose(job, part, candidates)
+            squared, indices = propose(job.queries[part].cpu().numpy(), candidates)
+        proposed, approximate = (torch.from_numpy(found).to(job.gallery.device) for found in (indices, squared))
         asked = torch.arange(start, start + len(proposed), device=proposed.device)
         safe = _accept_most(job, asked, proposed, approximate, result)
         _search_again(job, asked[~safe], result, block_bytes, None)
@@ -161,17 +163,13 @@ def _search_faiss(
             progress(len(safe))
 
 
-def _propose_faiss(job: Job, part: slice, candidates: int) -> tuple[Tensor, Tensor]:
-    squared, indices = faiss_module().knn(job.queries[part].cpu().numpy(), job.gallery.cpu().numpy(), candidates)
-    return torch.from_numpy(indices).to(job.gallery.device), torch.from_numpy(squared).to(job.gallery.device)
-
-
-def _propose_faiss_gpu(job: Job, part: slice, candidates: int) -> tuple[Tensor, Tensor]:
+def _faiss_search(gallery: np.ndarray, *, gpu: bool) -> Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
+    """From queries (b, D) and a number c to squared distances and indices (b, c) of what faiss finds in (N, D)."""
     faiss = faiss_module()
-    resources = faiss.StandardGpuResources()
-    queries, gallery = job.queries[part].cpu().numpy(), job.gallery.cpu().numpy()
-    squared, indices = faiss.knn_gpu(resources, queries, gallery, candidates)
-    return torch.from_numpy(indices).to(job.gallery.device), torch.from_numpy(squared).to(job.gallery.device)
+    if not gpu:
+        return lambda queries, count: faiss.knn(queries, gallery, count)
+    resources = faiss.StandardGpuResources()  # gigabytes of work space: once for all blocks
+    return lambda queries, count: faiss.knn_gpu(resources, queries, gallery, count)
 
 
 def _accept_most(job: Job, rows: Tensor, proposed: Tensor, approximate: Tensor, result: Neighbours) -> Tensor:
