@@ -144,9 +144,7 @@ def gallery_facts(
 
 def gain_levels(kind: str, of_query: Tensor, of_image: Tensor, width: int) -> Tensor:
     """Every gain that label sets of these sizes, out of `width` labels, can have: (V,) float64, rising from 0."""
-    if (
-        kind == "shared"
-    ):  # no more than some pair can share: 2**1024 is no float64, and archives have thousands of labels
+    if kind == "shared":  # no more than some pair can share: 2**1024 is no float64, and there are thousands of tags
         return torch.arange(1 + int(min(of_query.max(), of_image.max())), dtype=torch.float64)
     queries, images = of_query.unique()[:, None, None], of_image.unique()[None, :, None]
     shared = torch.arange(1 + int(min(queries.max(), images.max())))
