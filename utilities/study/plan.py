@@ -36,7 +36,8 @@ TIERS = {
         "--image_size", "160", "--resize_to", "160", "--backbone_lr", "3e-4",
     ),
 }  # fmt: skip
-# What all rows share was chosen before their trials, on val alone: what was tried -> tier, flags.
+# What all rows share was chosen before their trials, on val alone: what was tried -> tier, flags. 256 pixels and 16
+# epochs were looked at afterwards.
 TRIED = {
     "as chosen": ("frozen", ()),
     "centre of the photograph": ("frozen", ("--resize_to", "256")),
@@ -44,6 +45,7 @@ TRIED = {
     "weight decay 4e-5": ("frozen", ("--weight_decay", "4e-5")),
     "no weight decay": ("frozen", ("--weight_decay", "0")),
     "crops from 30 % on": ("frozen", ("--crop_area", "0.3", "1")),
+    "256 pixels": ("frozen", ("--image_size", "256", "--resize_to", "256")),
     "all weights": ("finetuned", ()),
     "all weights, backbone rate 1e-3": ("finetuned", ("--backbone_lr", "1e-3")),
     "all weights, backbone rate 1e-4": ("finetuned", ("--backbone_lr", "1e-4")),
