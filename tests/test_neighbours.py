@@ -236,6 +236,23 @@ def test_a_backend_that_lies_is_not_believed(monkeypatch: pytest.MonkeyPatch) ->
         assert torch.equal(wrong.distances, right.distances)
 
 
+@pytest.mark.skipif(not installed("faiss"), reason="faiss is not installed")
+def test_faiss_is_given_the_gallery_once_for_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, blocks = [], []
+
+    def counting(gallery: np.ndarray, *, gpu: bool):  # type: ignore[no-untyped-def]
+        begun.append(gallery.shape)
+        search_block = plain(gallery, gpu=gpu)
+        return lambda queries, count: blocks.append(len(queries)) or search_block(queries, count)
+
+    plain = neighbours._faiss_search
+    monkeypatch.setattr(neighbours, "_faiss_search", counting)
+    rows = unit(torch.randn(50, 8, generator=torch.Generator().manual_seed(3)))
+    search(rows, rows, 5, query_rows=torch.arange(50), backend="faiss", block_bytes=16 * 10 * 20)
+    assert begun == [(50, 8)]
+    assert blocks == [20, 20, 10]
+
+
 def test_k_is_cut_to_what_can_be_found(backend: str) -> None:
     rows = awkward()[:12]
     assert search(rows, rows, 50, query_rows=torch.arange(12), backend=backend).indices.shape == (12, 11)

@@ -356,6 +356,17 @@ def test_pages_hold_what_the_results_say(page):
     assert draw.filled(text, Study(table.read(folder), table.read_queries(folder))) == text
 
 
+def test_what_is_said_of_the_second_ground_holds():
+    """docs/study.md: SNDL leads and the baseline comes second everywhere, the other three change places."""
+    study = Study(table.read(Path(__file__).parent.parent / "docs" / "results"), {})
+    orders = [
+        sorted(plan.METHODS, key=lambda row: -study.summary(tier, row).means["label_jaccard@8"])
+        for tier in ("frozen", "finetuned", *plan.GROUNDS)
+    ]
+    assert {tuple(order[:2]) for order in orders} == {("sndl", "margin")}
+    assert len({tuple(order[2:]) for order in orders}) > 1
+
+
 def test_the_results_are_those_of_the_plan():
     """A range, a row or a flag that was changed after its runs would leave results of something else under its name."""
     finished = table.read(ROOT / "docs" / "results")
